@@ -1,0 +1,168 @@
+//! Time as the core sees it: a parameter, never a call.
+//!
+//! [`Now`] is what the shell (or the simulator) hands in. [`Mono`] drives deadlines and timers,
+//! the wall clock drives stamps and time to live. [`Hlc`] is a hybrid logical clock (Kulkarni et
+//! al., *Logical Physical Clocks*, OPODIS 2014) packed in 64 bits: 48 bits of Unix milliseconds
+//! above a 16-bit counter that carries into the milliseconds and never wraps.
+//!
+//! # Invariants
+//! * Two ticks of one [`HlcClock`] are strictly increasing, whatever the wall clock does.
+//! * Whatever was observed is smaller than every later tick.
+//!
+//! What is *not* here: reading a clock, and refusing a far-future stamp (see [`crate::node`]).
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::ReplicaId;
+
+/// Monotonic time in nanoseconds since an arbitrary start of this process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Mono(pub u64);
+
+impl Mono {
+    /// Returns the instant `after` later, or the end of time.
+    #[must_use]
+    pub fn plus(self, after: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(after)))
+    }
+
+    /// Returns how long ago `earlier` was; zero when it is in the future.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The instant an input happens at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Now {
+    /// Monotonic time, for deadlines.
+    pub mono: Mono,
+    /// Wall-clock time in Unix milliseconds, for stamps and time to live.
+    pub wall_ms: u64,
+}
+
+/// A hybrid logical clock value: Unix milliseconds `<< 16 |` counter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Hlc(pub u64);
+
+/// Bits of the counter below the milliseconds.
+const COUNTER_BITS: u32 = 16;
+
+impl Hlc {
+    /// Returns the smallest value of a millisecond.
+    #[must_use]
+    pub const fn from_ms(ms: u64) -> Self {
+        Self(ms << COUNTER_BITS)
+    }
+
+    /// Returns the millisecond this value lies in.
+    #[must_use]
+    pub const fn ms(self) -> u64 {
+        self.0 >> COUNTER_BITS
+    }
+}
+
+impl fmt::Display for Hlc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.ms(), self.0 & 0xffff)
+    }
+}
+
+/// The total order of last-writer-wins: the clock first, the replica as tie-break.
+///
+/// Unique per event, so two different values never carry equal stamps.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Stamp {
+    /// When the event happened.
+    pub hlc: Hlc,
+    /// Where it happened.
+    pub replica: ReplicaId,
+}
+
+/// This replica's hybrid logical clock: one atomic, shared by all partitions.
+#[derive(Debug, Default)]
+pub struct HlcClock(AtomicU64);
+
+impl HlcClock {
+    /// Returns a value above every earlier tick and everything observed, at `wall_ms` or later.
+    pub fn tick(&self, wall_ms: u64) -> Hlc {
+        let floor = Hlc::from_ms(wall_ms).0;
+        let next = |last: u64| floor.max(last.saturating_add(1));
+        let mut last = self.0.load(Ordering::Relaxed);
+        loop {
+            match self.0.compare_exchange_weak(last, next(last), Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Hlc(next(last)),
+                Err(seen) => last = seen,
+            }
+        }
+    }
+
+    /// Makes every later tick larger than `seen`.
+    pub fn observe(&self, seen: Hlc) {
+        self.0.fetch_max(seen.0, Ordering::AcqRel);
+    }
+
+    /// Returns the largest value ticked or observed so far.
+    #[must_use]
+    pub fn last(&self) -> Hlc {
+        Hlc(self.0.load(Ordering::Acquire))
+    }
+
+    /// Returns the time that decides expiry: the wall clock, but never behind a stamp already seen.
+    #[must_use]
+    pub fn visible_ms(&self, wall_ms: u64) -> u64 {
+        wall_ms.max(self.last().ms())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_increase_when_the_wall_clock_steps_back() {
+        let clock = HlcClock::default();
+        let a = clock.tick(1_000);
+        let b = clock.tick(10);
+        assert!(b > a);
+        assert_eq!(b.ms(), 1_000);
+    }
+
+    #[test]
+    fn the_counter_carries_into_the_milliseconds_and_never_wraps() {
+        let clock = HlcClock::default();
+        clock.observe(Hlc(Hlc::from_ms(5).0 | 0xffff));
+        let next = clock.tick(5);
+        assert_eq!(next, Hlc::from_ms(6));
+    }
+
+    #[test]
+    fn more_than_65536_events_in_one_millisecond_stay_strictly_ordered() {
+        let clock = HlcClock::default();
+        let mut last = Hlc::default();
+        for _ in 0..70_000 {
+            let next = clock.tick(7);
+            assert!(next > last);
+            last = next;
+        }
+        assert_eq!(last.ms(), 8);
+    }
+
+    #[test]
+    fn observing_puts_later_ticks_above() {
+        let clock = HlcClock::default();
+        clock.observe(Hlc::from_ms(90));
+        assert!(clock.tick(10) > Hlc::from_ms(90));
+        assert_eq!(clock.visible_ms(10), 90);
+        assert_eq!(clock.visible_ms(100), 100);
+    }
+}

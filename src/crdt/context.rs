@@ -1,0 +1,319 @@
+//! The causal context: exactly which events a partition has seen.
+//!
+//! A version vector with exceptions *above* the base (Malkhi and Terry, *Concise Version Vectors
+//! in WinFS*, DISC 2005): per replica a contiguous base and ranges beyond the first gap.
+//!
+//! # Invariants
+//! * Per replica, ranges are sorted, disjoint, non-adjacent and lie above `base + 1`.
+//! * Replicas are sorted and none has an empty entry, so equal sets of dots are equal values.
+
+use crdts::{CmRDT, CvRDT, ResetRemove, VClock};
+use serde::{Deserialize, Serialize};
+
+use crate::id::ReplicaId;
+
+/// The identity of one event in one partition. Sequence numbers start at 1 and are contiguous per
+/// replica and partition.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Dot {
+    /// Where the event happened.
+    pub replica: ReplicaId,
+    /// Its number there.
+    pub seq: u64,
+}
+
+impl From<Dot> for crdts::Dot<ReplicaId> {
+    fn from(dot: Dot) -> Self {
+        Self::new(dot.replica, dot.seq)
+    }
+}
+
+/// What is seen of one replica: everything up to `base`, and the ranges `above`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Seen {
+    base: u64,
+    above: Vec<(u64, u64)>,
+}
+
+impl Seen {
+    /// Builds from a base and ranges in any order, overlapping or not.
+    #[must_use]
+    pub fn new(base: u64, ranges: &[(u64, u64)]) -> Self {
+        let mut seen = Self { base, above: Vec::new() };
+        for &(from, to) in ranges {
+            seen.add_range(from, to);
+        }
+        seen
+    }
+
+    /// Returns the end of the contiguous part.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Returns the inclusive ranges beyond the first gap, in order.
+    #[must_use]
+    pub fn above(&self) -> &[(u64, u64)] {
+        &self.above
+    }
+
+    /// Returns the largest number seen.
+    #[must_use]
+    pub fn max(&self) -> u64 {
+        self.above.last().map_or(self.base, |r| r.1)
+    }
+
+    /// Tells whether event `seq` was seen.
+    #[must_use]
+    pub fn has(&self, seq: u64) -> bool {
+        seq <= self.base || self.above.iter().any(|&(from, to)| from <= seq && seq <= to)
+    }
+
+    fn has_range(&self, from: u64, to: u64) -> bool {
+        let from = from.max(self.base.saturating_add(1));
+        from > to || self.above.iter().any(|&(a, b)| a <= from && to <= b)
+    }
+
+    /// Adds the inclusive range `from..=to`; an empty or zero range adds nothing.
+    pub fn add_range(&mut self, from: u64, to: u64) {
+        let from = from.max(1);
+        if to <= self.base || from > to {
+            return;
+        }
+        if from <= self.base.saturating_add(1) {
+            self.base = to;
+        } else {
+            let (mut from, mut to) = (from, to);
+            self.above.retain(|&(a, b)| {
+                let apart = b.saturating_add(1) < from || to.saturating_add(1) < a;
+                if !apart {
+                    from = from.min(a);
+                    to = to.max(b);
+                }
+                apart
+            });
+            let at = self.above.partition_point(|&(a, _)| a < from);
+            self.above.insert(at, (from, to));
+        }
+        self.close();
+    }
+
+    fn close(&mut self) {
+        let mut base = self.base;
+        self.above.retain(|&(a, b)| {
+            let beyond = a > base.saturating_add(1);
+            if !beyond {
+                base = base.max(b);
+            }
+            beyond
+        });
+        self.base = base;
+    }
+
+    /// Adds everything `other` has.
+    pub fn join(&mut self, other: &Self) {
+        self.add_range(1, other.base);
+        for &(from, to) in &other.above {
+            self.add_range(from, to);
+        }
+    }
+
+    /// Tells whether everything in `other` is in here.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        self.has_range(1, other.base) && other.above.iter().all(|&(a, b)| self.has_range(a, b))
+    }
+
+    /// Returns how many separate ranges this takes to write down.
+    #[must_use]
+    pub fn gaps(&self) -> usize {
+        self.above.len()
+    }
+}
+
+/// The set of dots a partition has seen.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Ctx {
+    seen: Vec<(ReplicaId, Seen)>,
+}
+
+impl Ctx {
+    /// Returns what is seen of `replica`, if anything.
+    #[must_use]
+    pub fn of(&self, replica: ReplicaId) -> Option<&Seen> {
+        let at = self.position(replica).ok()?;
+        self.seen.get(at).map(|(_, seen)| seen)
+    }
+
+    /// Iterates in order of replica id.
+    pub fn iter(&self) -> impl Iterator<Item = (ReplicaId, &Seen)> {
+        self.seen.iter().map(|(replica, seen)| (*replica, seen))
+    }
+
+    /// Tells whether nothing was seen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
+    /// Returns how many replicas have something seen.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Tells whether `dot` was seen.
+    #[must_use]
+    pub fn has(&self, dot: Dot) -> bool {
+        self.of(dot.replica).is_some_and(|seen| seen.has(dot.seq))
+    }
+
+    /// Adds one dot.
+    pub fn add(&mut self, dot: Dot) {
+        self.add_range(dot.replica, dot.seq, dot.seq);
+    }
+
+    /// Adds the inclusive range `from..=to` of one replica.
+    pub fn add_range(&mut self, replica: ReplicaId, from: u64, to: u64) {
+        if from.max(1) > to {
+            return;
+        }
+        match self.position(replica) {
+            Ok(at) => {
+                if let Some((_, seen)) = self.seen.get_mut(at) {
+                    seen.add_range(from, to);
+                }
+            }
+            Err(at) => {
+                let mut seen = Seen::default();
+                seen.add_range(from, to);
+                self.seen.insert(at, (replica, seen));
+            }
+        }
+    }
+
+    /// Adds everything seen of one replica elsewhere.
+    pub fn add_seen(&mut self, replica: ReplicaId, other: &Seen) {
+        self.add_range(replica, 1, other.base);
+        for &(from, to) in &other.above {
+            self.add_range(replica, from, to);
+        }
+    }
+
+    /// Adds everything `other` has.
+    pub fn join(&mut self, other: &Self) {
+        for (replica, seen) in other.iter() {
+            self.add_seen(replica, seen);
+        }
+    }
+
+    /// Tells whether every dot of `other` is in here.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        other.iter().all(|(replica, theirs)| match self.of(replica) {
+            Some(mine) => mine.includes(theirs),
+            None => theirs.max() == 0,
+        })
+    }
+
+    /// Returns the contiguous part, which is an ordinary version vector.
+    #[must_use]
+    pub fn to_vclock(&self) -> VClock<ReplicaId> {
+        self.iter()
+            .filter(|(_, seen)| seen.base > 0)
+            .map(|(replica, seen)| crdts::Dot::new(replica, seen.base))
+            .collect()
+    }
+
+    fn position(&self, replica: ReplicaId) -> Result<usize, usize> {
+        self.seen.binary_search_by_key(&replica, |(r, _)| *r)
+    }
+}
+
+/// A context joins with any other; there is nothing to refuse.
+impl CvRDT for Ctx {
+    type Validation = std::convert::Infallible;
+
+    fn validate_merge(&self, _other: &Self) -> Result<(), Self::Validation> {
+        Ok(())
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.join(&other);
+    }
+}
+
+impl CmRDT for Ctx {
+    type Op = Dot;
+    type Validation = std::convert::Infallible;
+
+    fn validate_op(&self, _op: &Self::Op) -> Result<(), Self::Validation> {
+        Ok(())
+    }
+
+    fn apply(&mut self, op: Self::Op) {
+        self.add(op);
+    }
+}
+
+/// Forgets what the clock covers: a replica whose base it dominates disappears.
+impl ResetRemove<ReplicaId> for Ctx {
+    fn reset_remove(&mut self, clock: &VClock<ReplicaId>) {
+        self.seen.retain(|(replica, seen)| seen.max() > clock.get(replica));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn agrees_with_a_plain_set_of_dots() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..2_000 {
+            let (mut ctx, mut set) = (Ctx::default(), BTreeSet::new());
+            for _ in 0..rng.usize(1..20) {
+                let (replica, from) = (ReplicaId(rng.u64(1..3)), rng.u64(1..14));
+                let to = from + rng.u64(0..3);
+                ctx.add_range(replica, from, to);
+                set.extend((from..=to).map(|seq| Dot { replica, seq }));
+            }
+            for replica in [ReplicaId(1), ReplicaId(2)] {
+                for seq in 1..20 {
+                    let dot = Dot { replica, seq };
+                    assert_eq!(ctx.has(dot), set.contains(&dot));
+                }
+            }
+            let rebuilt = set.iter().rev().fold(Ctx::default(), |mut c, d| {
+                c.add(*d);
+                c
+            });
+            assert_eq!(rebuilt, ctx, "equal sets are equal values");
+        }
+    }
+
+    #[test]
+    fn a_gap_is_never_jumped() {
+        let mut ctx = Ctx::default();
+        ctx.add(Dot { replica: ReplicaId(1), seq: 1 });
+        ctx.add(Dot { replica: ReplicaId(1), seq: 3 });
+        let seen = ctx.of(ReplicaId(1)).unwrap();
+        assert_eq!((seen.base(), seen.above()), (1, &[(3, 3)][..]));
+        ctx.add(Dot { replica: ReplicaId(1), seq: 2 });
+        assert_eq!(ctx.of(ReplicaId(1)).unwrap().base(), 3);
+    }
+
+    #[test]
+    fn includes_is_the_subset_relation() {
+        let mut a = Ctx::default();
+        a.add_range(ReplicaId(1), 1, 4);
+        a.add_range(ReplicaId(1), 6, 9);
+        let mut b = Ctx::default();
+        b.add_range(ReplicaId(1), 7, 8);
+        assert!(a.includes(&b) && !b.includes(&a));
+        b.add_range(ReplicaId(1), 5, 5);
+        assert!(!a.includes(&b));
+    }
+}

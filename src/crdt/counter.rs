@@ -1,0 +1,214 @@
+//! The counter: increments, decrements, and a reset that erases exactly what it observed.
+//!
+//! Per origin a contribution of cumulative totals and *floors*; the value is what lies above the
+//! floors. A reset raises every floor to the total it saw, so a concurrent increment survives
+//! alone. `birth` numbers an origin's lives: an origin whose contribution was collected starts
+//! again above its own old maximum instead of losing to it.
+//!
+//! # Invariants
+//! * A contribution joins by `(birth, maximum of each field)`; only its origin raises `p` and `n`.
+//! * An expired contribution is invisible; its origin starts a new life instead of adding to it.
+
+use std::collections::BTreeMap;
+
+use crdts::{CmRDT, CvRDT, ResetRemove, VClock};
+
+use crate::id::ReplicaId;
+
+/// What one origin added to a counter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Contribution {
+    /// Number of the event that began this life.
+    pub birth: u64,
+    /// Number of the origin's latest event on this counter.
+    pub seq: u64,
+    /// Sum of increments in this life.
+    pub p: u64,
+    /// Sum of decrements in this life.
+    pub n: u64,
+    /// The part of `p` that was reset.
+    pub p_floor: u64,
+    /// The part of `n` that was reset.
+    pub n_floor: u64,
+    /// Absolute Unix milliseconds at which it stops counting.
+    pub deadline: u64,
+}
+
+impl Contribution {
+    /// Begins a life with event `seq`.
+    #[must_use]
+    pub fn born(seq: u64, deadline: u64) -> Self {
+        Self { birth: seq, seq, p: 0, n: 0, p_floor: 0, n_floor: 0, deadline }
+    }
+
+    /// Adds `by` as event `seq` of the origin. Totals stop at `u64::MAX`.
+    pub fn add(&mut self, seq: u64, by: i64) {
+        self.seq = seq;
+        let side = if by < 0 { &mut self.n } else { &mut self.p };
+        *side = side.saturating_add(by.unsigned_abs());
+    }
+
+    /// Erases what is counted so far.
+    pub fn reset(&mut self) {
+        self.p_floor = self.p;
+        self.n_floor = self.n;
+    }
+
+    /// Tells whether anything is left to count, expired or not.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.p > self.p_floor || self.n > self.n_floor
+    }
+
+    /// Returns what it adds to the value at `now_ms`.
+    #[must_use]
+    pub fn visible(&self, now_ms: u64) -> i128 {
+        if now_ms >= self.deadline {
+            return 0;
+        }
+        i128::from(self.p.saturating_sub(self.p_floor)) - i128::from(self.n.saturating_sub(self.n_floor))
+    }
+
+    /// Joins another state of the same origin in; returns whether anything changed.
+    pub fn join(&mut self, other: &Self) -> bool {
+        let before = *self;
+        if other.birth > self.birth {
+            *self = *other;
+        } else if other.birth == self.birth {
+            self.seq = self.seq.max(other.seq);
+            self.p = self.p.max(other.p);
+            self.n = self.n.max(other.n);
+            self.p_floor = self.p_floor.max(other.p_floor);
+            self.n_floor = self.n_floor.max(other.n_floor);
+            self.deadline = self.deadline.max(other.deadline);
+        }
+        *self != before
+    }
+}
+
+/// A counter: the contributions of every origin.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Counter(pub BTreeMap<ReplicaId, Contribution>);
+
+impl Counter {
+    /// Adds `by` as event `seq` of `origin`; a dead or expired contribution begins a new life.
+    pub fn add(&mut self, origin: ReplicaId, seq: u64, by: i64, deadline: u64, now_ms: u64) {
+        let slot = self.0.entry(origin).or_insert_with(|| Contribution::born(seq, deadline));
+        if now_ms >= slot.deadline {
+            *slot = Contribution::born(seq, deadline);
+        }
+        slot.add(seq, by);
+    }
+
+    /// Erases every increment and decrement observed here.
+    pub fn reset(&mut self) {
+        self.0.values_mut().for_each(Contribution::reset);
+    }
+
+    /// Moves every deadline to the later of the two.
+    pub fn extend(&mut self, deadline: u64) {
+        for c in self.0.values_mut() {
+            c.deadline = c.deadline.max(deadline);
+        }
+    }
+
+    /// Returns the value at `now_ms`, held to the range of `i64`.
+    #[must_use]
+    pub fn value(&self, now_ms: u64) -> i64 {
+        let sum: i128 = self.0.values().map(|c| c.visible(now_ms)).sum();
+        i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX })
+    }
+
+    /// Tells whether any contribution is left to count, expired or not.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.0.values().any(Contribution::is_live)
+    }
+
+    /// Joins another state of the same counter in; returns whether anything changed.
+    pub fn join<'a>(&mut self, other: impl IntoIterator<Item = (&'a ReplicaId, &'a Contribution)>) -> bool {
+        let mut changed = false;
+        for (origin, theirs) in other {
+            match self.0.get_mut(origin) {
+                Some(mine) => changed |= mine.join(theirs),
+                None => {
+                    self.0.insert(*origin, *theirs);
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+}
+
+impl CvRDT for Counter {
+    type Validation = std::convert::Infallible;
+
+    fn validate_merge(&self, _other: &Self) -> Result<(), Self::Validation> {
+        Ok(())
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.join(&other.0);
+    }
+}
+
+/// The operation is the origin's whole contribution, so lost and repeated operations do no harm.
+impl CmRDT for Counter {
+    type Op = (ReplicaId, Contribution);
+    type Validation = std::convert::Infallible;
+
+    fn validate_op(&self, _op: &Self::Op) -> Result<(), Self::Validation> {
+        Ok(())
+    }
+
+    fn apply(&mut self, (origin, contribution): Self::Op) {
+        self.join([(&origin, &contribution)]);
+    }
+}
+
+/// Erases the contributions whose latest event the clock covers.
+impl ResetRemove<ReplicaId> for Counter {
+    fn reset_remove(&mut self, clock: &VClock<ReplicaId>) {
+        self.0.retain(|origin, c| c.seq > clock.get(origin));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crdt::NEVER;
+
+    const A: ReplicaId = ReplicaId(1);
+    const B: ReplicaId = ReplicaId(2);
+
+    #[test]
+    fn a_reset_erases_exactly_what_it_observed() {
+        let mut here = Counter::default();
+        here.add(A, 1, 5, NEVER, 0);
+        let mut there = here.clone();
+        there.add(B, 1, 7, NEVER, 0);
+        here.reset();
+        here.join(&there.0);
+        assert_eq!(here.value(0), 7);
+    }
+
+    #[test]
+    fn a_collected_origin_starts_above_its_old_maximum() {
+        let mut old = Counter::default();
+        old.add(A, 1, 100, NEVER, 0);
+        let mut fresh = Counter::default();
+        fresh.add(A, 9, 1, NEVER, 0);
+        fresh.join(&old.0);
+        assert_eq!(fresh.value(0), 1);
+    }
+
+    #[test]
+    fn an_expired_contribution_begins_a_new_life() {
+        let mut c = Counter::default();
+        c.add(A, 1, 3, 100, 50);
+        assert_eq!((c.value(99), c.value(100)), (3, 0));
+        c.add(A, 2, 4, 300, 150);
+        assert_eq!(c.value(150), 4);
+    }
+}

@@ -1,0 +1,205 @@
+//! Custom entries: any state-based type, its own or one of the `crdts` crate, carried whole.
+//!
+//! The lattice is lexicographic: the generation's stamp first, then the type's own `merge` among
+//! states of one generation. Deleting writes a generation that is a tombstone.
+//!
+//! # Invariants
+//! * A stub (an expired state) is refilled only by a state that has seen at least as much, so a
+//!   reader sees the agreed state or a miss, never a part.
+//! * The state is opaque bytes; only the registered [`MergeState`] looks inside.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use crdts::CvRDT;
+use serde::de::DeserializeOwned;
+use serde::Serialize;
+
+use super::context::{Ctx, Dot};
+use super::register::Payload;
+use crate::clock::Stamp;
+use crate::id::ReplicaId;
+
+/// Bytes that are no state of the type registered for their keyspace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the bytes are no state of the custom type registered for this keyspace; the entry is unchanged")]
+pub struct BadState;
+
+/// Joins two encoded states of one type.
+pub trait MergeState: fmt::Debug + Send + Sync {
+    /// Returns the join of `mine` and `theirs`.
+    ///
+    /// # Errors
+    /// [`BadState`] when either does not decode, or the type refuses the merge.
+    fn merge(&self, mine: &[u8], theirs: &[u8]) -> Result<Bytes, BadState>;
+}
+
+/// [`MergeState`] for any `CvRDT` with a serde form.
+pub struct Erased<T>(PhantomData<fn() -> T>);
+
+impl<T> Default for Erased<T> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T> fmt::Debug for Erased<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Erased<{}>", std::any::type_name::<T>())
+    }
+}
+
+impl<T: CvRDT + Serialize + DeserializeOwned + PartialEq> MergeState for Erased<T> {
+    fn merge(&self, mine: &[u8], theirs: &[u8]) -> Result<Bytes, BadState> {
+        let mut a: T = decode(mine)?;
+        let b: T = decode(theirs)?;
+        a.validate_merge(&b).map_err(|_refused| BadState)?;
+        a.merge(b);
+        encode(&a)
+    }
+}
+
+/// Decodes a state.
+///
+/// # Errors
+/// [`BadState`] when the bytes are no `T`.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadState> {
+    rmp_serde::from_slice(bytes).map_err(|_malformed| BadState)
+}
+
+/// Encodes a state.
+///
+/// # Errors
+/// [`BadState`] when the type has no MessagePack form.
+pub fn encode<T: Serialize>(state: &T) -> Result<Bytes, BadState> {
+    rmp_serde::to_vec(state).map(Bytes::from).map_err(|_unencodable| BadState)
+}
+
+/// The state of a custom entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Custom {
+    /// Which life of the entry this is: the stamp of the event that began it.
+    pub generation: Stamp,
+    /// The latest event of each origin that is merged in.
+    pub merged: BTreeMap<ReplicaId, u64>,
+    /// Absolute Unix milliseconds at which it stops being visible.
+    pub deadline: u64,
+    /// The encoded state, a tombstone, or the stub of an expired state.
+    pub state: Payload,
+}
+
+impl Custom {
+    /// Begins a generation.
+    #[must_use]
+    pub fn new(generation: Stamp, dot: Dot, state: Payload, deadline: u64) -> Self {
+        Self { generation, merged: BTreeMap::from([(dot.replica, dot.seq)]), deadline, state }
+    }
+
+    /// Returns the encoded state if it is visible at `now_ms`.
+    #[must_use]
+    pub fn visible(&self, now_ms: u64) -> Option<&Bytes> {
+        match &self.state {
+            Payload::Value(state) if now_ms < self.deadline => Some(state),
+            Payload::Value(_) | Payload::Tombstone | Payload::Absent => None,
+        }
+    }
+
+    /// Drops the state of an expired entry and keeps its stamp.
+    pub fn forget(&mut self) {
+        if matches!(self.state, Payload::Value(_)) {
+            self.state = Payload::Absent;
+        }
+    }
+
+    /// Tells whether only a tombstone or stub is left.
+    #[must_use]
+    pub fn is_grave(&self) -> bool {
+        !matches!(self.state, Payload::Value(_))
+    }
+
+    /// Tells whether every event merged in here is in `ctx`.
+    #[must_use]
+    pub fn within(&self, ctx: &Ctx) -> bool {
+        self.merged.iter().all(|(&replica, &seq)| ctx.has(Dot { replica, seq }))
+    }
+
+    /// Joins another state in; returns whether anything changed.
+    ///
+    /// # Errors
+    /// [`BadState`] when two states of one generation cannot be merged. The entry is unchanged.
+    pub fn join(&mut self, other: &Self, merge: Option<&dyn MergeState>) -> Result<bool, BadState> {
+        if other.generation != self.generation {
+            let newer = other.generation > self.generation;
+            if newer {
+                *self = other.clone();
+            }
+            return Ok(newer);
+        }
+        let before = (self.deadline, self.merged.clone());
+        let refilled = self.join_state(other, merge)?;
+        self.deadline = self.deadline.max(other.deadline);
+        for (&origin, &seq) in &other.merged {
+            let mine = self.merged.entry(origin).or_default();
+            *mine = (*mine).max(seq);
+        }
+        Ok(refilled || before != (self.deadline, self.merged.clone()))
+    }
+
+    fn join_state(&mut self, other: &Self, merge: Option<&dyn MergeState>) -> Result<bool, BadState> {
+        let next = match (&self.state, &other.state) {
+            (_, Payload::Tombstone) | (Payload::Absent, Payload::Value(_)) if other.covers(self) => other.state.clone(),
+            (Payload::Value(_), Payload::Value(_)) if other.merged == self.merged => return Ok(false),
+            (Payload::Value(mine), Payload::Value(theirs)) => Payload::Value(merge.ok_or(BadState)?.merge(mine, theirs)?),
+            (Payload::Value(_) | Payload::Tombstone | Payload::Absent, _) => return Ok(false),
+        };
+        let changed = next != self.state;
+        self.state = next;
+        Ok(changed)
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        other.merged.iter().all(|(origin, seq)| self.merged.get(origin).is_some_and(|mine| mine >= seq))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Hlc;
+    use crate::crdt::NEVER;
+    use crdts::{CmRDT, PNCounter};
+
+    fn counter(actor: u64, steps: u64) -> PNCounter<u64> {
+        let mut c = PNCounter::new();
+        (0..steps).for_each(|_| c.apply(c.inc(actor)));
+        c
+    }
+
+    fn entry(ms: u64, replica: u64, state: &PNCounter<u64>) -> Custom {
+        let (hlc, replica) = (Hlc::from_ms(ms), ReplicaId(replica));
+        Custom::new(Stamp { hlc, replica: ReplicaId(1) }, Dot { replica, seq: 1 }, Payload::Value(encode(state).unwrap()), NEVER)
+    }
+
+    #[test]
+    fn states_of_one_generation_merge_and_a_newer_generation_replaces() {
+        let merge = Erased::<PNCounter<u64>>::default();
+        let mut a = entry(1, 1, &counter(1, 2));
+        assert_eq!(a.join(&entry(1, 2, &counter(2, 3)), Some(&merge)), Ok(true));
+        let both: PNCounter<u64> = decode(a.visible(0).unwrap()).unwrap();
+        assert_eq!(both.read(), 5.into());
+        assert_eq!(a.join(&entry(2, 1, &counter(1, 1)), Some(&merge)), Ok(true));
+        let fresh: PNCounter<u64> = decode(a.visible(0).unwrap()).unwrap();
+        assert_eq!(fresh.read(), 1.into());
+    }
+
+    #[test]
+    fn a_stub_is_not_refilled_by_a_state_that_has_seen_less() {
+        let merge = Erased::<PNCounter<u64>>::default();
+        let mut stub = entry(1, 1, &counter(1, 2));
+        stub.forget();
+        assert_eq!(stub.join(&entry(1, 2, &counter(2, 3)), Some(&merge)), Ok(true));
+        assert!(stub.visible(0).is_none());
+    }
+}

@@ -1,0 +1,213 @@
+//! The register: last writer wins, with deletion, expiry and touch.
+//!
+//! The core is [`crdts::LWWReg`] with a [`Stamp`] as marker. Around it: a deadline that joins by
+//! maximum among equal stamps, and the *stub* of a value dropped locally, which loses to the value.
+//!
+//! # Invariants
+//! * Equal stamps mean equal values; anything else is a duplicated [`ReplicaId`] and is reported.
+//! * A touch moves only the deadline: the value's stamp stays, so a touch never revives an
+//!   overwritten value.
+
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+use crdts::{CmRDT, CvRDT, LWWReg};
+
+use super::context::Dot;
+use super::NEVER;
+use crate::clock::{Hlc, Stamp};
+use crate::id::ReplicaId;
+
+/// What a register holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Payload {
+    /// A value.
+    Value(Bytes),
+    /// A deletion, which beats every older write, also of a key never seen here.
+    Tombstone,
+    /// A value that expired or was evicted *here*: only its stamp is left.
+    Absent,
+}
+
+/// A register's state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cell {
+    reg: LWWReg<Payload, Stamp>,
+    /// Number of the event that wrote the value; its replica is the stamp's.
+    seq: u64,
+    /// The event that set the deadline.
+    pub touch: Dot,
+    /// Absolute Unix milliseconds at which the value stops being visible.
+    pub deadline: u64,
+}
+
+/// Two different values under one stamp: some [`ReplicaId`] is in use twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("two different values carry the stamp of replica {replica}: the id is in use twice; both values were kept where they are")]
+pub struct DuplicateReplica {
+    /// The id in use twice.
+    pub replica: ReplicaId,
+}
+
+impl Cell {
+    /// Builds the state a write leaves behind.
+    #[must_use]
+    pub fn new(payload: Payload, hlc: Hlc, dot: Dot, deadline: u64) -> Self {
+        let marker = Stamp { hlc, replica: dot.replica };
+        Self { reg: LWWReg { val: payload, marker }, seq: dot.seq, touch: dot, deadline }
+    }
+
+    /// Returns the order of the value among all writes of this register.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.reg.marker
+    }
+
+    /// Returns the event that wrote the value.
+    #[must_use]
+    pub fn dot(&self) -> Dot {
+        Dot { replica: self.reg.marker.replica, seq: self.seq }
+    }
+
+    /// Returns the payload, visible or not.
+    #[must_use]
+    pub fn payload(&self) -> &Payload {
+        &self.reg.val
+    }
+
+    /// Returns the value if it is visible at `now_ms`.
+    #[must_use]
+    pub fn visible(&self, now_ms: u64) -> Option<&Bytes> {
+        match &self.reg.val {
+            Payload::Value(value) if now_ms < self.deadline => Some(value),
+            Payload::Value(_) | Payload::Tombstone | Payload::Absent => None,
+        }
+    }
+
+    /// Moves the deadline to the later of the two; `dot` is the event that did it.
+    pub fn extend(&mut self, dot: Dot, deadline: u64) {
+        self.touch = dot;
+        self.deadline = self.deadline.max(deadline);
+    }
+
+    /// Drops the value and keeps its stamp, as expiry and eviction do. A tombstone stays one.
+    pub fn forget(&mut self) {
+        if matches!(self.reg.val, Payload::Value(_)) {
+            self.reg.val = Payload::Absent;
+        }
+    }
+
+    /// Tells whether only a tombstone or stub is left.
+    #[must_use]
+    pub fn is_grave(&self) -> bool {
+        !matches!(self.reg.val, Payload::Value(_))
+    }
+
+    /// Joins another state of the same register in; returns whether anything changed.
+    ///
+    /// # Errors
+    /// [`DuplicateReplica`] when equal stamps carry different values. The state is unchanged.
+    pub fn join(&mut self, other: &Self) -> Result<bool, DuplicateReplica> {
+        match other.stamp().cmp(&self.stamp()) {
+            Ordering::Less => Ok(false),
+            Ordering::Greater => {
+                *self = other.clone();
+                Ok(true)
+            }
+            Ordering::Equal => self.join_equal(other),
+        }
+    }
+
+    fn join_equal(&mut self, other: &Self) -> Result<bool, DuplicateReplica> {
+        let refill = matches!((&self.reg.val, &other.reg.val), (Payload::Absent, Payload::Value(_) | Payload::Tombstone));
+        let known = matches!(other.reg.val, Payload::Absent);
+        if refill {
+            self.reg.val = other.reg.val.clone();
+        } else if !known && self.reg.validate_merge(&other.reg).is_err() {
+            return Err(DuplicateReplica { replica: self.stamp().replica });
+        }
+        let later = (other.deadline, other.touch) > (self.deadline, self.touch);
+        if later {
+            self.deadline = other.deadline;
+            self.touch = other.touch;
+        }
+        Ok(refill || later)
+    }
+}
+
+/// The state-based face: a join that keeps its own value on a duplicated id.
+impl CvRDT for Cell {
+    type Validation = DuplicateReplica;
+
+    fn validate_merge(&self, other: &Self) -> Result<(), Self::Validation> {
+        self.clone().join(other).map(|_| ())
+    }
+
+    fn merge(&mut self, other: Self) {
+        let kept = self.join(&other);
+        debug_assert!(kept.is_ok(), "validate_merge comes first");
+    }
+}
+
+/// The operation-based face: a register's operation is its state.
+impl CmRDT for Cell {
+    type Op = Self;
+    type Validation = DuplicateReplica;
+
+    fn validate_op(&self, op: &Self::Op) -> Result<(), Self::Validation> {
+        self.validate_merge(op)
+    }
+
+    fn apply(&mut self, op: Self::Op) {
+        self.merge(op);
+    }
+}
+
+/// A tombstone never expires by itself; it is collected when it is stable and old.
+#[must_use]
+pub fn tombstone(hlc: Hlc, dot: Dot) -> Cell {
+    Cell::new(Payload::Tombstone, hlc, dot, NEVER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dot(replica: u64, seq: u64) -> Dot {
+        Dot { replica: ReplicaId(replica), seq }
+    }
+
+    fn value(text: &'static str, ms: u64, replica: u64, deadline: u64) -> Cell {
+        Cell::new(Payload::Value(Bytes::from_static(text.as_bytes())), Hlc::from_ms(ms), dot(replica, 1), deadline)
+    }
+
+    #[test]
+    fn a_touch_never_revives_an_overwritten_value() {
+        let old = value("old", 1, 1, 50);
+        let mut touched = old.clone();
+        touched.extend(dot(2, 1), 900);
+        let mut reg = value("new", 2, 3, 60);
+        assert_eq!(reg.join(&touched), Ok(false));
+        assert_eq!((reg.visible(55).map(Bytes::as_ref), reg.deadline), (Some(&b"new"[..]), 60));
+    }
+
+    #[test]
+    fn a_stub_loses_to_the_value_of_its_own_stamp_and_to_nothing_older() {
+        let full = value("v", 5, 1, 100);
+        let mut stub = full.clone();
+        stub.forget();
+        let mut back = stub.clone();
+        assert_eq!(back.join(&full), Ok(true));
+        assert_eq!(back, full);
+        assert_eq!(stub.join(&value("older", 4, 2, 999)), Ok(false));
+        assert!(stub.visible(1).is_none());
+    }
+
+    #[test]
+    fn equal_stamps_with_different_values_raise_the_alarm() {
+        let mut a = value("a", 5, 1, 100);
+        let before = a.clone();
+        assert_eq!(a.join(&value("b", 5, 1, 100)), Err(DuplicateReplica { replica: ReplicaId(1) }));
+        assert_eq!(a, before);
+    }
+}

@@ -1,0 +1,319 @@
+//! The observed-remove map: fields, set members and counters under one key.
+//!
+//! A dot store (arXiv 1603.01529) without a clock of its own: the partition's context says which
+//! dots were seen, so a removal leaves nothing behind but context. A path holds its *live
+//! siblings*: one, unless puts were concurrent. Losers stay, because a remover who never saw the
+//! loser must not remove it together with the winner.
+//!
+//! # Invariants
+//! * Siblings are sorted by dot; no path has an empty list.
+//! * A *hole* (an evicted map) knows only the listed paths; any other path answers nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::context::{Ctx, Dot};
+use super::counter::{Contribution, Counter};
+use crate::clock::Stamp;
+use crate::id::ReplicaId;
+
+/// A place inside an entry.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Path {
+    /// The register of a register keyspace.
+    Register,
+    /// The custom state of a custom keyspace.
+    Custom,
+    /// The deadline that later puts into this map inherit.
+    Ttl,
+    /// A map's field.
+    Field(Bytes),
+    /// A named counter of a map.
+    Counter(Bytes),
+    /// A member of a named set of a map.
+    Member(Bytes, Bytes),
+}
+
+/// What an event or a fragment is about.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Scope {
+    /// One path.
+    Path(Path),
+    /// The whole entry.
+    Key,
+}
+
+impl Scope {
+    /// Tells whether an event of scope `other` lies inside.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        matches!(self, Self::Key) || self == other
+    }
+
+    /// Tells whether `path` lies inside.
+    #[must_use]
+    pub fn has(&self, path: &Path) -> bool {
+        match self {
+            Self::Key => true,
+            Self::Path(p) => p == path,
+        }
+    }
+}
+
+/// One put: a value at a path that nobody who saw it has overwritten or removed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Elem {
+    /// The event; a touch mints a new one.
+    pub dot: Dot,
+    /// The order of the value; a touch keeps it.
+    pub stamp: Stamp,
+    /// Absolute Unix milliseconds at which it stops being visible.
+    pub deadline: u64,
+    /// The value; empty for a set member.
+    pub value: Bytes,
+}
+
+/// Returns the sibling a read shows: the largest stamp among the *unexpired* ones.
+#[must_use]
+pub fn winner(siblings: &[Elem], now_ms: u64) -> Option<&Elem> {
+    siblings.iter().filter(|e| now_ms < e.deadline).max_by_key(|e| (e.stamp, e.deadline, e.dot))
+}
+
+/// The elements and counters a fragment carries.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Branch {
+    /// Live siblings per path, in order of path.
+    pub elems: Vec<(Path, Vec<Elem>)>,
+    /// Contributions per counter, in order of name and origin.
+    pub counters: Vec<(Bytes, Vec<(ReplicaId, Contribution)>)>,
+    /// The sender evicted the map and answers for no path but the listed ones.
+    pub hole: bool,
+}
+
+/// The state of a map entry.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tree {
+    elems: BTreeMap<Path, Vec<Elem>>,
+    counters: BTreeMap<Bytes, Counter>,
+    hole: Option<BTreeSet<Path>>,
+}
+
+impl Tree {
+    /// Iterates over paths and their siblings, in order.
+    pub fn elems(&self) -> impl Iterator<Item = (&Path, &[Elem])> {
+        self.elems.iter().map(|(path, siblings)| (path, siblings.as_slice()))
+    }
+
+    /// Returns the live siblings at a path.
+    #[must_use]
+    pub fn siblings(&self, path: &Path) -> &[Elem] {
+        self.elems.get(path).map_or(&[], Vec::as_slice)
+    }
+
+    /// Iterates over the counters, in order of name.
+    pub fn counters(&self) -> impl Iterator<Item = (&Bytes, &Counter)> {
+        self.counters.iter()
+    }
+
+    /// Returns a counter, if anything was ever counted.
+    #[must_use]
+    pub fn counter(&self, name: &[u8]) -> Option<&Counter> {
+        self.counters.get(name)
+    }
+
+    /// Tells whether this map was evicted and not refilled as a whole.
+    #[must_use]
+    pub fn is_hole(&self) -> bool {
+        self.hole.is_some()
+    }
+
+    /// Returns the paths an evicted map knows again.
+    #[must_use]
+    pub fn known_paths(&self) -> Option<&BTreeSet<Path>> {
+        self.hole.as_ref()
+    }
+
+    /// Tells whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.elems.is_empty() && self.counters.is_empty() && self.hole.is_none()
+    }
+
+    /// Puts one element at a path, replacing the siblings observed there.
+    pub fn put(&mut self, path: Path, elem: Elem) {
+        self.learn(&path);
+        self.elems.insert(path, vec![elem]);
+    }
+
+    /// Erases what is observed at a path.
+    pub fn remove(&mut self, path: &Path) {
+        self.learn(path);
+        self.elems.remove(path);
+    }
+
+    /// Erases every element observed and floors every counter.
+    pub fn clear(&mut self) {
+        self.elems.clear();
+        self.hole = None;
+        self.counters.values_mut().for_each(Counter::reset);
+    }
+
+    /// Returns the counter of this name, to change it.
+    pub fn counter_mut(&mut self, name: &Bytes) -> &mut Counter {
+        self.counters.entry(name.clone()).or_default()
+    }
+
+    fn learn(&mut self, path: &Path) {
+        if let Some(known) = self.hole.as_mut() {
+            known.insert(path.clone());
+        }
+    }
+
+    /// Drops the elements and contributions that are no longer visible; returns whether any were.
+    pub fn expire(&mut self, now_ms: u64) -> bool {
+        let mut dropped = false;
+        self.elems.retain(|_, siblings| {
+            let before = siblings.len();
+            siblings.retain(|e| now_ms < e.deadline);
+            dropped |= siblings.len() != before;
+            !siblings.is_empty()
+        });
+        for counter in self.counters.values_mut() {
+            let before = counter.0.len();
+            counter.0.retain(|_, c| now_ms < c.deadline);
+            dropped |= counter.0.len() != before;
+        }
+        self.counters.retain(|_, c| !c.0.is_empty());
+        dropped
+    }
+
+    /// Drops counters that are entirely reset. Only for an entry without unstable dots.
+    pub fn settle(&mut self) {
+        self.counters.retain(|_, c| c.is_live());
+    }
+
+    /// Evicts the elements and leaves a hole. Only for a settled map without counters.
+    pub fn evict(&mut self) {
+        self.elems.clear();
+        self.hole = Some(BTreeSet::new());
+    }
+
+    /// Returns the earliest deadline of anything inside.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        let elems = self.elems.values().flatten().map(|e| e.deadline);
+        let counters = self.counters.values().flat_map(|c| c.0.values()).map(|c| c.deadline);
+        elems.chain(counters).min().filter(|d| *d != super::NEVER)
+    }
+
+    /// Returns the state restricted to a scope.
+    #[must_use]
+    pub fn restrict(&self, scope: &Scope) -> Branch {
+        Branch {
+            elems: self.elems.iter().filter(|(p, _)| scope.has(p)).map(|(p, s)| (p.clone(), s.clone())).collect(),
+            counters: self
+                .counters
+                .iter()
+                .filter(|(name, _)| scope.has(&Path::Counter((*name).clone())))
+                .map(|(name, c)| (name.clone(), c.0.iter().map(|(o, x)| (*o, *x)).collect()))
+                .collect(),
+            hole: self.hole.is_some() && matches!(scope, Scope::Key),
+        }
+    }
+
+    /// Joins a fragment's branch in; returns whether anything changed.
+    ///
+    /// An element of mine stays unless the sender's context has its dot and the fragment has not
+    /// (R-FILTER); an element of theirs is added unless my context has its dot.
+    pub fn join(&mut self, branch: &Branch, scope: &Scope, mine: &Ctx, theirs: &Ctx) -> bool {
+        let mut changed = false;
+        for (name, contributions) in &branch.counters {
+            let counter = self.counters.entry(name.clone()).or_default();
+            changed |= counter.join(contributions.iter().map(|(o, c)| (o, c)));
+        }
+        if branch.hole {
+            return changed;
+        }
+        for path in self.paths_to_join(branch, scope) {
+            let incoming = branch.elems.iter().find(|(p, _)| *p == path).map_or(&[][..], |(_, s)| s.as_slice());
+            changed |= self.join_path(path, incoming, mine, theirs);
+        }
+        if matches!(scope, Scope::Key) {
+            changed |= self.hole.take().is_some();
+        }
+        changed
+    }
+
+    fn paths_to_join(&self, branch: &Branch, scope: &Scope) -> BTreeSet<Path> {
+        let mut paths: BTreeSet<Path> = branch.elems.iter().map(|(p, _)| p.clone()).collect();
+        match scope {
+            Scope::Key => paths.extend(self.elems.keys().cloned()),
+            Scope::Path(Path::Counter(_) | Path::Register | Path::Custom) => {}
+            Scope::Path(path @ (Path::Ttl | Path::Field(_) | Path::Member(..))) => {
+                paths.insert(path.clone());
+            }
+        }
+        paths
+    }
+
+    fn join_path(&mut self, path: Path, incoming: &[Elem], mine: &Ctx, theirs: &Ctx) -> bool {
+        let unknown = self.hole.as_ref().is_some_and(|known| !known.contains(&path));
+        let own = self.elems.remove(&path).unwrap_or_default();
+        let mut out: Vec<Elem> =
+            own.iter().filter(|e| incoming.iter().any(|i| i.dot == e.dot) || !theirs.has(e.dot)).cloned().collect();
+        for elem in incoming {
+            if (unknown || !mine.has(elem.dot)) && !out.iter().any(|e| e.dot == elem.dot) {
+                out.push(elem.clone());
+            }
+        }
+        out.sort_by_key(|e| e.dot);
+        let changed = out != own || unknown;
+        if !out.is_empty() {
+            self.elems.insert(path.clone(), out);
+        }
+        self.learn(&path);
+        changed
+    }
+
+    /// Drops contributions the sender has seen and no longer holds (R-ABSENCE).
+    pub fn drop_absent(&mut self, held: &dyn Fn(&Bytes, ReplicaId) -> bool, theirs: &Ctx) {
+        for (name, counter) in &mut self.counters {
+            counter.0.retain(|&replica, c| held(name, replica) || !theirs.has(Dot { replica, seq: c.seq }));
+        }
+        self.counters.retain(|_, c| !c.0.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Hlc;
+    use crate::crdt::NEVER;
+
+    fn elem(replica: u64, seq: u64, ms: u64, deadline: u64) -> Elem {
+        let replica = ReplicaId(replica);
+        let stamp = Stamp { hlc: Hlc::from_ms(ms), replica };
+        Elem { dot: Dot { replica, seq }, stamp, deadline, value: Bytes::from(vec![0]) }
+    }
+
+    #[test]
+    fn an_expired_winner_uncovers_the_live_loser() {
+        let siblings = [elem(1, 1, 9, 50), elem(2, 1, 3, NEVER)];
+        assert_eq!(winner(&siblings, 49).map(|e| e.stamp.hlc.ms()), Some(9));
+        assert_eq!(winner(&siblings, 50).map(|e| e.stamp.hlc.ms()), Some(3));
+    }
+
+    #[test]
+    fn a_hole_learns_single_paths_and_forgets_that_it_is_one_with_the_whole_key() {
+        let (field, e) = (Path::Field(Bytes::from_static(b"f")), elem(1, 1, 1, NEVER));
+        let mut tree = Tree::default();
+        tree.put(field.clone(), e);
+        let (whole, mut ctx) = (tree.restrict(&Scope::Key), Ctx::default());
+        ctx.add_range(ReplicaId(1), 1, 1);
+        tree.evict();
+        assert!(tree.siblings(&field).is_empty() && tree.is_hole());
+        assert!(tree.join(&whole, &Scope::Key, &ctx, &ctx));
+        assert!(!tree.is_hole() && tree.siblings(&field).len() == 1);
+    }
+}

@@ -1,0 +1,5 @@
+//! Driftless: an embeddable, active-active replicated cache.
+
+pub mod clock;
+pub mod crdt;
+pub mod id;
