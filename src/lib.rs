@@ -3,3 +3,4 @@
 pub mod clock;
 pub mod crdt;
 pub mod id;
+pub mod error;

@@ -14,8 +14,8 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 use crdts::CvRDT;
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::context::{Ctx, Dot};
 use super::register::Payload;
@@ -151,7 +151,9 @@ impl Custom {
         let next = match (&self.state, &other.state) {
             (_, Payload::Tombstone) | (Payload::Absent, Payload::Value(_)) if other.covers(self) => other.state.clone(),
             (Payload::Value(_), Payload::Value(_)) if other.merged == self.merged => return Ok(false),
-            (Payload::Value(mine), Payload::Value(theirs)) => Payload::Value(merge.ok_or(BadState)?.merge(mine, theirs)?),
+            (Payload::Value(mine), Payload::Value(theirs)) => {
+                Payload::Value(merge.ok_or(BadState)?.merge(mine, theirs)?)
+            }
             (Payload::Value(_) | Payload::Tombstone | Payload::Absent, _) => return Ok(false),
         };
         let changed = next != self.state;
@@ -179,7 +181,12 @@ mod tests {
 
     fn entry(ms: u64, replica: u64, state: &PNCounter<u64>) -> Custom {
         let (hlc, replica) = (Hlc::from_ms(ms), ReplicaId(replica));
-        Custom::new(Stamp { hlc, replica: ReplicaId(1) }, Dot { replica, seq: 1 }, Payload::Value(encode(state).unwrap()), NEVER)
+        Custom::new(
+            Stamp { hlc, replica: ReplicaId(1) },
+            Dot { replica, seq: 1 },
+            Payload::Value(encode(state).unwrap()),
+            NEVER,
+        )
     }
 
     #[test]

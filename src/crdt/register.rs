@@ -13,8 +13,8 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 use crdts::{CmRDT, CvRDT, LWWReg};
 
-use super::context::Dot;
 use super::NEVER;
+use super::context::Dot;
 use crate::clock::{Hlc, Stamp};
 use crate::id::ReplicaId;
 
@@ -43,7 +43,9 @@ pub struct Cell {
 
 /// Two different values under one stamp: some [`ReplicaId`] is in use twice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("two different values carry the stamp of replica {replica}: the id is in use twice; both values were kept where they are")]
+#[error(
+    "two different values carry the stamp of replica {replica}: the id is in use twice; both values were kept where they are"
+)]
 pub struct DuplicateReplica {
     /// The id in use twice.
     pub replica: ReplicaId,
@@ -119,7 +121,8 @@ impl Cell {
     }
 
     fn join_equal(&mut self, other: &Self) -> Result<bool, DuplicateReplica> {
-        let refill = matches!((&self.reg.val, &other.reg.val), (Payload::Absent, Payload::Value(_) | Payload::Tombstone));
+        let refill =
+            matches!((&self.reg.val, &other.reg.val), (Payload::Absent, Payload::Value(_) | Payload::Tombstone));
         let known = matches!(other.reg.val, Payload::Absent);
         if refill {
             self.reg.val = other.reg.val.clone();

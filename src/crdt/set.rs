@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 
-use super::tree::{winner, Path, Tree};
+use super::tree::{Path, Tree, winner};
 
 /// Iterates over the members of `set` visible at `now_ms`, in order.
 pub fn members<'a>(tree: &'a Tree, set: &'a [u8], now_ms: u64) -> impl Iterator<Item = &'a Bytes> {

@@ -1,0 +1,285 @@
+//! What can go wrong, by who must act: one small enum per operation.
+//!
+//! * The **caller**: [`WriteError`], [`OpenError`], [`StartError`], [`ConfigError`]. Nothing was written.
+//! * A **peer**: [`PeerFault`]. Its link closes with a code; the state and the other peers are unaffected.
+//! * **Us**: an assertion. Partial success is not an error but a value (see `Outcome`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
+
+/// A local write was refused. Nothing was written anywhere.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The key is longer than the limit.
+    #[error("the key has {len} bytes, the limit is {max}; nothing was written")]
+    KeyTooLong {
+        /// Bytes of the encoded key.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The value is larger than the limit.
+    #[error("the value has {len} bytes, the limit is {max}; nothing was written")]
+    ValueTooLarge {
+        /// Bytes of the encoded value.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// A time to live of zero would expire before anybody could read it.
+    #[error("a time to live of zero expires before it can be read; nothing was written, delete the key instead")]
+    ZeroTtl,
+    /// The keyspace has used its byte budget.
+    #[error(
+        "the keyspace holds {used} of {budget} bytes; nothing was written, raise the budget or let entries expire"
+    )]
+    OverCapacity {
+        /// Bytes in use.
+        used: u64,
+        /// The budget in bytes.
+        budget: u64,
+    },
+    /// This node's clock is refused by a majority of its peers, so its stamps would be too.
+    #[error(
+        "a majority of peers refuses this node's clock ({skew_ms} ms apart); reads go on, nothing was written, set the clock"
+    )]
+    ClockRefused {
+        /// Estimated distance to the peers' clocks in milliseconds.
+        skew_ms: u64,
+    },
+    /// This replica was removed from the cluster and must start again under a new id.
+    #[error("this replica was removed from the cluster; nothing was written, restart the node to join again")]
+    Removed,
+    /// This replica has not joined yet.
+    #[error("this node has not joined the cluster yet; nothing was written, wait for `Cache::open` to finish")]
+    NotJoined,
+    /// A key, field or value has no MessagePack form.
+    #[error("the {what} cannot be encoded as MessagePack; nothing was written")]
+    Unencodable {
+        /// Which part: key, field, member, value or state.
+        what: &'static str,
+    },
+    /// The entry holds more fields than the limit.
+    #[error("the entry holds {len} fields, the limit is {max}; nothing was written")]
+    TooManyFields {
+        /// Fields in the entry.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+impl WriteError {
+    /// Tells whether the same write may succeed later without a change by the caller.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::OverCapacity { .. } | Self::ClockRefused { .. } | Self::NotJoined => true,
+            Self::KeyTooLong { .. }
+            | Self::ValueTooLarge { .. }
+            | Self::ZeroTtl
+            | Self::Removed
+            | Self::Unencodable { .. }
+            | Self::TooManyFields { .. } => false,
+        }
+    }
+}
+
+/// A local read failed. The state is unchanged.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The key or field has no MessagePack form.
+    #[error("the {what} cannot be encoded as MessagePack")]
+    Unencodable {
+        /// Which part: key, field or member.
+        what: &'static str,
+    },
+    /// The stored bytes are no value of the type asked for.
+    #[error("the stored {what} is no value of the type asked for; the entry is unchanged")]
+    Undecodable {
+        /// Which part: key, field, member, value or state.
+        what: &'static str,
+    },
+}
+
+/// A keyspace could not be opened.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The keyspace exists with another family of types.
+    #[error("keyspace {name:?} holds {existing}, not {wanted}; it was not opened")]
+    OtherFamily {
+        /// The keyspace.
+        name: String,
+        /// What it holds.
+        existing: &'static str,
+        /// What was asked for.
+        wanted: &'static str,
+    },
+    /// The name is empty or longer than the limit.
+    #[error("a keyspace name has 1 to {max} bytes, this one has {len}; it was not opened")]
+    BadName {
+        /// Bytes of the name.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// There are already as many keyspaces as the limit allows.
+    #[error("{max} keyspaces are open, which is the limit; this one was not opened")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+    /// A custom keyspace must be declared in the configuration, so that peers can compare types.
+    #[error("custom keyspace {name:?} is not declared with this type in the configuration; it was not opened")]
+    UndeclaredCustom {
+        /// The keyspace.
+        name: String,
+    },
+}
+
+/// A configuration that cannot work. Nothing was started.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The partition count is not a power of two from 1 to 4,096.
+    #[error("{partitions} partitions: it must be a power of two from 1 to 4096; nothing was started")]
+    Partitions {
+        /// The configured count.
+        partitions: usize,
+    },
+    /// A field holds a value outside its range.
+    #[error("{field}: {why}; nothing was started")]
+    Field {
+        /// The path of the field.
+        field: &'static str,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A peer is listed twice.
+    #[error("peer {peer} is listed twice; nothing was started")]
+    DuplicatePeer {
+        /// The address.
+        peer: String,
+    },
+}
+
+/// The cache could not be started. Nothing runs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The listening address could not be bound.
+    #[error("cannot listen on UDP {addr}: {source}; nothing was started, is another process using the port?")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A certificate or key file could not be read.
+    #[error("cannot read {path}: {source}; nothing was started")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A certificate or key is not what it should be.
+    #[error("{what}: {why}; nothing was started")]
+    Certificate {
+        /// Which one: own certificate, private key or cluster CA.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The node's own certificate names another region or node than the configuration.
+    #[error("the certificate names {certificate}, the configuration {config}; nothing was started")]
+    OtherIdentity {
+        /// What the certificate names.
+        certificate: String,
+        /// What the configuration names.
+        config: String,
+    },
+    /// The node was shut down before it had joined.
+    #[error("the node was shut down before it had joined")]
+    Stopped,
+}
+
+/// Why a peer's link was closed. Nothing it sent in the faulty message was applied; other peers
+/// are unaffected. The link is dialled again with back-off.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerFault {
+    /// A message does not decode.
+    #[error("malformed message: {why}; it was dropped whole")]
+    Malformed {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A message exceeds a limit.
+    #[error("{what} of {len} exceeds the limit of {max}; the message was dropped whole")]
+    OverLimit {
+        /// What is too large.
+        what: &'static str,
+        /// Its size, as far as it was read.
+        len: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The peer speaks another version or was configured differently.
+    #[error("incompatible: {what} is {theirs} there and {ours} here; align the configuration or the versions")]
+    Incompatible {
+        /// What differs.
+        what: &'static str,
+        /// The peer's value.
+        theirs: String,
+        /// Our value.
+        ours: String,
+    },
+    /// The peer's clock is too far from ours.
+    #[error("clock drift: the peer is {ahead_ms} ms ahead, the limit is {max_ms} ms; nothing of it was applied")]
+    ClockDrift {
+        /// How far ahead in milliseconds.
+        ahead_ms: u64,
+        /// The limit in milliseconds.
+        max_ms: u64,
+    },
+    /// The peer says it is something its certificate does not name.
+    #[error("the peer claims {claimed}, its certificate names {proven}; the link was refused")]
+    Identity {
+        /// What the hello claims.
+        claimed: String,
+        /// What the certificate names.
+        proven: String,
+    },
+    /// The peer's replica id is ours, or is in use by another node.
+    #[error("replica id {replica} is in use by node {other}; the link was refused, the later one must restart")]
+    DuplicateReplica {
+        /// The id in use twice.
+        replica: ReplicaId,
+        /// Who has it.
+        other: NodeId,
+    },
+    /// The peer was removed from the cluster.
+    #[error("replica {replica} was removed from the cluster; it must join again under a new id")]
+    Removed {
+        /// The removed replica.
+        replica: ReplicaId,
+    },
+    /// The peer and we were founded apart and neither can take the other's history in.
+    #[error("partition {partition} has two unrelated histories; stop one side's nodes of region {region} and start them with the other side reachable")]
+    SplitHistory {
+        /// The partition.
+        partition: PartitionId,
+        /// The peer's region.
+        region: RegionId,
+    },
+}
