@@ -34,9 +34,7 @@ pub enum WriteError {
     #[error("a time to live of zero expires before it can be read; nothing was written, delete the key instead")]
     ZeroTtl,
     /// The keyspace has used its byte budget.
-    #[error(
-        "the keyspace holds {used} of {budget} bytes; nothing was written, raise the budget or let entries expire"
-    )]
+    #[error("the keyspace holds {used} of {budget} bytes; nothing was written, raise the budget or let entries expire")]
     OverCapacity {
         /// Bytes in use.
         used: u64,
@@ -275,7 +273,9 @@ pub enum PeerFault {
         replica: ReplicaId,
     },
     /// The peer and we were founded apart and neither can take the other's history in.
-    #[error("partition {partition} has two unrelated histories; stop one side's nodes of region {region} and start them with the other side reachable")]
+    #[error(
+        "partition {partition} has two unrelated histories; stop one side's nodes of region {region} and start them with the other side reachable"
+    )]
     SplitHistory {
         /// The partition.
         partition: PartitionId,

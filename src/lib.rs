@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod crdt;
-pub mod id;
 pub mod error;
+pub mod id;
+pub mod store;

@@ -1,7 +1,7 @@
 //! The causal context: exactly which events a partition has seen.
 //!
 //! A version vector with exceptions *above* the base (Malkhi and Terry, *Concise Version Vectors
-//! in WinFS*, DISC 2005): per replica a contiguous base and ranges beyond the first gap.
+//! in `WinFS`*, DISC 2005): per replica a contiguous base and ranges beyond the first gap.
 //!
 //! # Invariants
 //! * Per replica, ranges are sorted, disjoint, non-adjacent and lie above `base + 1`.

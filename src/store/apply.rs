@@ -1,0 +1,181 @@
+//! What arrives: batches, reports and full synchronisation.
+//!
+//! # Invariants
+//! * R-STALE: a batch whose context lacks something stable here is dropped whole.
+//! * The context advances only by the dots a joined fragment covers, or by a full synchronisation.
+//! * R-ABSENCE: after a full synchronisation nothing is left of a register value or contribution
+//!   of mine that the sender had seen and no longer holds: at most a miss.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::entry::{Body, Misfit};
+use super::fragment::{Applied, Batch, Fragment, Full, Refused};
+use super::keyspace::Keyspaces;
+use super::partition::{KeyRef, Partition};
+use crate::crdt::{Ctx, Payload, Scope};
+use crate::id::{KeyspaceId, ReplicaId};
+
+/// What applying needs to know besides the batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// The keyspaces of this process.
+    pub spaces: &'a Keyspaces,
+    /// Graves with an older millisecond may be collected (R-AGE).
+    pub collect_before_ms: u64,
+}
+
+impl Partition {
+    /// Notes what a member says it has seen. Contexts only grow, so any order will do.
+    pub fn report(&mut self, from: ReplicaId, ctx: &Ctx) {
+        self.reports.entry(from).or_default().join(ctx);
+    }
+
+    /// Forgets what a removed member reported.
+    pub fn forget_report(&mut self, member: ReplicaId) {
+        self.reports.remove(&member);
+    }
+
+    /// Joins a batch in.
+    ///
+    /// # Errors
+    /// [`Refused::Stale`] (R-STALE); nothing was applied and the report was not noted.
+    pub fn apply(&mut self, from: ReplicaId, batch: &Batch, around: &Around<'_>) -> Result<Applied, Refused> {
+        if !batch.ctx.includes(&self.frontier) {
+            return Err(Refused::Stale);
+        }
+        let mut applied = Applied::default();
+        for fragment in &batch.fragments {
+            self.join_fragment(fragment, &batch.ctx, around, &mut applied);
+        }
+        self.report(from, &batch.ctx);
+        Ok(applied)
+    }
+
+    /// Joins a whole partition in and inherits what the sender found stable or dropped.
+    ///
+    /// # Errors
+    /// [`Refused::Stale`] (R-STALE); nothing was applied.
+    pub fn apply_full(&mut self, from: ReplicaId, full: &Full, around: &Around<'_>) -> Result<Applied, Refused> {
+        let batch = &full.batch;
+        if !batch.ctx.includes(&self.frontier) {
+            return Err(Refused::Stale);
+        }
+        let mut applied = Applied::default();
+        self.join_absent_trees(batch, around, &mut applied);
+        self.drop_absent(batch, around, &mut applied);
+        for fragment in &batch.fragments {
+            self.join_fragment(fragment, &batch.ctx, around, &mut applied);
+        }
+        if applied.quarantined == 0 {
+            self.ctx.join(&batch.ctx);
+            self.frontier.join(&full.frontier);
+            self.floor.join(&full.floor);
+            self.floor_inherited = true;
+        }
+        self.report(from, &batch.ctx);
+        Ok(applied)
+    }
+
+    fn join_fragment(&mut self, fragment: &Fragment, theirs: &Ctx, around: &Around<'_>, applied: &mut Applied) {
+        let Some(space) = around.spaces.get(fragment.keyspace) else {
+            applied.quarantined += 1;
+            return;
+        };
+        let slot = self.find_or_make(&KeyRef::new(&space, &fragment.key));
+        let mine = std::mem::take(&mut self.ctx);
+        let joined = self.change(slot, &space, |e| e.join(fragment, &mine, theirs, space.merge()));
+        self.ctx = mine;
+        match joined {
+            Some(Ok(joined)) => {
+                self.note_covers(slot, fragment, applied);
+                applied.conflicts += u64::from(joined.conflict);
+                if joined.changed && space.is_watched() {
+                    applied.changed.push((space.id(), fragment.key.clone()));
+                }
+            }
+            Some(Err(Misfit::Duplicate(found))) => applied.duplicates.push(found.replica),
+            Some(Err(Misfit::State(_))) | None => applied.quarantined += 1,
+        }
+        self.settle(slot, &space, around.collect_before_ms);
+        self.bound_log();
+    }
+
+    fn note_covers(&mut self, slot: u32, fragment: &Fragment, applied: &mut Applied) {
+        for (dot, scope) in &fragment.covers {
+            if self.ctx.has(*dot) {
+                continue;
+            }
+            self.ctx.add(*dot);
+            self.log.insert(*dot, slot);
+            if let Some(s) = self.slot_mut(slot) {
+                s.entry.mark(*dot, scope.clone());
+            }
+            applied.news += 1;
+        }
+    }
+
+    /// Maps the sender does not have at all: an empty fragment of the whole key.
+    fn join_absent_trees(&mut self, batch: &Batch, around: &Around<'_>, applied: &mut Applied) {
+        let held: BTreeSet<(KeyspaceId, &Bytes)> = batch.fragments.iter().map(|f| (f.keyspace, &f.key)).collect();
+        let gone: Vec<(KeyspaceId, Bytes)> = self
+            .entries()
+            .filter(|(id, key, e)| matches!(e.body, Body::Tree(_)) && !held.contains(&(*id, *key)))
+            .map(|(id, key, _)| (id, key.clone()))
+            .collect();
+        for (id, key) in gone {
+            self.join_fragment(&Fragment::empty(id, key, Scope::Key), &batch.ctx, around, applied);
+        }
+    }
+
+    fn drop_absent(&mut self, batch: &Batch, around: &Around<'_>, applied: &mut Applied) {
+        let mut theirs: BTreeMap<(KeyspaceId, &Bytes), Vec<&Fragment>> = BTreeMap::new();
+        for fragment in &batch.fragments {
+            theirs.entry((fragment.keyspace, &fragment.key)).or_default().push(fragment);
+        }
+        for slot in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
+            let Some((id, key)) = self.slot(slot).map(|s| (s.keyspace, s.key.clone())) else { continue };
+            let Some(space) = around.spaces.get(id) else { continue };
+            let held = theirs.get(&(id, &key)).map_or(&[][..], Vec::as_slice);
+            let changed = self.change(slot, &space, |entry| drop_absent_from(&mut entry.body, held, &batch.ctx));
+            if changed == Some(true) && space.is_watched() {
+                applied.changed.push((id, key));
+            }
+            self.settle(slot, &space, around.collect_before_ms);
+        }
+    }
+}
+
+fn drop_absent_from(body: &mut Body, held: &[&Fragment], theirs: &Ctx) -> bool {
+    match body {
+        Body::Register(Some(cell)) => {
+            let absent = !held.iter().any(|f| f.cell.is_some());
+            let drop = absent && !cell.is_grave() && theirs.has(cell.dot()) && theirs.has(cell.touch);
+            if drop {
+                cell.forget();
+            }
+            drop
+        }
+        Body::Custom(custom) => match custom.as_mut() {
+            Some(c) if matches!(c.state, Payload::Value(_)) => {
+                let drop = !held.iter().any(|f| f.custom.is_some()) && c.within(theirs);
+                if drop {
+                    c.forget();
+                }
+                drop
+            }
+            Some(_) | None => false,
+        },
+        Body::Tree(tree) => {
+            let holds = |name: &Bytes, origin| {
+                held.iter()
+                    .flat_map(|f| &f.branch.counters)
+                    .any(|(n, c)| n == name && c.iter().any(|(o, _)| *o == origin))
+            };
+            tree.drop_absent(&holds, theirs);
+            false
+        }
+        Body::Register(None) => false,
+    }
+}

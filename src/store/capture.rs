@@ -1,0 +1,149 @@
+//! What is sent: fragments of everything a peer lacks, captured with the context under one lock.
+//!
+//! Push, relay and catch-up are the same function with another idea of what is lacking.
+//!
+//! # Invariants
+//! * R-COVER: a fragment covers all unstable dots of its scope, also those the peer has.
+//! * A key touched many times is captured once, in its present state.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::fragment::{Batch, Fragment, Full};
+use super::partition::Partition;
+use crate::crdt::{Ctx, Dot, Path, Scope};
+use crate::id::ReplicaId;
+
+/// A captured batch and how far it got.
+#[derive(Debug)]
+pub struct Captured {
+    /// The batch; it may be empty.
+    pub batch: Batch,
+    /// Number of the last event looked at, for [`Partition::capture_own`].
+    pub upto: u64,
+    /// The budget ended before the lacking dots did.
+    pub more: bool,
+}
+
+/// How much one capture may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Fragments.
+    pub fragments: usize,
+    /// Bytes, as [`Fragment::weight`] estimates them; at least one fragment is always taken.
+    pub bytes: usize,
+}
+
+impl Partition {
+    /// Captures my events after number `after`.
+    #[must_use]
+    pub fn capture_own(&self, after: u64, budget: Budget) -> Captured {
+        self.capture(self.log.from(self.me, after + 1), after, budget)
+    }
+
+    /// Captures the events a peer lacks, by what is known of its context.
+    #[must_use]
+    pub fn capture_lacking(&self, known: &Ctx, budget: Budget) -> Captured {
+        let lacking = self.log.origins().flat_map(|origin| self.lacking_of(origin, known));
+        self.capture(lacking, 0, budget)
+    }
+
+    fn lacking_of<'a>(&'a self, origin: ReplicaId, known: &'a Ctx) -> impl Iterator<Item = (Dot, u32)> + 'a {
+        let from = known.of(origin).map_or(0, crate::crdt::Seen::base) + 1;
+        self.log.from(origin, from).filter(move |(dot, _)| !known.has(*dot))
+    }
+
+    fn capture(&self, dots: impl Iterator<Item = (Dot, u32)>, after: u64, budget: Budget) -> Captured {
+        let (mut wanted, mut upto, mut more) = (Wanted::default(), after, false);
+        for (dot, slot) in dots {
+            let Some(scope) = self.slot(slot).and_then(|s| s.entry.scope_of(dot)) else { continue };
+            if !wanted.take(self, slot, scope, budget) {
+                more = true;
+                break;
+            }
+            upto = dot.seq;
+        }
+        let fragments = wanted.fragments(self);
+        Captured { batch: Batch { partition: self.id, ctx: self.ctx.clone(), fragments }, upto, more }
+    }
+
+    /// Captures everything, for a joiner or a peer behind a dropped log.
+    #[must_use]
+    pub fn capture_full(&self) -> Full {
+        let fragments = (0..self.slots.len())
+            .filter_map(|at| u32::try_from(at).ok())
+            .flat_map(|slot| self.full_fragments(slot))
+            .collect();
+        let batch = Batch { partition: self.id, ctx: self.ctx.clone(), fragments };
+        Full { batch, frontier: self.frontier.clone(), floor: self.floor.clone() }
+    }
+
+    /// An evicted map answers for the paths it knows and admits the hole.
+    fn full_fragments(&self, slot: u32) -> Vec<Fragment> {
+        let Some(s) = self.slot(slot) else { return Vec::new() };
+        let whole = s.entry.restrict(s.keyspace, &s.key, &Scope::Key);
+        let mut all: Vec<Fragment> = self
+            .known_paths(slot)
+            .into_iter()
+            .flatten()
+            .map(|path| s.entry.restrict(s.keyspace, &s.key, &Scope::Path(path.clone())))
+            .collect();
+        if whole.branch.hole {
+            let mut admit = whole;
+            admit.branch.elems.clear();
+            all.push(admit);
+        } else {
+            all.push(whole);
+        }
+        all
+    }
+
+    fn known_paths(&self, slot: u32) -> Option<&BTreeSet<Path>> {
+        match &self.slot(slot)?.entry.body {
+            super::entry::Body::Tree(tree) => tree.known_paths(),
+            super::entry::Body::Register(_) | super::entry::Body::Custom(_) => None,
+        }
+    }
+}
+
+/// The (slot, scope) pairs a capture will restrict to; a whole key swallows its parts.
+#[derive(Debug, Default)]
+struct Wanted {
+    scopes: BTreeMap<u32, BTreeSet<Scope>>,
+    fragments: usize,
+    bytes: usize,
+}
+
+impl Wanted {
+    /// Adds a pair; returns false when it is new and the budget has no room for it.
+    fn take(&mut self, partition: &Partition, slot: u32, scope: Scope, budget: Budget) -> bool {
+        let known = self.scopes.get(&slot).is_some_and(|set| set.contains(&Scope::Key) || set.contains(&scope));
+        if known {
+            return true;
+        }
+        if self.fragments > 0 && (self.fragments >= budget.fragments || self.bytes >= budget.bytes) {
+            return false;
+        }
+        self.fragments += 1;
+        self.bytes += partition.slot(slot).map_or(0, |s| match &scope {
+            Scope::Path(Path::Register | Path::Custom) | Scope::Key => s.entry.bytes() + s.key.len(),
+            Scope::Path(Path::Ttl | Path::Field(_) | Path::Member(..) | Path::Counter(_)) => {
+                s.entry.restrict(s.keyspace, &s.key, &scope).weight()
+            }
+        });
+        self.scopes.entry(slot).or_default().insert(scope);
+        true
+    }
+
+    fn fragments(self, partition: &Partition) -> Vec<Fragment> {
+        let mut all = Vec::with_capacity(self.fragments);
+        for (slot, scopes) in self.scopes {
+            let Some(s) = partition.slot(slot) else { continue };
+            if scopes.contains(&Scope::Key) {
+                all.push(s.entry.restrict(s.keyspace, &s.key, &Scope::Key));
+            } else {
+                all.extend(scopes.iter().map(|scope| s.entry.restrict(s.keyspace, &s.key, scope)));
+            }
+        }
+        all
+    }
+}

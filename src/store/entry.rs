@@ -1,0 +1,366 @@
+//! One key's state and the dots of it that are not stable yet.
+//!
+//! # Invariants
+//! * A dot in `unstable` has a log record naming this entry's slot, so the entry outlives it.
+//! * A *truncated* entry lost log records before they were stable: nothing of it is collected
+//!   until every member has the floor.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::fragment::Fragment;
+use super::keyspace::Family;
+use crate::crdt::custom::{BadState, MergeState};
+use crate::crdt::register::DuplicateReplica;
+use crate::crdt::{Cell, Ctx, Custom, Dot, NEVER, Path, Payload, Scope, Tree};
+use crate::id::KeyspaceId;
+
+/// Bytes an entry costs beyond its key and values: slot, index, cell and allocator slack.
+const ENTRY_BYTES: usize = 160;
+/// Bytes an element or contribution costs beyond its value.
+const ELEM_BYTES: usize = 96;
+
+/// The state of a key, by family.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// A register.
+    Register(Option<Cell>),
+    /// A map, set or counter.
+    Tree(Box<Tree>),
+    /// A custom state.
+    Custom(Box<Option<Custom>>),
+}
+
+impl Body {
+    fn new(family: Family) -> Self {
+        match family {
+            Family::Register => Self::Register(None),
+            Family::Map | Family::Counter | Family::Set => Self::Tree(Box::default()),
+            Family::Custom => Self::Custom(Box::new(None)),
+        }
+    }
+}
+
+/// The dots of an entry that some member may not have seen.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Unstable {
+    /// None.
+    #[default]
+    None,
+    /// One, about the whole register or custom state: by far the most common case.
+    One(Dot),
+    /// Several about the whole register or custom state.
+    Many(Box<BTreeSet<Dot>>),
+    /// Dots about parts of a tree.
+    Scoped(Box<BTreeMap<Dot, Scope>>),
+}
+
+/// One key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The state.
+    pub body: Body,
+    /// The dots some member may lack.
+    pub unstable: Unstable,
+    /// Some dots were dropped from the log before they were stable.
+    pub truncated: bool,
+}
+
+/// What joining a fragment did to an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Joined {
+    /// Something changed.
+    pub changed: bool,
+    /// Two concurrent writes met and one lost.
+    pub conflict: bool,
+}
+
+/// A fragment that does not fit the entry. The entry is unchanged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Misfit {
+    /// A replica id is in use twice.
+    Duplicate(DuplicateReplica),
+    /// A custom state that does not merge.
+    State(BadState),
+}
+
+impl Entry {
+    /// Builds an entry nobody has written yet.
+    #[must_use]
+    pub fn new(family: Family) -> Self {
+        Self { body: Body::new(family), unstable: Unstable::None, truncated: false }
+    }
+
+    /// Notes an event.
+    pub fn mark(&mut self, dot: Dot, scope: Scope) {
+        let whole = matches!(self.body, Body::Register(_) | Body::Custom(_));
+        match &mut self.unstable {
+            Unstable::None if whole => self.unstable = Unstable::One(dot),
+            Unstable::None => self.unstable = Unstable::Scoped(Box::new(BTreeMap::from([(dot, scope)]))),
+            Unstable::One(first) => self.unstable = Unstable::Many(Box::new(BTreeSet::from([*first, dot]))),
+            Unstable::Many(dots) => {
+                dots.insert(dot);
+            }
+            Unstable::Scoped(dots) => {
+                dots.insert(dot, scope);
+            }
+        }
+    }
+
+    /// Forgets a dot; returns whether none is left.
+    pub fn unmark(&mut self, dot: Dot) -> bool {
+        let empty = match &mut self.unstable {
+            Unstable::None => true,
+            Unstable::One(only) => *only == dot,
+            Unstable::Many(dots) => {
+                dots.remove(&dot);
+                dots.is_empty()
+            }
+            Unstable::Scoped(dots) => {
+                dots.remove(&dot);
+                dots.is_empty()
+            }
+        };
+        if empty {
+            self.unstable = Unstable::None;
+        }
+        empty
+    }
+
+    /// Returns what an unstable dot is about.
+    #[must_use]
+    pub fn scope_of(&self, dot: Dot) -> Option<Scope> {
+        match &self.unstable {
+            Unstable::None => None,
+            Unstable::One(only) => (*only == dot).then(|| self.whole_scope()),
+            Unstable::Many(dots) => dots.contains(&dot).then(|| self.whole_scope()),
+            Unstable::Scoped(dots) => dots.get(&dot).cloned(),
+        }
+    }
+
+    fn whole_scope(&self) -> Scope {
+        match self.body {
+            Body::Register(_) => Scope::Path(Path::Register),
+            Body::Custom(_) => Scope::Path(Path::Custom),
+            Body::Tree(_) => Scope::Key,
+        }
+    }
+
+    fn covers(&self, scope: &Scope) -> Vec<(Dot, Scope)> {
+        let whole = |dots: &mut dyn Iterator<Item = Dot>| dots.map(|d| (d, self.whole_scope())).collect();
+        match &self.unstable {
+            Unstable::None => Vec::new(),
+            Unstable::One(dot) => whole(&mut std::iter::once(*dot)),
+            Unstable::Many(dots) => whole(&mut dots.iter().copied()),
+            Unstable::Scoped(dots) => {
+                dots.iter().filter(|(_, s)| scope.covers(s)).map(|(d, s)| (*d, s.clone())).collect()
+            }
+        }
+    }
+
+    /// Returns the state restricted to a scope, with all of the scope's unstable dots.
+    #[must_use]
+    pub fn restrict(&self, keyspace: KeyspaceId, key: &Bytes, scope: &Scope) -> Fragment {
+        let mut fragment = Fragment::empty(keyspace, key.clone(), scope.clone());
+        match &self.body {
+            Body::Register(cell) => fragment.cell.clone_from(cell),
+            Body::Tree(tree) => fragment.branch = tree.restrict(scope),
+            Body::Custom(custom) => fragment.custom.clone_from(custom),
+        }
+        fragment.covers = self.covers(scope);
+        fragment
+    }
+
+    /// Joins a fragment's state in, given my context and the sender's.
+    ///
+    /// # Errors
+    /// [`Misfit`] when the fragment cannot be joined. The entry is unchanged.
+    pub fn join(
+        &mut self,
+        fragment: &Fragment,
+        mine: &Ctx,
+        theirs: &Ctx,
+        merge: Option<&dyn MergeState>,
+    ) -> Result<Joined, Misfit> {
+        match &mut self.body {
+            Body::Register(cell) => join_cell(cell, fragment.cell.as_ref(), mine, theirs).map_err(Misfit::Duplicate),
+            Body::Custom(custom) => join_custom(custom, fragment.custom.as_ref(), merge).map_err(Misfit::State),
+            Body::Tree(tree) => {
+                let before = siblings_beyond_one(tree, &fragment.scope);
+                let changed = tree.join(&fragment.branch, &fragment.scope, mine, theirs);
+                let conflict = siblings_beyond_one(tree, &fragment.scope) > before;
+                Ok(Joined { changed, conflict })
+            }
+        }
+    }
+
+    /// Drops what is no longer visible; returns whether anything was.
+    pub fn expire(&mut self, now_ms: u64) -> bool {
+        match &mut self.body {
+            Body::Register(Some(cell)) if cell.deadline <= now_ms && !cell.is_grave() => {
+                cell.forget();
+                true
+            }
+            Body::Custom(custom) => match custom.as_mut() {
+                Some(c) if c.deadline <= now_ms && !c.is_grave() => {
+                    c.forget();
+                    true
+                }
+                Some(_) | None => false,
+            },
+            Body::Tree(tree) => tree.expire(now_ms),
+            Body::Register(_) => false,
+        }
+    }
+
+    /// Returns the earliest deadline of anything that would expire.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        let deadline = match &self.body {
+            Body::Register(cell) => cell.as_ref().filter(|c| !c.is_grave()).map(|c| c.deadline),
+            Body::Tree(tree) => tree.next_deadline(),
+            Body::Custom(custom) => custom.as_ref().as_ref().filter(|c| !c.is_grave()).map(|c| c.deadline),
+        };
+        deadline.filter(|d| *d != NEVER)
+    }
+
+    /// Returns the stamp's millisecond of a tombstone or stub, the only thing left to collect.
+    #[must_use]
+    pub fn grave_ms(&self) -> Option<u64> {
+        match &self.body {
+            Body::Register(cell) => cell.as_ref().filter(|c| c.is_grave()).map(|c| c.stamp().hlc.ms()),
+            Body::Custom(custom) => custom.as_ref().as_ref().filter(|c| c.is_grave()).map(|c| c.generation.hlc.ms()),
+            Body::Tree(_) => None,
+        }
+    }
+
+    /// Tells whether every event of this entry is known to every member.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        matches!(self.unstable, Unstable::None) && !self.truncated
+    }
+
+    /// Drops what only a settled entry may drop: reset counters, and a grave older than
+    /// `collect_before_ms` (R-AGE). Does nothing while a dot is unstable.
+    pub fn settle(&mut self, collect_before_ms: u64) {
+        if !self.is_settled() {
+            return;
+        }
+        if let Body::Tree(tree) = &mut self.body {
+            tree.settle();
+        }
+        if self.grave_ms().is_some_and(|ms| ms <= collect_before_ms) {
+            match &mut self.body {
+                Body::Register(cell) => *cell = None,
+                Body::Custom(custom) => **custom = None,
+                Body::Tree(_) => {}
+            }
+        }
+    }
+
+    /// Gives memory back, locally and silently: a register's value goes and its stamp stays, a
+    /// settled map without counters becomes a hole. Returns whether anything was given back.
+    pub fn evict(&mut self) -> bool {
+        let settled = self.is_settled();
+        match &mut self.body {
+            Body::Register(Some(cell)) if !cell.is_grave() => {
+                cell.forget();
+                true
+            }
+            Body::Tree(tree) if settled && tree.counters().next().is_none() && tree.elems().next().is_some() => {
+                tree.evict();
+                true
+            }
+            Body::Register(_) | Body::Tree(_) | Body::Custom(_) => false,
+        }
+    }
+
+    /// Tells whether nothing is left of this key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let gone = match &self.body {
+            Body::Register(cell) => cell.is_none(),
+            Body::Tree(tree) => tree.is_empty(),
+            Body::Custom(custom) => custom.is_none(),
+        };
+        gone && matches!(self.unstable, Unstable::None)
+    }
+
+    /// Returns the bytes this entry is accounted for, without its key.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        ENTRY_BYTES
+            + match &self.body {
+                Body::Register(cell) => cell.as_ref().map_or(0, |c| payload_bytes(c.payload())),
+                Body::Tree(tree) => tree_bytes(tree),
+                Body::Custom(custom) => custom.as_ref().as_ref().map_or(0, |c| payload_bytes(&c.state)),
+            }
+    }
+}
+
+fn join_cell(
+    cell: &mut Option<Cell>,
+    other: Option<&Cell>,
+    mine: &Ctx,
+    theirs: &Ctx,
+) -> Result<Joined, DuplicateReplica> {
+    match (cell, other) {
+        (_, None) => Ok(Joined::default()),
+        (slot @ None, Some(other)) => {
+            *slot = Some(other.clone());
+            Ok(Joined { changed: true, conflict: false })
+        }
+        (Some(cell), Some(other)) => {
+            let conflict = cell.stamp() != other.stamp() && !theirs.has(cell.dot()) && !mine.has(other.dot());
+            Ok(Joined { changed: cell.join(other)?, conflict })
+        }
+    }
+}
+
+fn join_custom(
+    custom: &mut Option<Custom>,
+    other: Option<&Custom>,
+    merge: Option<&dyn MergeState>,
+) -> Result<Joined, BadState> {
+    let changed = match (custom, other) {
+        (_, None) => false,
+        (slot @ None, Some(other)) => {
+            *slot = Some(other.clone());
+            true
+        }
+        (Some(custom), Some(other)) => custom.join(other, merge)?,
+    };
+    Ok(Joined { changed, conflict: false })
+}
+
+fn siblings_beyond_one(tree: &Tree, scope: &Scope) -> usize {
+    match scope {
+        Scope::Path(path) => tree.siblings(path).len().saturating_sub(1),
+        Scope::Key => tree.elems().map(|(_, s)| s.len().saturating_sub(1)).sum(),
+    }
+}
+
+pub(super) fn payload_bytes(payload: &Payload) -> usize {
+    match payload {
+        Payload::Value(value) => value.len(),
+        Payload::Tombstone | Payload::Absent => 0,
+    }
+}
+
+fn tree_bytes(tree: &Tree) -> usize {
+    let elems: usize = tree
+        .elems()
+        .map(|(path, s)| path_bytes(path) + s.iter().map(|e| ELEM_BYTES + e.value.len()).sum::<usize>())
+        .sum();
+    let counters: usize = tree.counters().map(|(name, c)| name.len() + ELEM_BYTES * (1 + c.0.len())).sum();
+    elems + counters
+}
+
+fn path_bytes(path: &Path) -> usize {
+    match path {
+        Path::Register | Path::Custom | Path::Ttl => 0,
+        Path::Field(name) | Path::Counter(name) => name.len(),
+        Path::Member(set, member) => set.len() + member.len(),
+    }
+}

@@ -1,0 +1,115 @@
+//! What replicas exchange: state restricted to a scope, and what the sender has seen.
+//!
+//! # Invariants
+//! * `covers` of a captured fragment lists *all* unstable dots of its scope (R-COVER).
+//! * A batch's context was taken under the same lock as its fragments.
+
+use bytes::Bytes;
+
+use crate::clock::Hlc;
+use crate::crdt::tree::Branch;
+use crate::crdt::{Cell, Ctx, Custom, Dot, Scope};
+use crate::id::{KeyspaceId, PartitionId, ReplicaId};
+
+/// The state of one key restricted to a scope, plus every unstable dot of that scope.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fragment {
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
+    /// The key's bytes.
+    pub key: Bytes,
+    /// What part of the entry this speaks for.
+    pub scope: Scope,
+    /// The register, when the scope has one.
+    pub cell: Option<Cell>,
+    /// Elements and counters inside the scope.
+    pub branch: Branch,
+    /// The custom state, when the scope has one.
+    pub custom: Option<Custom>,
+    /// Unstable dots of the scope, in order.
+    pub covers: Vec<(Dot, Scope)>,
+}
+
+impl Fragment {
+    /// Returns a fragment that says "nothing is here".
+    #[must_use]
+    pub fn empty(keyspace: KeyspaceId, key: Bytes, scope: Scope) -> Self {
+        Self { keyspace, key, scope, cell: None, branch: Branch::default(), custom: None, covers: Vec::new() }
+    }
+
+    /// Returns roughly how many bytes it takes on the wire, for cutting batches.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let cell = self.cell.as_ref().map_or(0, |c| 24 + super::entry::payload_bytes(c.payload()));
+        let elems: usize = self.branch.elems.iter().flat_map(|(_, s)| s).map(|e| 40 + e.value.len()).sum();
+        let counters: usize = self.branch.counters.iter().map(|(n, c)| n.len() + 40 * c.len()).sum();
+        let custom = self.custom.as_ref().map_or(0, |c| 32 + super::entry::payload_bytes(&c.state));
+        16 + self.key.len() + cell + elems + counters + custom + 4 * self.covers.len()
+    }
+
+    /// Returns the largest clock value inside.
+    #[must_use]
+    pub fn newest(&self) -> Hlc {
+        let cell = self.cell.iter().map(|c| c.stamp().hlc);
+        let elems = self.branch.elems.iter().flat_map(|(_, s)| s).map(|e| e.stamp.hlc);
+        let custom = self.custom.iter().map(|c| c.generation.hlc);
+        cell.chain(elems).chain(custom).max().unwrap_or_default()
+    }
+}
+
+/// Fragments of one partition captured under its lock, with the sender's context.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Everything the sender had seen of this partition.
+    pub ctx: Ctx,
+    /// The state.
+    pub fragments: Vec<Fragment>,
+}
+
+/// A partition's whole state: what a joiner, or a peer behind a dropped log, receives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Full {
+    /// The state and the sender's context.
+    pub batch: Batch,
+    /// What the sender found stable.
+    pub frontier: Ctx,
+    /// That, and the dots whose log entries it dropped.
+    pub floor: Ctx,
+}
+
+/// Why a batch was not applied. The partition is unchanged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The sender's context lacks something already found stable here (R-STALE).
+    #[error("the batch predates what is stable here; it was dropped and the sender will be synchronised in full")]
+    Stale,
+}
+
+/// What applying a batch did.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Applied {
+    /// Entries of watched keyspaces whose visible state may have changed.
+    pub changed: Vec<(KeyspaceId, Bytes)>,
+    /// Dots that were new here.
+    pub news: u64,
+    /// Pairs of concurrent writes of which one lost.
+    pub conflicts: u64,
+    /// Replica ids found in use twice.
+    pub duplicates: Vec<ReplicaId>,
+    /// Fragments that could not be joined and were skipped, with their dots left missing.
+    pub quarantined: u64,
+}
+
+impl Applied {
+    /// Adds another batch's effects.
+    pub fn add(&mut self, other: Self) {
+        self.changed.extend(other.changed);
+        self.news += other.news;
+        self.conflicts += other.conflicts;
+        self.duplicates.extend(other.duplicates);
+        self.quarantined += other.quarantined;
+    }
+}

@@ -1,0 +1,245 @@
+//! Keyspaces: named groups of keys with one family of types and one budget.
+//!
+//! # Invariants
+//! * A keyspace never changes its family, so there are no type conflicts inside one.
+//! * Numbers ([`KeyspaceId`]) are dense, never reused and never leave the process.
+//! * A keyspace first heard of from a peer is kept and relayed like any other; opening it here
+//!   later with another family is refused.
+
+use std::hash::Hasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use siphasher::sip::SipHasher13;
+
+use crate::crdt::custom::MergeState;
+use crate::error::OpenError;
+use crate::id::KeyspaceId;
+
+/// Most keyspaces one process keeps: each costs a few hundred bytes and a name in every frame
+/// that touches it, and a peer may name new ones.
+pub const KEYSPACES_MAX: usize = 1_024;
+/// Longest keyspace name in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// The family of types a keyspace holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Family {
+    /// Last-writer-wins registers.
+    Register,
+    /// Observed-remove maps.
+    Map,
+    /// Counters: maps with the one counter of the empty name.
+    Counter,
+    /// Sets: maps with the one set of the empty name.
+    Set,
+    /// A custom type.
+    Custom,
+}
+
+impl Family {
+    /// Returns the number frames carry.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Register => 0,
+            Self::Map => 1,
+            Self::Counter => 2,
+            Self::Set => 3,
+            Self::Custom => 4,
+        }
+    }
+
+    /// Returns the family of a number frames carry.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::Register, Self::Map, Self::Counter, Self::Set, Self::Custom].into_iter().find(|f| f.code() == code)
+    }
+
+    /// Returns what a person calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Register => "registers",
+            Self::Map => "maps",
+            Self::Counter => "counters",
+            Self::Set => "sets",
+            Self::Custom => "custom entries",
+        }
+    }
+}
+
+/// One keyspace.
+#[derive(Debug)]
+pub struct Keyspace {
+    id: KeyspaceId,
+    name: Box<str>,
+    family: Family,
+    hasher: SipHasher13,
+    merge: Option<Arc<dyn MergeState>>,
+    budget: AtomicU64,
+    used: AtomicU64,
+    watched: AtomicBool,
+}
+
+impl Keyspace {
+    /// Returns the number of this keyspace in this process.
+    #[must_use]
+    pub fn id(&self) -> KeyspaceId {
+        self.id
+    }
+
+    /// Returns its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the family of types it holds.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Returns the keyed hash that places a key; equal in every process of the cluster.
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        let mut hasher = self.hasher;
+        hasher.write(key);
+        hasher.finish()
+    }
+
+    /// Returns how two states of its custom type merge.
+    #[must_use]
+    pub fn merge(&self) -> Option<&dyn MergeState> {
+        self.merge.as_deref()
+    }
+
+    /// Returns the bytes its entries take.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Returns the budget in bytes.
+    #[must_use]
+    pub fn budget(&self) -> u64 {
+        self.budget.load(Ordering::Relaxed)
+    }
+
+    /// Sets the budget in bytes.
+    pub fn set_budget(&self, bytes: u64) {
+        self.budget.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Tells whether somebody wants to hear of changes.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed)
+    }
+
+    /// Says that somebody wants to hear of changes from now on.
+    pub fn watch(&self) {
+        self.watched.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn account(&self, before: usize, after: usize) {
+        if after >= before {
+            self.used.fetch_add(widen(after - before), Ordering::Relaxed);
+        } else {
+            self.used.fetch_sub(widen(before - after), Ordering::Relaxed);
+        }
+    }
+}
+
+fn widen(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+/// The keyspaces of this process, by number and by name.
+#[derive(Debug)]
+pub struct Keyspaces {
+    all: RwLock<Vec<Arc<Keyspace>>>,
+    default_budget: u64,
+    hash_key: [u8; 16],
+}
+
+impl Keyspaces {
+    /// Builds an empty table; `default_budget` is in bytes per keyspace, `hash_key` is the
+    /// cluster's and places keys.
+    #[must_use]
+    pub fn new(default_budget: u64, hash_key: [u8; 16]) -> Self {
+        Self { all: RwLock::new(Vec::new()), default_budget, hash_key }
+    }
+
+    /// Returns the keyspace of this name and family, made now if nobody has opened it yet.
+    ///
+    /// # Errors
+    /// [`OpenError`] when the name is bad, the family differs or there are too many. Nothing is
+    /// opened then.
+    pub fn open(&self, name: &str, family: Family) -> Result<Arc<Keyspace>, OpenError> {
+        self.open_with(name, family, None)
+    }
+
+    /// Like [`Keyspaces::open`] for a custom type, with its way to merge.
+    ///
+    /// # Errors
+    /// As [`Keyspaces::open`].
+    pub fn open_custom(&self, name: &str, merge: Arc<dyn MergeState>) -> Result<Arc<Keyspace>, OpenError> {
+        self.open_with(name, Family::Custom, Some(merge))
+    }
+
+    fn open_with(
+        &self,
+        name: &str,
+        family: Family,
+        merge: Option<Arc<dyn MergeState>>,
+    ) -> Result<Arc<Keyspace>, OpenError> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(OpenError::BadName { len: name.len(), max: NAME_BYTES_MAX });
+        }
+        let mut all = self.all.write();
+        if let Some(found) = all.iter().find(|k| k.name() == name) {
+            if found.family == family {
+                return Ok(Arc::clone(found));
+            }
+            let (existing, wanted) = (found.family.name(), family.name());
+            return Err(OpenError::OtherFamily { name: name.to_owned(), existing, wanted });
+        }
+        let next = u16::try_from(all.len()).ok().filter(|_| all.len() < KEYSPACES_MAX);
+        let id = KeyspaceId(next.ok_or(OpenError::TooMany { max: KEYSPACES_MAX })?);
+        let (budget, used) = (AtomicU64::new(self.default_budget), AtomicU64::new(0));
+        let watched = AtomicBool::new(false);
+        let hasher = self.hasher(name);
+        let made = Arc::new(Keyspace { id, name: Box::from(name), family, hasher, merge, budget, used, watched });
+        all.push(Arc::clone(&made));
+        Ok(made)
+    }
+
+    /// Returns a hasher that has taken in the name, so that equal keys of two keyspaces differ.
+    fn hasher(&self, name: &str) -> SipHasher13 {
+        let mut hasher = SipHasher13::new_with_key(&self.hash_key);
+        hasher.write(name.as_bytes());
+        hasher.write_u8(0xff);
+        hasher
+    }
+
+    /// Returns the keyspace of this name, if it was ever opened or heard of.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Arc<Keyspace>> {
+        self.all.read().iter().find(|k| k.name() == name).map(Arc::clone)
+    }
+
+    /// Returns the keyspace of this number.
+    #[must_use]
+    pub fn get(&self, id: KeyspaceId) -> Option<Arc<Keyspace>> {
+        self.all.read().get(id.index()).map(Arc::clone)
+    }
+
+    /// Returns all keyspaces, in order of number.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Arc<Keyspace>> {
+        self.all.read().clone()
+    }
+}

@@ -1,0 +1,272 @@
+//! The store: partitions behind locks, the one structure shared between the caller's threads and
+//! the driver.
+//!
+//! A local read or write runs on the caller's thread: one hash, one partition's lock, no task hop.
+//! A write marks its partition dirty; the first mark since the driver last looked asks the caller
+//! to wake it. [`Partition`] itself is a plain struct that a single-threaded simulation drives.
+//!
+//! # Invariants
+//! * A partition's context, log and entries change under its own lock and no other is held.
+//! * Nothing blocks a local write because of a peer.
+
+pub mod apply;
+pub mod capture;
+pub mod entry;
+pub mod fragment;
+pub mod keyspace;
+pub mod log;
+pub mod partition;
+pub mod stability;
+pub mod write;
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+pub use apply::Around;
+pub use capture::{Budget, Captured};
+pub use entry::{Body, Entry};
+pub use fragment::{Applied, Batch, Fragment, Full, Refused};
+pub use keyspace::{Family, Keyspace, Keyspaces};
+pub use partition::{KeyRef, Partition};
+pub use write::{Tick, Written};
+
+use crate::clock::HlcClock;
+use crate::error::WriteError;
+use crate::id::{PartitionId, ReplicaId};
+
+/// Most partitions a cluster may have: the dirty marks and reports of an idle link follow it.
+pub const PARTITIONS_MAX: usize = 4_096;
+
+/// The sizes a store is built with.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Partitions, a power of two; the same in every process of the cluster.
+    pub partitions: usize,
+    /// The cluster's key for placing keys.
+    pub hash_key: [u8; 16],
+    /// Log records kept over all partitions; past it peers that lack them are synchronised in full.
+    pub log_records_max: usize,
+    /// Bytes a keyspace may take unless it is given another budget.
+    pub keyspace_bytes: u64,
+    /// Longest key in bytes.
+    pub key_bytes_max: usize,
+    /// Largest value in bytes.
+    pub value_bytes_max: usize,
+}
+
+/// Whether local writes are accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gate {
+    /// Not joined yet.
+    Joining,
+    /// Open.
+    Open,
+    /// A majority of peers refuses this node's clock.
+    ClockRefused,
+    /// This replica was removed.
+    Removed,
+}
+
+/// What one write needs besides its key.
+#[derive(Clone, Copy, Debug)]
+pub struct Intent {
+    /// The wall clock in Unix milliseconds.
+    pub wall_ms: u64,
+    /// Bytes of the new value; `None` for a mutation that frees room and is always admitted.
+    pub value_len: Option<usize>,
+}
+
+/// All partitions of one replica.
+#[derive(Debug)]
+pub struct Store {
+    me: ReplicaId,
+    config: StoreConfig,
+    clock: HlcClock,
+    spaces: Keyspaces,
+    partitions: Box<[RwLock<Partition>]>,
+    /// A bit per partition written since the driver last looked.
+    dirty: Box<[AtomicU64]>,
+    /// The driver was asked to look and has not done so yet.
+    woken: AtomicBool,
+    gate: AtomicU8,
+    skew_ms: AtomicU64,
+    shift: u32,
+}
+
+impl Store {
+    /// Builds an empty store that accepts no writes until [`Store::set_gate`] opens it.
+    #[must_use]
+    pub fn new(me: ReplicaId, config: StoreConfig) -> Self {
+        let count = config.partitions.clamp(1, PARTITIONS_MAX).next_power_of_two();
+        let records = (config.log_records_max / count).max(16);
+        let ids = (0..count).filter_map(|p| u16::try_from(p).ok()).map(PartitionId);
+        Self {
+            me,
+            clock: HlcClock::default(),
+            spaces: Keyspaces::new(config.keyspace_bytes, config.hash_key),
+            partitions: ids.map(|id| RwLock::new(Partition::new(id, me, records))).collect(),
+            dirty: (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            woken: AtomicBool::new(false),
+            gate: AtomicU8::new(0),
+            skew_ms: AtomicU64::new(0),
+            shift: 64 - count.trailing_zeros(),
+            config,
+        }
+    }
+
+    /// Returns this replica's id.
+    #[must_use]
+    pub fn me(&self) -> ReplicaId {
+        self.me
+    }
+
+    /// Returns the sizes.
+    #[must_use]
+    pub fn config(&self) -> &StoreConfig {
+        &self.config
+    }
+
+    /// Returns this replica's clock.
+    #[must_use]
+    pub fn clock(&self) -> &HlcClock {
+        &self.clock
+    }
+
+    /// Returns the keyspaces.
+    #[must_use]
+    pub fn spaces(&self) -> &Keyspaces {
+        &self.spaces
+    }
+
+    /// Returns how many partitions there are.
+    #[must_use]
+    pub fn partition_count(&self) -> usize {
+        self.partitions.len()
+    }
+
+    /// Iterates over the ids of all partitions.
+    pub fn partition_ids(&self) -> impl Iterator<Item = PartitionId> + use<> {
+        (0..self.partitions.len()).filter_map(|p| u16::try_from(p).ok()).map(PartitionId)
+    }
+
+    /// Returns the partition a hash belongs to: its high bits.
+    #[must_use]
+    pub fn place(&self, hash: u64) -> PartitionId {
+        PartitionId(hash.checked_shr(self.shift).and_then(|p| u16::try_from(p).ok()).unwrap_or(0))
+    }
+
+    /// Locks a partition for reading; `None` when there is none of this number.
+    #[must_use]
+    pub fn read(&self, id: PartitionId) -> Option<RwLockReadGuard<'_, Partition>> {
+        self.partitions.get(id.index()).map(RwLock::read)
+    }
+
+    /// Locks a partition for changing; `None` when there is none of this number.
+    #[must_use]
+    pub fn lock(&self, id: PartitionId) -> Option<RwLockWriteGuard<'_, Partition>> {
+        self.partitions.get(id.index()).map(RwLock::write)
+    }
+
+    /// Reads an entry under its partition's shared lock.
+    pub fn with_entry<R>(&self, at: &KeyRef<'_>, f: impl FnOnce(Option<&Entry>) -> R) -> R {
+        match self.read(self.place(at.hash)) {
+            Some(partition) => f(partition.entry(at)),
+            None => f(None),
+        }
+    }
+
+    /// Runs a local mutation on the caller's thread. The second value says that the driver sleeps
+    /// and must be woken to send it.
+    ///
+    /// # Errors
+    /// [`WriteError`] when writes are not accepted or a limit is exceeded; nothing was written.
+    pub fn write<R>(
+        &self,
+        at: &KeyRef<'_>,
+        intent: Intent,
+        f: impl FnOnce(&mut Partition, &Tick<'_>) -> R,
+    ) -> Result<(R, bool), WriteError> {
+        self.admit(at, intent)?;
+        let id = self.place(at.hash);
+        let Some(mut partition) = self.lock(id) else { return Err(WriteError::NotJoined) };
+        let before = partition.seq();
+        let result = f(&mut partition, &Tick { clock: &self.clock, wall_ms: intent.wall_ms });
+        let wrote = partition.seq() != before;
+        drop(partition);
+        Ok((result, wrote && self.mark_dirty(id)))
+    }
+
+    fn admit(&self, at: &KeyRef<'_>, intent: Intent) -> Result<(), WriteError> {
+        match self.gate() {
+            Gate::Open => {}
+            Gate::Joining => return Err(WriteError::NotJoined),
+            Gate::ClockRefused => {
+                return Err(WriteError::ClockRefused { skew_ms: self.skew_ms.load(Ordering::Relaxed) });
+            }
+            Gate::Removed => return Err(WriteError::Removed),
+        }
+        if at.key.len() > self.config.key_bytes_max {
+            return Err(WriteError::KeyTooLong { len: at.key.len(), max: self.config.key_bytes_max });
+        }
+        let Some(len) = intent.value_len else { return Ok(()) };
+        if len > self.config.value_bytes_max {
+            return Err(WriteError::ValueTooLarge { len, max: self.config.value_bytes_max });
+        }
+        let (used, budget) = (at.space.used(), at.space.budget());
+        if used > budget {
+            return Err(WriteError::OverCapacity { used, budget });
+        }
+        Ok(())
+    }
+
+    fn mark_dirty(&self, id: PartitionId) -> bool {
+        if let Some(word) = self.dirty.get(id.index() / 64) {
+            word.fetch_or(1 << (id.index() % 64), Ordering::AcqRel);
+        }
+        !self.woken.load(Ordering::Acquire) && !self.woken.swap(true, Ordering::AcqRel)
+    }
+
+    /// Returns the partitions written since the last call. The next write wakes the driver again.
+    pub fn take_dirty(&self) -> Vec<PartitionId> {
+        self.woken.store(false, Ordering::Release);
+        let mut taken = Vec::new();
+        for (at, word) in self.dirty.iter().enumerate() {
+            let mut bits = word.swap(0, Ordering::AcqRel);
+            while bits != 0 {
+                let bit = bits.trailing_zeros();
+                bits &= bits - 1;
+                let index = at * 64 + usize::try_from(bit).unwrap_or(0);
+                taken.extend(u16::try_from(index).ok().map(PartitionId));
+            }
+        }
+        taken
+    }
+
+    /// Returns whether local writes are accepted.
+    #[must_use]
+    pub fn gate(&self) -> Gate {
+        match self.gate.load(Ordering::Relaxed) {
+            1 => Gate::Open,
+            2 => Gate::ClockRefused,
+            3 => Gate::Removed,
+            _ => Gate::Joining,
+        }
+    }
+
+    /// Says whether local writes are accepted.
+    pub fn set_gate(&self, gate: Gate) {
+        let code = match gate {
+            Gate::Joining => 0,
+            Gate::Open => 1,
+            Gate::ClockRefused => 2,
+            Gate::Removed => 3,
+        };
+        self.gate.store(code, Ordering::Relaxed);
+    }
+
+    /// Notes how far this clock is from the peers', for the error that refused writes carry.
+    pub fn note_skew(&self, ms: u64) {
+        self.skew_ms.store(ms, Ordering::Relaxed);
+    }
+}

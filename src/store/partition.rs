@@ -1,0 +1,265 @@
+//! One hash slice of the key space: the locked unit.
+//!
+//! A plain, deterministic struct: entries in slots, an index by hash, one causal context, one log.
+//! The neighbouring files add to it: [`super::write`] the local mutations, [`super::capture`] what
+//! is sent, [`super::apply`] what arrives, [`super::stability`] what may be forgotten.
+//!
+//! # Invariants
+//! * A write's dot goes to the context, the log and the entry under one lock.
+//! * The context advances only through `covers` and full synchronisation (see DESIGN 4.4 in
+//!   `docs/design.md`), never by adopting a sender's context.
+//! * Own sequence numbers are contiguous from 1.
+//! * Iteration over slots is in slot order; the hash index serves point lookups only.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use bytes::Bytes;
+use hashbrown::HashTable;
+
+use super::entry::Entry;
+use super::keyspace::Keyspace;
+use super::log::Log;
+use crate::crdt::{Ctx, Dot, NEVER, Scope};
+use crate::id::{KeyspaceId, PartitionId, ReplicaId};
+
+/// A key as the store looks it up: its keyspace, bytes and keyed hash.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyRef<'a> {
+    /// The keyspace.
+    pub space: &'a Keyspace,
+    /// The key's bytes.
+    pub key: &'a [u8],
+    /// The keyed hash of both; its high bits chose the partition.
+    pub hash: u64,
+}
+
+impl<'a> KeyRef<'a> {
+    /// Looks a key up in a keyspace.
+    #[must_use]
+    pub fn new(space: &'a Keyspace, key: &'a [u8]) -> Self {
+        Self { space, key, hash: space.hash(key) }
+    }
+}
+
+/// An entry and where it hangs.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) keyspace: KeyspaceId,
+    pub(super) key: Bytes,
+    pub(super) hash: u64,
+    pub(super) entry: Entry,
+    /// The deadline this slot is registered under in the expiry queue.
+    pub(super) timer: u64,
+}
+
+/// The state of one partition.
+#[derive(Debug)]
+pub struct Partition {
+    pub(super) id: PartitionId,
+    pub(super) me: ReplicaId,
+    /// Number of my latest event here.
+    pub(super) seq: u64,
+    pub(super) ctx: Ctx,
+    /// Everything ever found stable.
+    pub(super) frontier: Ctx,
+    /// That, and the dots whose log records were dropped for lack of room.
+    pub(super) floor: Ctx,
+    pub(super) log: Log,
+    pub(super) log_records_max: usize,
+    pub(super) slots: Vec<Option<Slot>>,
+    pub(super) free: Vec<u32>,
+    pub(super) index: HashTable<u32>,
+    /// The latest context each other member reported.
+    pub(super) reports: BTreeMap<ReplicaId, Ctx>,
+    /// `(deadline, slot)`, earliest first; entries may be out of date and are checked when due.
+    pub(super) expiry: BinaryHeap<Reverse<(u64, u32)>>,
+    /// `(millisecond of the stamp, slot)` of settled graves waiting to be old enough (R-AGE).
+    pub(super) graves: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Every entry counts as truncated until all members have the floor.
+    pub(super) floor_inherited: bool,
+    pub(super) truncated: Vec<u32>,
+}
+
+impl Partition {
+    /// Builds an empty partition that keeps at most `log_records_max` log records.
+    #[must_use]
+    pub fn new(id: PartitionId, me: ReplicaId, log_records_max: usize) -> Self {
+        Self {
+            id,
+            me,
+            seq: 0,
+            ctx: Ctx::default(),
+            frontier: Ctx::default(),
+            floor: Ctx::default(),
+            log: Log::default(),
+            log_records_max,
+            slots: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            reports: BTreeMap::new(),
+            expiry: BinaryHeap::new(),
+            graves: BinaryHeap::new(),
+            floor_inherited: false,
+            truncated: Vec::new(),
+        }
+    }
+
+    /// Returns the number of this partition.
+    #[must_use]
+    pub fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// Returns the number of my latest event here.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Returns everything seen here.
+    #[must_use]
+    pub fn ctx(&self) -> &Ctx {
+        &self.ctx
+    }
+
+    /// Returns what was found stable here.
+    #[must_use]
+    pub fn frontier(&self) -> &Ctx {
+        &self.frontier
+    }
+
+    /// Returns the dots whose log records are gone.
+    #[must_use]
+    pub fn floor(&self) -> &Ctx {
+        &self.floor
+    }
+
+    /// Returns the latest context a member reported.
+    #[must_use]
+    pub fn report_of(&self, member: ReplicaId) -> Option<&Ctx> {
+        self.reports.get(&member)
+    }
+
+    /// Returns how many log records there are.
+    #[must_use]
+    pub fn log_len(&self) -> usize {
+        self.log.len()
+    }
+
+    /// Returns how many keys have an entry, visible or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Tells whether no key has an entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns a key's entry.
+    #[must_use]
+    pub fn entry(&self, at: &KeyRef<'_>) -> Option<&Entry> {
+        self.slot(self.find(at)?).map(|s| &s.entry)
+    }
+
+    /// Iterates over all entries in slot order.
+    pub fn entries(&self) -> impl Iterator<Item = (KeyspaceId, &Bytes, &Entry)> {
+        self.slots.iter().flatten().map(|s| (s.keyspace, &s.key, &s.entry))
+    }
+
+    pub(super) fn slot(&self, at: u32) -> Option<&Slot> {
+        self.slots.get(widen(at))?.as_ref()
+    }
+
+    pub(super) fn slot_mut(&mut self, at: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(widen(at))?.as_mut()
+    }
+
+    pub(super) fn find(&self, at: &KeyRef<'_>) -> Option<u32> {
+        let (id, slots) = (at.space.id(), &self.slots);
+        let same = |slot: &u32| {
+            slots
+                .get(widen(*slot))
+                .and_then(Option::as_ref)
+                .is_some_and(|s| s.hash == at.hash && s.keyspace == id && s.key.as_ref() == at.key)
+        };
+        self.index.find(at.hash, same).copied()
+    }
+
+    /// Returns the slot of a key, making an empty entry if there is none.
+    pub(super) fn find_or_make(&mut self, at: &KeyRef<'_>) -> u32 {
+        if let Some(slot) = self.find(at) {
+            return slot;
+        }
+        let entry = Entry::new(at.space.family());
+        let key = Bytes::copy_from_slice(at.key);
+        at.space.account(0, entry.bytes() + key.len());
+        let made = Some(Slot { keyspace: at.space.id(), key, hash: at.hash, entry, timer: NEVER });
+        let slot = if let Some(slot) = self.free.pop() {
+            if let Some(place) = self.slots.get_mut(widen(slot)) {
+                *place = made;
+            }
+            slot
+        } else {
+            self.slots.push(made);
+            narrow(self.slots.len() - 1)
+        };
+        let slots = &self.slots;
+        let rehash = |s: &u32| slots.get(widen(*s)).and_then(Option::as_ref).map_or(0, |s| s.hash);
+        self.index.insert_unique(at.hash, slot, rehash);
+        slot
+    }
+
+    /// Changes an entry and keeps accounting, expiry and emptiness in order.
+    pub(super) fn change<R>(&mut self, slot: u32, space: &Keyspace, f: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+        let s = self.slots.get_mut(widen(slot))?.as_mut()?;
+        let before = s.entry.bytes();
+        let result = f(&mut s.entry);
+        let after = s.entry.bytes();
+        if before != after {
+            space.account(before, after);
+        }
+        let deadline = s.entry.next_deadline().unwrap_or(NEVER);
+        if deadline < s.timer {
+            s.timer = deadline;
+            self.expiry.push(Reverse((deadline, slot)));
+        }
+        Some(result)
+    }
+
+    /// Mints the dot of an event of mine and notes it in context, log and entry.
+    pub(super) fn mint(&mut self, slot: u32, scope: Scope) -> Dot {
+        self.seq += 1;
+        let dot = Dot { replica: self.me, seq: self.seq };
+        self.ctx.add(dot);
+        self.log.insert(dot, slot);
+        if let Some(s) = self.slot_mut(slot) {
+            s.entry.mark(dot, scope);
+        }
+        dot
+    }
+
+    /// Drops an entry of which nothing is left.
+    pub(super) fn drop_if_empty(&mut self, slot: u32, space: &Keyspace) {
+        let Some(place) = self.slots.get_mut(widen(slot)) else { return };
+        let Some(s) = place.take_if(|s| s.entry.is_empty()) else { return };
+        space.account(s.entry.bytes() + s.key.len(), 0);
+        if let Ok(found) = self.index.find_entry(s.hash, |other| *other == slot) {
+            found.remove();
+        }
+        self.free.push(slot);
+    }
+}
+
+/// A slot number as a position.
+pub(super) fn widen(slot: u32) -> usize {
+    usize::try_from(slot).unwrap_or(usize::MAX)
+}
+
+/// A position as a slot number; a partition never has 2^32 entries (limits refuse them first).
+fn narrow(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,196 @@
+//! What may be forgotten: causal stability, age, expiry and the bound of the log.
+//!
+//! A dot is *stable* when it is in the latest report of every member. Then its log record goes,
+//! and with the last unstable dot of an entry the tombstones, stubs and reset counters, once they
+//! are older than `collect_after` (R-AGE). Age alone never collects anything.
+//!
+//! # Invariants
+//! * `frontier ⊆ floor ⊆ ctx`, and none ever shrinks.
+//! * Collection and expiry never change what is visible.
+//! * The log never exceeds its limit; what it drops is in the floor (R-TRUNC), and its entries stay
+//!   until every member has the floor.
+
+use std::cmp::Reverse;
+
+use super::keyspace::{Keyspace, Keyspaces};
+use super::partition::Partition;
+use crate::crdt::{Ctx, Dot, NEVER, Seen};
+use crate::id::ReplicaId;
+
+/// Most entries one call of [`Partition::sweep`] looks at under the lock: about 50 µs of work.
+const SWEEP_MAX: usize = 256;
+
+impl Partition {
+    /// Collects what is stable for `others`, the live members besides me. Without all of their
+    /// reports nothing is.
+    pub fn collect(&mut self, others: &[ReplicaId], spaces: &Keyspaces, collect_before_ms: u64) {
+        if let Some(reports) = self.reports_of(others) {
+            let stable = stable_part(&self.ctx, &reports);
+            let inherited = self.floor.includes(&self.frontier) && floor_reached(&self.floor, &self.ctx, &reports);
+            self.drop_stable(&stable, spaces, collect_before_ms);
+            if inherited {
+                self.release_truncated(spaces, collect_before_ms);
+            }
+        }
+        self.collect_graves(spaces, collect_before_ms);
+    }
+
+    fn reports_of(&self, others: &[ReplicaId]) -> Option<Vec<Ctx>> {
+        others.iter().map(|member| self.reports.get(member).cloned()).collect()
+    }
+
+    fn drop_stable(&mut self, stable: &Ctx, spaces: &Keyspaces, collect_before_ms: u64) {
+        if self.frontier.includes(stable) {
+            return;
+        }
+        let done: Vec<(Dot, u32)> = stable
+            .iter()
+            .flat_map(|(origin, seen)| self.log.from(origin, 1).take_while(|(d, _)| d.seq <= seen.max()))
+            .filter(|(dot, _)| stable.has(*dot))
+            .collect();
+        self.frontier.join(stable);
+        self.floor.join(stable);
+        for (dot, slot) in done {
+            self.log.remove(dot);
+            let Some(s) = self.slot_mut(slot) else { continue };
+            let (settled, id) = (s.entry.unmark(dot), s.keyspace);
+            if settled && let Some(space) = spaces.get(id) {
+                self.settle(slot, &space, collect_before_ms);
+            }
+        }
+    }
+
+    /// Every member has the floor: what was truncated is stable now.
+    fn release_truncated(&mut self, spaces: &Keyspaces, collect_before_ms: u64) {
+        if !self.floor_inherited && self.truncated.is_empty() {
+            return;
+        }
+        self.frontier.join(&self.floor.clone());
+        let slots: Vec<u32> = if std::mem::take(&mut self.floor_inherited) {
+            self.truncated.clear();
+            (0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)).collect()
+        } else {
+            std::mem::take(&mut self.truncated)
+        };
+        for slot in slots {
+            let Some(s) = self.slot_mut(slot) else { continue };
+            s.entry.truncated = false;
+            let id = s.keyspace;
+            if let Some(space) = spaces.get(id) {
+                self.settle(slot, &space, collect_before_ms);
+            }
+        }
+    }
+
+    /// Drops from an entry what is settled and old; a grave that is still young is queued.
+    pub(super) fn settle(&mut self, slot: u32, space: &Keyspace, collect_before_ms: u64) {
+        let held = self.floor_inherited;
+        let Some(s) = self.slot_mut(slot) else { return };
+        if !held && s.entry.is_settled() {
+            let grave = s.entry.grave_ms().filter(|ms| *ms > collect_before_ms);
+            self.change(slot, space, |entry| entry.settle(collect_before_ms));
+            if let Some(ms) = grave {
+                self.graves.push(Reverse((ms, slot)));
+            }
+        }
+        self.drop_if_empty(slot, space);
+    }
+
+    fn collect_graves(&mut self, spaces: &Keyspaces, collect_before_ms: u64) {
+        while let Some(Reverse((ms, slot))) = self.graves.peek().copied() {
+            if ms > collect_before_ms {
+                return;
+            }
+            self.graves.pop();
+            let still = self.slot(slot).filter(|s| s.entry.grave_ms() == Some(ms)).map(|s| s.keyspace);
+            if let Some(space) = still.and_then(|id| spaces.get(id)) {
+                self.settle(slot, &space, collect_before_ms);
+            }
+        }
+    }
+
+    /// Drops what expired by `now_ms`, a bounded amount per call; returns whether more is due.
+    pub fn sweep(&mut self, now_ms: u64, spaces: &Keyspaces, collect_before_ms: u64) -> bool {
+        for _ in 0..SWEEP_MAX {
+            match self.expiry.peek() {
+                Some(Reverse((deadline, _))) if *deadline <= now_ms => {}
+                Some(_) | None => return false,
+            }
+            let Some(Reverse((deadline, slot))) = self.expiry.pop() else { return false };
+            let Some(s) = self.slot_mut(slot).filter(|s| s.timer == deadline) else { continue };
+            s.timer = NEVER;
+            let id = s.keyspace;
+            let Some(space) = spaces.get(id) else { continue };
+            self.change(slot, &space, |entry| entry.expire(now_ms));
+            self.settle(slot, &space, collect_before_ms);
+        }
+        true
+    }
+
+    /// Returns the earliest deadline the expiry queue knows of.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<u64> {
+        self.expiry.peek().map(|Reverse((deadline, _))| *deadline)
+    }
+
+    /// Keeps the log within its limit by dropping the oldest records of the longest origin.
+    pub(super) fn bound_log(&mut self) {
+        while self.log.len() > self.log_records_max {
+            let Some(origin) = self.log.longest() else { return };
+            let batch = (self.log_records_max / 16).max(1);
+            let oldest: Vec<(Dot, u32)> = self.log.from(origin, 1).take(batch).collect();
+            for (dot, slot) in oldest {
+                self.truncate(dot, slot);
+            }
+        }
+    }
+
+    fn truncate(&mut self, dot: Dot, slot: u32) {
+        self.log.remove(dot);
+        self.floor.add(dot);
+        if let Some(s) = self.slot_mut(slot) {
+            s.entry.unmark(dot);
+            let first = !std::mem::replace(&mut s.entry.truncated, true);
+            if first {
+                self.truncated.push(slot);
+            }
+        }
+    }
+}
+
+/// The dots every report has, and I have.
+fn stable_part(mine: &Ctx, reports: &[Ctx]) -> Ctx {
+    let mut stable = Ctx::default();
+    for (origin, seen) in mine.iter() {
+        let theirs: Option<Vec<&Seen>> = reports.iter().map(|r| r.of(origin)).collect();
+        let Some(theirs) = theirs else { continue };
+        let base = theirs.iter().map(|s| s.base()).chain([seen.base()]).min().unwrap_or(0);
+        stable.add_range(origin, 1, base);
+        let gapless = seen.gaps() == 0 && theirs.iter().all(|s| s.gaps() == 0);
+        if !gapless {
+            add_beyond(&mut stable, origin, seen, &theirs);
+        }
+    }
+    stable
+}
+
+/// Beyond the first gap: the intersection of everybody's ranges.
+fn add_beyond(stable: &mut Ctx, origin: ReplicaId, mine: &Seen, theirs: &[&Seen]) {
+    let ranges = |s: &Seen| -> Vec<(u64, u64)> {
+        std::iter::once((1, s.base())).chain(s.above().iter().copied()).filter(|(a, b)| a <= b).collect()
+    };
+    let common = theirs.iter().fold(ranges(mine), |acc, s| {
+        let other = ranges(s);
+        acc.iter()
+            .flat_map(|&(a, b)| other.iter().map(move |&(c, d)| (a.max(c), b.min(d))))
+            .filter(|(from, to)| from <= to)
+            .collect()
+    });
+    for (from, to) in common {
+        stable.add_range(origin, from, to);
+    }
+}
+
+fn floor_reached(floor: &Ctx, mine: &Ctx, reports: &[Ctx]) -> bool {
+    mine.includes(floor) && reports.iter().all(|r| r.includes(floor))
+}
