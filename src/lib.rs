@@ -4,4 +4,5 @@ pub mod clock;
 pub mod crdt;
 pub mod error;
 pub mod id;
+pub mod node;
 pub mod store;

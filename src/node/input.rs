@@ -1,0 +1,107 @@
+//! What the shell (or the simulator) tells the node: a closed set.
+//!
+//! The shell adds nothing of its own: it frames bytes, proves identities and names links. What a
+//! message means, when to dial again and whom to close is the node's business.
+//!
+//! # Invariants
+//! * For one link: exactly one [`Input::LinkUp`], then any number of the others, then exactly one
+//!   [`Input::LinkDown`], and nothing of that link after it.
+//! * Every `Output::Dial` is answered by exactly one `LinkUp` with that slot or one
+//!   [`Input::DialFailed`], unless the shell stops first.
+//! * Bytes in an input were checked against the frame limit, and nothing else.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::id::{NodeId, RegionId};
+use crate::node::output::{DialError, LinkEnd};
+
+/// One connection to a peer. The shell makes it; it is unique within the process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LinkId(pub u64);
+
+/// The position of a statically configured peer address in the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerSlot(pub usize);
+
+/// Who the peer is, as its certificate proves it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerIdentity {
+    /// The node the certificate names.
+    pub node: NodeId,
+    /// The region the certificate names.
+    pub region: RegionId,
+    /// When the certificate expires, in Unix milliseconds.
+    pub expires_ms: u64,
+}
+
+/// Something happened outside of the node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// A link is up: the peer proved its identity, hellos may be exchanged on the control stream.
+    LinkUp {
+        /// The new link.
+        link: LinkId,
+        /// Who the peer is.
+        peer: PeerIdentity,
+        /// The slot that was dialled; `None` when the peer dialled this node.
+        dialled: Option<PeerSlot>,
+    },
+    /// One whole message from the control stream. Messages arrive in the order they were sent.
+    Control {
+        /// The link it came on.
+        link: LinkId,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// One whole frame from a log stream. Express frames may overtake others.
+    Log {
+        /// The link it came on.
+        link: LinkId,
+        /// The frame.
+        bytes: Bytes,
+    },
+    /// One heartbeat datagram. Datagrams get lost.
+    Beat {
+        /// The link it came on.
+        link: LinkId,
+        /// The datagram.
+        bytes: Bytes,
+    },
+    /// Bytes of `Output::Log` were handed to QUIC, so the outbox may hand out as many more.
+    Drained {
+        /// The link they left on.
+        link: LinkId,
+        /// How many, length prefixes not counted.
+        bytes: usize,
+    },
+    /// A link has ended. Nothing of it follows.
+    LinkDown {
+        /// The link.
+        link: LinkId,
+        /// Why it ended.
+        reason: LinkEnd,
+    },
+    /// A dial came to nothing.
+    DialFailed {
+        /// The slot that was dialled.
+        slot: PeerSlot,
+        /// Why.
+        reason: DialError,
+    },
+    /// Somebody dialled this node and was not let in, or did not want to come in. It is told so
+    /// that an operator can see it; under a flood the shell reports only some of them.
+    AcceptFailed {
+        /// The address it came from. Nothing else about it is known.
+        from: SocketAddr,
+        /// Why.
+        reason: DialError,
+    },
+    /// Local writes marked partitions dirty.
+    Written,
+    /// The deadline the node asked for has passed.
+    Deadline,
+    /// Flush, say goodbye, close all links.
+    Shutdown,
+}
