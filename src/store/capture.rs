@@ -47,6 +47,12 @@ impl Partition {
         self.capture(lacking, 0, budget)
     }
 
+    /// Captures the events of one origin that a peer lacks.
+    #[must_use]
+    pub fn capture_lacking_of(&self, origin: ReplicaId, known: &Ctx, budget: Budget) -> Captured {
+        self.capture(self.lacking_of(origin, known), 0, budget)
+    }
+
     fn lacking_of<'a>(&'a self, origin: ReplicaId, known: &'a Ctx) -> impl Iterator<Item = (Dot, u32)> + 'a {
         let from = known.of(origin).map_or(0, crate::crdt::Seen::base) + 1;
         self.log.from(origin, from).filter(move |(dot, _)| !known.has(*dot))

@@ -1,0 +1,355 @@
+//! How a node is told what it is: plain nested structs, checked once.
+//!
+//! Every field says what it means, its unit, its default, and what too small and too big do.
+//! Nothing here reads the environment; channel lengths and retry counts are constants beside
+//! their users.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::crdt::custom::MergeState;
+use crate::error::ConfigError;
+use crate::id::{NodeId, RegionId};
+use crate::store::{PARTITIONS_MAX, StoreConfig};
+
+/// Where a certificate or key comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Pem {
+    /// A PEM file.
+    File(PathBuf),
+    /// PEM text.
+    Text(Vec<u8>),
+}
+
+/// Never shows the text: it may be a private key.
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
+        }
+    }
+}
+
+/// The node's certificate chain, its private key and the cluster's CAs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IdentityConfig {
+    /// The node's certificate, which names its region and node, then any intermediates.
+    pub certificate: Pem,
+    /// The private key of that certificate.
+    pub key: Pem,
+    /// The certificates of the CAs whose nodes may join; several while a CA is replaced.
+    pub authorities: Pem,
+}
+
+impl IdentityConfig {
+    /// Names `node.pem`, `node.key` and `ca.pem` in a directory.
+    #[must_use]
+    pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
+        Self {
+            certificate: Pem::File(dir.join("node.pem")),
+            key: Pem::File(dir.join("node.key")),
+            authorities: Pem::File(dir.join("ca.pem")),
+        }
+    }
+}
+
+/// Who this node is and whom it knows.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Name of the cluster; nodes of another name are refused. Default `driftless`.
+    pub cluster: String,
+    /// The region this node is in. Must be the one its certificate names.
+    pub region: RegionId,
+    /// The node's stable identity; `None` takes it from the certificate, which is the default.
+    pub node: Option<NodeId>,
+    /// UDP address to listen on and dial from, `host:port`; port 0 picks a free one.
+    pub listen: String,
+    /// Addresses of the other nodes, `host:port`. They need not be up. Collection of deleted keys
+    /// waits until each was met once, so remove the ones that will never come.
+    pub peers: Vec<String>,
+    /// Certificate, key and CAs; required.
+    pub identity: Option<IdentityConfig>,
+}
+
+/// How writes travel.
+#[derive(Clone, Debug)]
+pub struct ReplicationConfig {
+    /// How long a write may wait for others to share its frame. Default 2 ms. Zero sends each write
+    /// alone (about twice the packets at 1,000 writes/s); more adds its whole length to the lag.
+    pub linger: Duration,
+    /// How often received writes are acknowledged. Default 20 ms. Less costs packets, more delays
+    /// receipts.
+    pub report_every: Duration,
+    /// Bytes handed to a link and not yet taken by QUIC before further writes to it are coalesced
+    /// by key. Default 256 KiB. More lets stale values queue up on a slow link.
+    pub link_window_bytes: usize,
+    /// Age at which a tombstone known to every member may be collected. Default 10 s; must be more
+    /// than twice `max_drift`, or a joiner may write below it.
+    pub collect_after: Duration,
+    /// Send frames of one packet on streams of their own, so that a lost packet delays only its own
+    /// writes. Default on. Off saves about 20 bytes a frame.
+    pub express: bool,
+    /// Compress frames. Default on; off is faster inside one data centre.
+    pub compress: bool,
+    /// Ignore random loss while the queue is short. Default off: it is unfair to other traffic on
+    /// shared links, and right on dedicated ones.
+    pub loss_tolerant: bool,
+}
+
+/// How nodes watch each other.
+#[derive(Clone, Debug)]
+pub struct MembershipConfig {
+    /// How often a heartbeat is sent on every link. Default 100 ms.
+    pub beat_every: Duration,
+    /// Silence after which a peer counts as down. Default 500 ms. Less raises false alarms on lossy
+    /// links.
+    pub suspect_after: Duration,
+    /// Silence after which a link is given up and dialled again. Default 1.5 s.
+    pub give_up_after: Duration,
+    /// How far a peer's clock may be ahead. Default 1 s.
+    pub max_drift: Duration,
+    /// How long a node looks for a cluster to join before it founds one alone. Default 2 s. Less
+    /// may found two clusters when all nodes start at once.
+    pub solo_after: Duration,
+}
+
+/// What is refused, and what is bounded.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Hash slices of the key space: a power of two up to 4,096, the same in every node. Default
+    /// 64. More means less lock contention and longer reports.
+    pub partitions: usize,
+    /// Longest key in bytes. Default and most 64 KiB.
+    pub key_bytes_max: usize,
+    /// Largest value in bytes. Default and most 512 KiB.
+    pub value_bytes_max: usize,
+    /// Log records kept over all partitions. Default 4 Mi (16 MiB). Peers behind a dropped record
+    /// receive whole partitions instead of single writes.
+    pub log_records_max: usize,
+    /// Bytes a keyspace may take unless given its own budget. Default 1 GiB. Past it writes that
+    /// need room are refused; writes of others still arrive.
+    pub keyspace_bytes: u64,
+}
+
+/// A custom type declared for a keyspace.
+#[derive(Clone, Debug)]
+pub struct CustomType {
+    /// The keyspace.
+    pub keyspace: String,
+    /// Name and version of the type; peers with another one are refused.
+    pub type_name: String,
+    /// How two states merge.
+    pub merge: Arc<dyn MergeState>,
+}
+
+/// Everything a node needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who this node is and whom it knows.
+    pub node: NodeConfig,
+    /// How writes travel.
+    pub replication: ReplicationConfig,
+    /// How nodes watch each other.
+    pub membership: MembershipConfig,
+    /// What is refused, and what is bounded.
+    pub limits: Limits,
+    /// Custom types, by keyspace.
+    pub custom: Vec<CustomType>,
+}
+
+impl Config {
+    /// Returns the settings for regions apart: the defaults of every field.
+    #[must_use]
+    pub fn wan(region: &str, listen: &str) -> Self {
+        let node = NodeConfig {
+            cluster: "driftless".to_owned(),
+            region: RegionId::new(region),
+            node: None,
+            listen: listen.to_owned(),
+            peers: Vec::new(),
+            identity: None,
+        };
+        Self {
+            node,
+            replication: ReplicationConfig::default(),
+            membership: MembershipConfig::default(),
+            limits: Limits::default(),
+            custom: Vec::new(),
+        }
+    }
+
+    /// Returns settings for a laptop: as [`Config::wan`], but a node found alone starts after
+    /// 300 ms, and nothing is compressed.
+    #[must_use]
+    pub fn dev(region: &str, listen: &str) -> Self {
+        let mut config = Self::wan(region, listen);
+        config.membership.solo_after = Duration::from_millis(300);
+        config.replication.compress = false;
+        config
+    }
+
+    /// Names the other nodes.
+    #[must_use]
+    pub fn peers<S: Into<String>>(mut self, peers: impl IntoIterator<Item = S>) -> Self {
+        self.node.peers = peers.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Says where certificate, key and CAs are.
+    #[must_use]
+    pub fn identity(mut self, identity: IdentityConfig) -> Self {
+        self.node.identity = Some(identity);
+        self
+    }
+
+    /// Declares the custom type of a keyspace. `type_name` is compared with the peers'.
+    #[must_use]
+    pub fn custom(mut self, keyspace: &str, type_name: &str, merge: Arc<dyn MergeState>) -> Self {
+        let (keyspace, type_name) = (keyspace.to_owned(), type_name.to_owned());
+        self.custom.push(CustomType { keyspace, type_name, merge });
+        self
+    }
+
+    /// Checks every field against its range.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the first field that cannot work. Nothing was started.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let partitions = self.limits.partitions;
+        if !partitions.is_power_of_two() || partitions > PARTITIONS_MAX {
+            return Err(ConfigError::Partitions { partitions });
+        }
+        for (at, peer) in self.node.peers.iter().enumerate() {
+            if self.node.peers.iter().skip(at + 1).any(|other| other == peer) {
+                return Err(ConfigError::DuplicatePeer { peer: peer.clone() });
+            }
+        }
+        let m = &self.membership;
+        let rules: [(bool, &'static str, &'static str); 9] = [
+            (!self.node.cluster.is_empty(), "node.cluster", "must not be empty"),
+            (!self.node.region.as_str().is_empty(), "node.region", "must not be empty"),
+            (
+                self.replication.collect_after > m.max_drift * 2,
+                "replication.collect_after",
+                "must be more than twice membership.max_drift",
+            ),
+            (self.replication.link_window_bytes >= 1024, "replication.link_window_bytes", "must be at least 1024"),
+            (!m.beat_every.is_zero(), "membership.beat_every", "must not be zero"),
+            (m.suspect_after > m.beat_every * 2, "membership.suspect_after", "must be more than two beats"),
+            (m.give_up_after >= m.suspect_after, "membership.give_up_after", "must not be below suspect_after"),
+            (
+                (1..=KEY_BYTES_MAX).contains(&self.limits.key_bytes_max),
+                "limits.key_bytes_max",
+                "must be from 1 to 65536",
+            ),
+            (
+                (1..=VALUE_BYTES_MAX).contains(&self.limits.value_bytes_max),
+                "limits.value_bytes_max",
+                "must be from 1 to 524288",
+            ),
+        ];
+        match rules.into_iter().find(|(holds, _, _)| !holds) {
+            Some((_, field, why)) => Err(ConfigError::Field { field, why }),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the sizes of the store.
+    #[must_use]
+    pub fn store(&self) -> StoreConfig {
+        StoreConfig {
+            partitions: self.limits.partitions,
+            hash_key: cluster_key(&self.node.cluster),
+            log_records_max: self.limits.log_records_max,
+            keyspace_bytes: self.limits.keyspace_bytes,
+            key_bytes_max: self.limits.key_bytes_max,
+            value_bytes_max: self.limits.value_bytes_max,
+        }
+    }
+}
+
+/// The key that places keys, from the cluster's name: the same in every node without a secret to
+/// hand out. Somebody who knows the name can aim keys at one partition; certificates decide who may.
+fn cluster_key(cluster: &str) -> [u8; 16] {
+    use siphasher::sip128::{Hasher128, SipHasher13};
+    use std::hash::Hasher;
+    let mut hasher = SipHasher13::new_with_keys(0x6472_6966_746c_6573, 0x7300_0000_0000_0001);
+    hasher.write(cluster.as_bytes());
+    hasher.finish128().as_bytes()
+}
+
+/// Longest key a frame carries.
+pub const KEY_BYTES_MAX: usize = 64 * 1024;
+/// Largest value a frame carries.
+pub const VALUE_BYTES_MAX: usize = 512 * 1024;
+
+impl Default for ReplicationConfig {
+    fn default() -> Self {
+        Self {
+            linger: Duration::from_millis(2),
+            report_every: Duration::from_millis(20),
+            link_window_bytes: 256 * 1024,
+            collect_after: Duration::from_secs(10),
+            express: true,
+            compress: true,
+            loss_tolerant: false,
+        }
+    }
+}
+
+impl Default for MembershipConfig {
+    fn default() -> Self {
+        Self {
+            beat_every: Duration::from_millis(100),
+            suspect_after: Duration::from_millis(500),
+            give_up_after: Duration::from_millis(1500),
+            max_drift: Duration::from_secs(1),
+            solo_after: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            partitions: 64,
+            key_bytes_max: KEY_BYTES_MAX,
+            value_bytes_max: VALUE_BYTES_MAX,
+            log_records_max: 4 << 20,
+            keyspace_bytes: 1 << 30,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_presets_pass_their_own_check() {
+        assert_eq!(Config::wan("eu", "127.0.0.1:0").check(), Ok(()));
+        assert_eq!(Config::dev("eu", "127.0.0.1:0").check(), Ok(()));
+    }
+
+    #[test]
+    fn a_field_out_of_range_is_named() {
+        let mut config = Config::dev("eu", "127.0.0.1:0");
+        config.limits.partitions = 48;
+        assert_eq!(config.check(), Err(ConfigError::Partitions { partitions: 48 }));
+        config.limits.partitions = 64;
+        config.replication.collect_after = Duration::from_secs(2);
+        let why = "must be more than twice membership.max_drift";
+        assert_eq!(config.check(), Err(ConfigError::Field { field: "replication.collect_after", why }));
+        let twice = Config::dev("eu", "127.0.0.1:0").peers(["a:1", "b:1", "a:1"]);
+        assert_eq!(twice.check(), Err(ConfigError::DuplicatePeer { peer: "a:1".to_owned() }));
+    }
+
+    #[test]
+    fn a_key_never_shows_in_debug_output() {
+        let shown = format!("{:?}", Pem::Text(b"PRIVATE".to_vec()));
+        assert!(!shown.contains("PRIVATE"));
+    }
+}

@@ -1,0 +1,289 @@
+//! One peer's progress: what it has, what was sent to it, what it still needs.
+//!
+//! # Invariants
+//! * `known` is what the peer itself reported; `sent` includes it and what is under way.
+//! * While a full synchronisation of a partition is under way nothing else of it is sent.
+//! * `sent` falls back to `known` when the peer makes no progress for [`RESEND_AFTER`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::clock::Mono;
+use crate::crdt::{Ctx, Dot};
+use crate::id::{PartitionId, ReplicaId};
+use crate::store::{Batch, Budget, Fragment, Full, Store};
+
+/// How long sent dots may stay unreported before they are sent again: several times the longest
+/// path plus a retransmission.
+pub const RESEND_AFTER: Duration = Duration::from_secs(5);
+/// One catch-up frame.
+const BUDGET: Budget = Budget { fragments: 1_024, bytes: 64 * 1024 };
+
+/// Which events of a partition a peer is to be given.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Want {
+    /// My own: others send theirs themselves.
+    Own,
+    /// Everything it lacks: nobody else has sent it in time.
+    All,
+}
+
+/// A piece of a full synchronisation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chunk {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Which synchronisation it belongs to.
+    pub session: u64,
+    /// Its place, from 0.
+    pub index: u32,
+    /// Whether it is the last.
+    pub last: bool,
+    /// The contexts, in the first piece only.
+    pub head: Option<(Ctx, Ctx, Ctx)>,
+    /// The state.
+    pub fragments: Vec<Fragment>,
+}
+
+/// What to send next.
+#[derive(Debug)]
+pub enum Next {
+    /// A batch of lacking events.
+    Batch(Batch),
+    /// A piece of a full synchronisation.
+    Chunk(Chunk),
+}
+
+#[derive(Debug)]
+struct Lane {
+    known: Ctx,
+    sent: Ctx,
+    /// What `sent` was when progress was last checked.
+    mark: Ctx,
+    /// The context of a full synchronisation that the peer has not reported yet.
+    full: Option<Ctx>,
+}
+
+/// Progress of one replica.
+#[derive(Debug)]
+pub struct Peer {
+    lanes: Vec<Lane>,
+    wanted: BTreeMap<PartitionId, Want>,
+    fulls: BTreeSet<PartitionId>,
+    chunks: VecDeque<Chunk>,
+    sessions: u64,
+    marked_at: Mono,
+    /// Bytes handed to the link and not taken by QUIC yet.
+    in_flight: usize,
+}
+
+impl Peer {
+    /// Builds the progress of a peer that said in its hello what it has.
+    #[must_use]
+    pub fn new(ctxs: Vec<Ctx>, now: Mono) -> Self {
+        let lane = |known: Ctx| Lane { sent: known.clone(), mark: known.clone(), known, full: None };
+        Self {
+            lanes: ctxs.into_iter().map(lane).collect(),
+            wanted: BTreeMap::new(),
+            fulls: BTreeSet::new(),
+            chunks: VecDeque::new(),
+            sessions: 0,
+            marked_at: now,
+            in_flight: 0,
+        }
+    }
+
+    /// Returns what the peer reported of a partition.
+    #[must_use]
+    pub fn known(&self, partition: PartitionId) -> Option<&Ctx> {
+        self.lanes.get(partition.index()).map(|lane| &lane.known)
+    }
+
+    /// Notes what the peer reported.
+    pub fn report(&mut self, partition: PartitionId, ctx: &Ctx) {
+        let Some(lane) = self.lanes.get_mut(partition.index()) else { return };
+        lane.known.join(ctx);
+        lane.sent.join(ctx);
+        if lane.full.as_ref().is_some_and(|full| lane.known.includes(full)) {
+            lane.full = None;
+        }
+    }
+
+    /// Asks for everything the peer lacks, now or when its link has room: my own events, and those
+    /// of others if `all`. Partitions behind my floor are given in full.
+    pub fn catch_up(&mut self, partition: PartitionId, store: &Store, all: bool) {
+        let Some(lane) = self.lanes.get(partition.index()) else { return };
+        if lane.full.is_some() {
+            return;
+        }
+        let Some(p) = store.read(partition) else { return };
+        if lane.known.includes(p.floor()) {
+            let want = if all { Want::All } else { Want::Own };
+            let slot = self.wanted.entry(partition).or_insert(want);
+            *slot = (*slot).max(want);
+        } else {
+            self.fulls.insert(partition);
+        }
+    }
+
+    /// Asks for a full synchronisation of a partition.
+    pub fn synchronise(&mut self, partition: PartitionId) {
+        if self.lanes.get(partition.index()).is_some_and(|lane| lane.full.is_none()) {
+            self.fulls.insert(partition);
+        }
+    }
+
+    /// Tells whether a frame shared by all peers may go to this one: its link has room and none of
+    /// the partitions is behind or under synchronisation.
+    #[must_use]
+    pub fn takes(&self, batches: &[Batch], window: usize) -> bool {
+        self.in_flight < window
+            && batches.iter().all(|b| {
+                let free = self.lanes.get(b.partition.index()).is_some_and(|lane| lane.full.is_none());
+                free && !self.fulls.contains(&b.partition) && !self.wanted.contains_key(&b.partition)
+            })
+    }
+
+    /// Notes that my events `from..=to` went out in a shared frame.
+    pub fn sent_own(&mut self, me: ReplicaId, partition: PartitionId, from: u64, to: u64) {
+        if let Some(lane) = self.lanes.get_mut(partition.index()) {
+            lane.sent.add_range(me, from, to);
+        }
+    }
+
+    /// Notes bytes handed to the link.
+    pub fn queued(&mut self, bytes: usize) {
+        self.in_flight = self.in_flight.saturating_add(bytes);
+    }
+
+    /// Notes bytes that left the link.
+    pub fn drained(&mut self, bytes: usize) {
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+    }
+
+    /// Tells whether there is room for another frame.
+    #[must_use]
+    pub fn has_room(&self, window: usize) -> bool {
+        self.in_flight < window
+    }
+
+    /// Tells whether nothing is left to catch up with, nor under way in full.
+    #[must_use]
+    pub fn is_level(&self) -> bool {
+        self.wanted.is_empty() && self.fulls.is_empty() && self.chunks.is_empty()
+    }
+
+    /// Tells whether a full synchronisation waits or is under way.
+    #[must_use]
+    pub fn is_synchronising(&self) -> bool {
+        !self.fulls.is_empty() || !self.chunks.is_empty() || self.lanes.iter().any(|lane| lane.full.is_some())
+    }
+
+    /// Returns the next thing to send, if any.
+    pub fn next(&mut self, store: &Store) -> Option<Next> {
+        if let Some(chunk) = self.chunks.pop_front() {
+            return Some(Next::Chunk(chunk));
+        }
+        if let Some(partition) = self.fulls.pop_first() {
+            self.wanted.remove(&partition);
+            self.start_full(partition, store);
+            return self.chunks.pop_front().map(Next::Chunk);
+        }
+        while let Some((&partition, &want)) = self.wanted.first_key_value() {
+            if let Some(batch) = self.lacking(partition, want, store) {
+                return Some(Next::Batch(batch));
+            }
+        }
+        None
+    }
+
+    fn lacking(&mut self, partition: PartitionId, want: Want, store: &Store) -> Option<Batch> {
+        let lane = self.lanes.get_mut(partition.index());
+        let captured = lane.zip(store.read(partition)).map(|(lane, p)| {
+            let captured = match want {
+                Want::All => p.capture_lacking(&lane.sent, BUDGET),
+                Want::Own => p.capture_lacking_of(store.me(), &lane.sent, BUDGET),
+            };
+            for (dot, _) in captured.batch.fragments.iter().flat_map(|f| &f.covers) {
+                lane.sent.add(*dot);
+            }
+            captured
+        });
+        if captured.as_ref().is_none_or(|c| !c.more) {
+            self.wanted.remove(&partition);
+        }
+        captured.map(|c| c.batch).filter(|b| !b.fragments.is_empty())
+    }
+
+    fn start_full(&mut self, partition: PartitionId, store: &Store) {
+        let Some(lane) = self.lanes.get_mut(partition.index()) else { return };
+        let Some(full) = store.read(partition).map(|p| p.capture_full()) else { return };
+        lane.sent.join(&full.batch.ctx);
+        lane.full = (!lane.known.includes(&full.batch.ctx)).then(|| full.batch.ctx.clone());
+        self.sessions += 1;
+        self.chunks.extend(cut(full, self.sessions));
+    }
+
+    /// Sends again what the peer should have reported by now. Returns whether anything is.
+    pub fn check_progress(&mut self, now: Mono, store: &Store) -> bool {
+        if now.since(self.marked_at) < RESEND_AFTER || self.in_flight > 0 || !self.chunks.is_empty() {
+            return false;
+        }
+        self.marked_at = now;
+        let mut stuck = Vec::new();
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            if !lane.known.includes(&lane.mark) {
+                lane.sent = lane.known.clone();
+                lane.full = None;
+                stuck.extend(u16::try_from(at).ok().map(PartitionId));
+            }
+            lane.mark = lane.sent.clone();
+        }
+        for partition in &stuck {
+            self.catch_up(*partition, store, true);
+        }
+        !stuck.is_empty()
+    }
+
+    /// Tells whether something in `seen` was neither sent to the peer nor reported by it.
+    #[must_use]
+    pub fn lacks(&self, partition: PartitionId, seen: &Ctx) -> bool {
+        self.lanes.get(partition.index()).is_some_and(|lane| !lane.sent.includes(seen))
+    }
+
+    /// Tells whether the peer reported a dot.
+    #[must_use]
+    pub fn has(&self, partition: PartitionId, dot: Dot) -> bool {
+        self.known(partition).is_some_and(|ctx| ctx.has(dot))
+    }
+}
+
+/// Cuts a full synchronisation into frames.
+fn cut(full: Full, session: u64) -> Vec<Chunk> {
+    let partition = full.batch.partition;
+    let mut pieces: Vec<Vec<Fragment>> = vec![Vec::new()];
+    let (mut count, mut bytes) = (0, 0);
+    for fragment in full.batch.fragments {
+        let weight = fragment.weight();
+        if count > 0 && (count >= BUDGET.fragments || bytes + weight > BUDGET.bytes) {
+            pieces.push(Vec::new());
+            (count, bytes) = (0, 0);
+        }
+        count += 1;
+        bytes += weight;
+        if let Some(piece) = pieces.last_mut() {
+            piece.push(fragment);
+        }
+    }
+    let last = pieces.len() - 1;
+    let mut head = Some((full.batch.ctx, full.frontier, full.floor));
+    let chunk = |(at, fragments): (usize, Vec<Fragment>)| Chunk {
+        partition,
+        session,
+        index: u32::try_from(at).unwrap_or(u32::MAX),
+        last: at == last,
+        head: head.take(),
+        fragments,
+    };
+    pieces.into_iter().enumerate().map(chunk).collect()
+}
