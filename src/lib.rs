@@ -1,10 +1,12 @@
 //! Driftless: an embeddable, active-active replicated cache.
 
 pub mod clock;
+pub mod config;
 pub mod crdt;
 pub mod error;
 pub mod id;
 pub mod membership;
 pub mod node;
+pub mod replication;
 pub mod store;
 pub mod wire;

@@ -3,6 +3,8 @@
 //! [`members`] is the replicated part: a set that only grows. Liveness is local and lives in the
 //! failure detector; a false suspicion never changes membership.
 
+pub mod detector;
 pub mod members;
 
+pub use detector::{Beats, Verdict};
 pub use members::{Member, MemberSet};

@@ -11,7 +11,8 @@ use std::time::Duration;
 use crate::clock::Mono;
 use crate::crdt::{Ctx, Dot};
 use crate::id::{PartitionId, ReplicaId};
-use crate::store::{Batch, Budget, Fragment, Full, Store};
+use crate::store::{Batch, Budget, Full, Store};
+use crate::wire::{FullChunk, Part};
 
 /// How long sent dots may stay unreported before they are sent again: several times the longest
 /// path plus a retransmission.
@@ -26,32 +27,6 @@ enum Want {
     Own,
     /// Everything it lacks: nobody else has sent it in time.
     All,
-}
-
-/// A piece of a full synchronisation.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Chunk {
-    /// The partition.
-    pub partition: PartitionId,
-    /// Which synchronisation it belongs to.
-    pub session: u64,
-    /// Its place, from 0.
-    pub index: u32,
-    /// Whether it is the last.
-    pub last: bool,
-    /// The contexts, in the first piece only.
-    pub head: Option<(Ctx, Ctx, Ctx)>,
-    /// The state.
-    pub fragments: Vec<Fragment>,
-}
-
-/// What to send next.
-#[derive(Debug)]
-pub enum Next {
-    /// A batch of lacking events.
-    Batch(Batch),
-    /// A piece of a full synchronisation.
-    Chunk(Chunk),
 }
 
 #[derive(Debug)]
@@ -70,7 +45,7 @@ pub struct Peer {
     lanes: Vec<Lane>,
     wanted: BTreeMap<PartitionId, Want>,
     fulls: BTreeSet<PartitionId>,
-    chunks: VecDeque<Chunk>,
+    chunks: VecDeque<FullChunk>,
     sessions: u64,
     marked_at: Mono,
     /// Bytes handed to the link and not taken by QUIC yet.
@@ -106,6 +81,7 @@ impl Peer {
         lane.sent.join(ctx);
         if lane.full.as_ref().is_some_and(|full| lane.known.includes(full)) {
             lane.full = None;
+            self.wanted.insert(partition, Want::Own);
         }
     }
 
@@ -180,18 +156,18 @@ impl Peer {
     }
 
     /// Returns the next thing to send, if any.
-    pub fn next(&mut self, store: &Store) -> Option<Next> {
+    pub fn next_part(&mut self, store: &Store) -> Option<Part> {
         if let Some(chunk) = self.chunks.pop_front() {
-            return Some(Next::Chunk(chunk));
+            return Some(Part::FullChunk(chunk));
         }
         if let Some(partition) = self.fulls.pop_first() {
             self.wanted.remove(&partition);
             self.start_full(partition, store);
-            return self.chunks.pop_front().map(Next::Chunk);
+            return self.chunks.pop_front().map(Part::FullChunk);
         }
         while let Some((&partition, &want)) = self.wanted.first_key_value() {
             if let Some(batch) = self.lacking(partition, want, store) {
-                return Some(Next::Batch(batch));
+                return Some(Part::Batch(batch));
             }
         }
         None
@@ -259,31 +235,31 @@ impl Peer {
 }
 
 /// Cuts a full synchronisation into frames.
-fn cut(full: Full, session: u64) -> Vec<Chunk> {
-    let partition = full.batch.partition;
-    let mut pieces: Vec<Vec<Fragment>> = vec![Vec::new()];
-    let (mut count, mut bytes) = (0, 0);
-    for fragment in full.batch.fragments {
-        let weight = fragment.weight();
-        if count > 0 && (count >= BUDGET.fragments || bytes + weight > BUDGET.bytes) {
-            pieces.push(Vec::new());
-            (count, bytes) = (0, 0);
-        }
-        count += 1;
-        bytes += weight;
-        if let Some(piece) = pieces.last_mut() {
-            piece.push(fragment);
-        }
-    }
-    let last = pieces.len() - 1;
-    let mut head = Some((full.batch.ctx, full.frontier, full.floor));
-    let chunk = |(at, fragments): (usize, Vec<Fragment>)| Chunk {
-        partition,
+fn cut(full: Full, session: u64) -> Vec<FullChunk> {
+    let Full { batch, frontier, floor } = full;
+    let chunk = |index: u32| FullChunk {
+        partition: batch.partition,
         session,
-        index: u32::try_from(at).unwrap_or(u32::MAX),
-        last: at == last,
-        head: head.take(),
-        fragments,
+        index,
+        last: false,
+        ctx: Ctx::default(),
+        frontier: Ctx::default(),
+        floor: Ctx::default(),
+        fragments: Vec::new(),
     };
-    pieces.into_iter().enumerate().map(chunk).collect()
+    let mut chunks = Vec::new();
+    let mut open = FullChunk { ctx: batch.ctx, frontier, floor, ..chunk(0) };
+    let mut bytes = 0;
+    for fragment in batch.fragments {
+        let weight = fragment.weight();
+        if !open.fragments.is_empty() && (open.fragments.len() >= BUDGET.fragments || bytes + weight > BUDGET.bytes) {
+            let next = chunk(open.index + 1);
+            chunks.push(std::mem::replace(&mut open, next));
+            bytes = 0;
+        }
+        bytes += weight;
+        open.fragments.push(fragment);
+    }
+    chunks.push(FullChunk { last: true, ..open });
+    chunks
 }
