@@ -14,7 +14,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use crate::clock::Mono;
 use crate::id::{NodeId, RegionId};
+use crate::node::levels::{Level, Mark, WaitId};
 use crate::node::output::{DialError, LinkEnd};
 
 /// One connection to a peer. The shell makes it; it is unique within the process.
@@ -100,6 +102,22 @@ pub enum Input {
     },
     /// Local writes marked partitions dirty.
     Written,
+    /// Somebody waits for a write to reach a level.
+    Wait {
+        /// Names the wait in `Output::Resolved`.
+        id: WaitId,
+        /// The write.
+        mark: Mark,
+        /// How far it must come.
+        level: Level,
+        /// When to give up; `None` waits for ever.
+        deadline: Option<Mono>,
+    },
+    /// Nobody waits any more.
+    CancelWait {
+        /// The wait.
+        id: WaitId,
+    },
     /// The deadline the node asked for has passed.
     Deadline,
     /// Flush, say goodbye, close all links.

@@ -1,7 +1,298 @@
-//! The sans-IO node: what goes in ([`Input`]) and what comes out ([`Output`]).
+//! The node: every protocol of one replica as one state machine, without a clock, a socket or a task.
+//!
+//! # The drain rule
+//! The caller (the driver in `runtime`, the simulator, or a program of your own) repeats:
+//! 1. [`Node::handle`] with the present instant and one [`Input`];
+//! 2. [`Node::poll`] until it returns `None`, carrying out every [`Output`];
+//! 3. wait for the next input, or until [`Node::next_deadline`], which is [`Input::Deadline`].
+//!
+//! # Invariants
+//! * The same inputs at the same instants give the same outputs: the only randomness is the seeded
+//!   generator given to [`Node::new`].
+//! * Work per input is bounded; what is left over is due at once.
+//! * Nothing a peer sends changes another peer's data, and no peer delays a local write.
+//!
+//! This file only routes: what an input means is in the file named after it.
 
+pub mod dial;
+pub mod event;
+mod hello;
 pub mod input;
+mod join;
+pub mod levels;
+pub mod link;
 pub mod output;
+mod receive;
+mod send;
+pub mod stats;
+mod tick;
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+pub use event::{Change, Event};
 pub use input::{Input, LinkId, PeerIdentity, PeerSlot};
+pub use levels::{Level, Mark, Missing, Outcome, WaitId};
 pub use output::{CloseCode, DialError, LinkEnd, Output, Party, TlsFault};
+pub use stats::{PeerStats, Stats};
+
+use crate::clock::Now;
+use crate::config::Config;
+use crate::crdt::Ctx;
+use crate::error::{ConfigError, PeerFault};
+use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
+use crate::membership::MemberSet;
+use crate::replication::Outbox;
+use crate::store::{Gate, Store};
+use crate::wire::{Control, Decoder, Encoder, Limits};
+use dial::Slots;
+use join::Join;
+use levels::Waits;
+use link::{Link, Session};
+use receive::Pen;
+use tick::Timers;
+
+/// Who this node is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Me {
+    /// The stable identity.
+    pub node: NodeId,
+    /// The region.
+    pub region: RegionId,
+    /// The identity of this running copy.
+    pub replica: ReplicaId,
+}
+
+/// One replica's protocols.
+#[derive(Debug)]
+pub struct Node {
+    me: Me,
+    config: Config,
+    store: Arc<Store>,
+    rng: fastrand::Rng,
+    members: MemberSet,
+    /// Grows with every change of `members`.
+    members_version: u64,
+    links: BTreeMap<LinkId, Link>,
+    slots: Slots,
+    join: Join,
+    outbox: Outbox,
+    waits: Waits,
+    pen: Pen,
+    /// Partitions to collect at the next report.
+    touched: BTreeSet<PartitionId>,
+    /// Frame bytes received since the last report.
+    received_bytes: usize,
+    /// What was seen one relay interval ago.
+    seen_before: Vec<(PartitionId, Ctx)>,
+    timers: Timers,
+    encoder: Encoder,
+    decoder: Decoder,
+    limits: Limits,
+    stats: Stats,
+    clock_refused: bool,
+    stopping: bool,
+    out: VecDeque<Output>,
+}
+
+impl Node {
+    /// Builds a node around a store; `seed` is its only randomness.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the configuration cannot work. Nothing was started.
+    pub fn new(me: Me, config: Config, store: Arc<Store>, seed: u64) -> Result<Self, ConfigError> {
+        config.check()?;
+        let outbox = Outbox::new(store.partition_count(), config.replication.linger);
+        let limits = Limits::of(&config, store.partition_count());
+        Ok(Self {
+            rng: fastrand::Rng::with_seed(seed),
+            members: MemberSet::default(),
+            members_version: 1,
+            links: BTreeMap::new(),
+            slots: Slots::new(config.node.peers.len()),
+            join: Join::Seeking { since: None },
+            outbox,
+            waits: Waits::default(),
+            pen: Pen::new(),
+            touched: BTreeSet::new(),
+            received_bytes: 0,
+            seen_before: Vec::new(),
+            timers: Timers::default(),
+            encoder: Encoder::new(config.replication.compress),
+            decoder: Decoder::new(),
+            limits,
+            stats: Stats::default(),
+            clock_refused: false,
+            stopping: false,
+            out: VecDeque::new(),
+            me,
+            config,
+            store,
+        })
+    }
+
+    /// Takes one input in. Drain [`Node::poll`] afterwards.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::LinkUp { link, peer, dialled } => self.on_link_up(now, link, peer, dialled),
+            Input::Control { link, bytes } => self.on_control(now, link, &bytes),
+            Input::Log { link, bytes } => self.on_frame(now, link, &bytes),
+            Input::Beat { link, bytes } => self.on_beat(now, link, &bytes),
+            Input::Drained { link, bytes } => self.on_drained(link, bytes),
+            Input::LinkDown { link, reason } => self.on_link_down(now, link, &reason),
+            Input::DialFailed { slot, reason } => self.on_dial_failed(now, slot, &reason),
+            Input::AcceptFailed { .. } | Input::Deadline => {}
+            Input::Written => self.outbox.mark(self.store.take_dirty()),
+            Input::Wait { id, mark, level, deadline } => self.on_wait(id, mark, level, deadline),
+            Input::CancelWait { id } => self.waits.remove(id),
+            Input::Shutdown => self.on_shutdown(now),
+        }
+        self.seek(now);
+        self.run_due(now);
+    }
+
+    /// Returns the next thing to do, or `None` when everything was said.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// Returns who this node is.
+    #[must_use]
+    pub fn me(&self) -> &Me {
+        &self.me
+    }
+
+    /// Returns the members this node knows.
+    #[must_use]
+    pub fn members(&self) -> &MemberSet {
+        &self.members
+    }
+
+    /// Returns the store this node replicates.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    fn sessions(&self) -> impl Iterator<Item = (LinkId, &Session)> {
+        self.links.iter().filter_map(|(id, link)| link.session.as_deref().map(|s| (*id, s)))
+    }
+
+    fn session_mut(&mut self, link: LinkId) -> Option<&mut Session> {
+        self.links.get_mut(&link)?.session.as_deref_mut()
+    }
+
+    fn on_drained(&mut self, link: LinkId, bytes: usize) {
+        if let Some(session) = self.session_mut(link) {
+            session.peer.drained(bytes);
+        }
+        self.pump(link);
+    }
+
+    fn on_link_down(&mut self, now: Now, link: LinkId, reason: &LinkEnd) {
+        if let LinkEnd::Closed { code: CloseCode::ClockDrift, .. } = reason
+            && let Some(slot) = self.slots.of_link(link)
+        {
+            self.slots.clock_refused(slot);
+        }
+        self.slots.down(link, self.me.replica, now.mono, &mut self.rng);
+        self.drop_link(link);
+        self.check_own_clock();
+    }
+
+    /// Forgets a link; what it was sent and did not report is sent again on the next one.
+    fn drop_link(&mut self, link: LinkId) {
+        self.pen.retain(|(_, from, _)| *from != link);
+        let Some(gone) = self.links.remove(&link) else { return };
+        if gone.session.is_some_and(|s| s.up) {
+            self.event(Event::Down { node: gone.identity.node, region: gone.identity.region });
+        }
+    }
+
+    fn on_dial_failed(&mut self, now: Now, slot: PeerSlot, reason: &DialError) {
+        if let DialError::Refused { code: CloseCode::ClockDrift, .. } = reason {
+            self.slots.clock_refused(slot);
+        }
+        self.slots.failed(slot, now.mono, &mut self.rng);
+        self.event(Event::Unreachable { slot, why: reason.to_string() });
+        self.check_own_clock();
+    }
+
+    /// A node whose clock a majority of its peers refuses stops originating writes, and says so.
+    fn check_own_clock(&mut self) {
+        let refused = self.slots.majority_refuses();
+        if refused == self.clock_refused {
+            return;
+        }
+        self.clock_refused = refused;
+        let skew = self.sessions().filter_map(|(_, s)| s.beats.skew_ms()).map(i64::unsigned_abs).max().unwrap_or(0);
+        let skew_ms = skew.max(self.max_drift_ms());
+        self.store.note_skew(skew_ms);
+        match (refused, self.join.is_joined()) {
+            (true, _) => self.store.set_gate(Gate::ClockRefused),
+            (false, true) => self.store.set_gate(Gate::Open),
+            (false, false) => self.store.set_gate(Gate::Joining),
+        }
+        self.event(if refused { Event::ClockRefused { skew_ms } } else { Event::ClockAccepted });
+    }
+
+    fn on_wait(&mut self, id: WaitId, mark: Mark, level: Level, deadline: Option<crate::clock::Mono>) {
+        let outcome = levels::judge(mark, level, &self.store, &self.members);
+        if outcome.reached || !self.waits.add(id, mark, level, deadline) {
+            self.out.push_back(Output::Resolved { id, outcome });
+            return;
+        }
+        let links: Vec<LinkId> = self.sessions().filter(|(_, s)| s.joined).map(|(id, _)| id).collect();
+        for link in links {
+            self.send_control(link, &Control::ReportNow);
+        }
+    }
+
+    fn resolve(&mut self, done: Vec<(WaitId, Outcome)>) {
+        self.out.extend(done.into_iter().map(|(id, outcome)| Output::Resolved { id, outcome }));
+    }
+
+    fn on_shutdown(&mut self, now: Now) {
+        self.stopping = true;
+        self.outbox.mark(self.store.take_dirty());
+        self.flush(now);
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in links {
+            self.send_control(link, &Control::Goodbye);
+            self.close(link, CloseCode::Goodbye, "this node is shutting down");
+        }
+    }
+
+    fn close(&mut self, link: LinkId, code: CloseCode, reason: &str) {
+        self.out.push_back(Output::Close { link, code, reason: reason.to_owned() });
+        if let Some(slot) = self.slots.of_link(link)
+            && code == CloseCode::Superseded
+        {
+            self.slots.superseded(slot);
+        }
+        self.drop_link(link);
+    }
+
+    /// A peer broke a rule: its message is dropped, its link closed, everybody else unaffected.
+    fn fault(&mut self, link: LinkId, fault: PeerFault) {
+        let (code, reason) = (CloseCode::of(&fault), fault.to_string());
+        if let Some(l) = self.links.get(&link) {
+            let (node, region) = (l.identity.node, l.identity.region.clone());
+            self.event(Event::Refused { node, region, fault });
+        }
+        self.close(link, code, &reason);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    fn max_drift_ms(&self) -> u64 {
+        u64::try_from(self.config.membership.max_drift.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn collect_before_ms(&self, now: Now) -> u64 {
+        let age = u64::try_from(self.config.replication.collect_after.as_millis()).unwrap_or(u64::MAX);
+        now.wall_ms.saturating_sub(age)
+    }
+}

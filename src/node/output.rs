@@ -9,7 +9,9 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::error::PeerFault;
+use crate::node::event::{Change, Event};
 use crate::node::input::{LinkId, PeerSlot};
+use crate::node::levels::{Outcome, WaitId};
 
 /// Something the shell (or the simulator) must do for the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,6 +53,17 @@ pub enum Output {
         /// Why, for people. The peer sees it too.
         reason: String,
     },
+    /// A wait has ended.
+    Resolved {
+        /// Which one.
+        id: WaitId,
+        /// How far the write came.
+        outcome: Outcome,
+    },
+    /// Something users and logs are told.
+    Event(Event),
+    /// Remote changes in watched keyspaces.
+    Changed(Vec<Change>),
 }
 
 /// Why one side closed a link, as the other side is told.

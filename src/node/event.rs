@@ -1,0 +1,88 @@
+//! What users and logs are told: changes of view, and changes of data in watched keyspaces.
+
+use bytes::Bytes;
+
+use crate::error::PeerFault;
+use crate::id::{KeyspaceId, NodeId, RegionId, ReplicaId};
+use crate::node::input::PeerSlot;
+
+/// Something an operator may want to know. Every change of view is one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// This node has joined and accepts writes.
+    Joined {
+        /// No cluster was found, so this node began one.
+        founded: bool,
+    },
+    /// A peer finished its hello.
+    Up {
+        /// The peer's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// Its running copy.
+        replica: ReplicaId,
+    },
+    /// A peer is silent or its link ended.
+    Down {
+        /// The peer's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+    },
+    /// A replica joined the cluster.
+    MemberJoined {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// A replica was removed, or succeeded by its node's next running copy.
+    MemberRemoved {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// A peer's message was refused and its link closed.
+    Refused {
+        /// The peer's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// What was wrong.
+        fault: PeerFault,
+    },
+    /// A configured address does not answer.
+    Unreachable {
+        /// Which one.
+        slot: PeerSlot,
+        /// Why.
+        why: String,
+    },
+    /// A majority of peers refuses this node's clock: it stops accepting writes.
+    ClockRefused {
+        /// Estimated distance in milliseconds.
+        skew_ms: u64,
+    },
+    /// The peers accept this node's clock again: it accepts writes again.
+    ClockAccepted,
+    /// This replica was removed: it must start again under a new id.
+    Removed,
+    /// Two values under one stamp: a replica id is in use twice.
+    DuplicateReplica {
+        /// The id.
+        replica: ReplicaId,
+    },
+    /// State that could not be joined was skipped; its dots stay missing.
+    Quarantined {
+        /// How many fragments.
+        fragments: u64,
+    },
+}
+
+/// A remote change of one entry in a watched keyspace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The keyspace.
+    pub keyspace: KeyspaceId,
+    /// The key's bytes.
+    pub key: Bytes,
+}

@@ -1,0 +1,198 @@
+//! The first message on a link: who are you, do we fit, and what do you have?
+//!
+//! # Invariants
+//! * A peer speaks only for itself: its hello must name what its certificate names.
+//! * Nothing but the hello is taken from a link before it passed.
+
+use crate::clock::Now;
+use crate::crdt::Ctx;
+use crate::error::PeerFault;
+use crate::id::PartitionId;
+use crate::membership::Beats;
+use crate::node::event::Event;
+use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
+use crate::node::link::{Link, Session, Staging, spread};
+use crate::node::output::{CloseCode, Output};
+use crate::node::stats::{LagHistogram, Traffic};
+use crate::node::Node;
+use crate::replication::{Peer, ReportLog};
+use crate::wire::version::{MIN_VERSION, VERSION, negotiate};
+use crate::wire::{Control, Hello};
+
+impl Node {
+    pub(super) fn on_link_up(&mut self, now: Now, link: LinkId, identity: PeerIdentity, dialled: Option<PeerSlot>) {
+        if let Some(slot) = dialled {
+            self.slots.up(slot, link);
+        }
+        self.links.insert(link, Link { identity, dialled, since: now.mono, session: None });
+        let hello = Control::Hello(self.hello(now));
+        self.send_control(link, &hello);
+    }
+
+    fn hello(&self, now: Now) -> Hello {
+        Hello {
+            version: VERSION,
+            min_version: MIN_VERSION,
+            cluster: self.config.node.cluster.clone(),
+            node: self.me.node,
+            region: self.me.region.clone(),
+            replica: self.me.replica,
+            wall_ms: now.wall_ms,
+            hlc: self.store.clock().last(),
+            joined: self.join.is_joined(),
+            partitions: u32::try_from(self.store.partition_count()).unwrap_or(u32::MAX),
+            hash_check: self.hash_check(),
+            custom: self.config.custom.iter().map(|c| (c.keyspace.clone(), c.type_name.clone())).collect(),
+            members: self.members.clone(),
+            ctxs: self.contexts(),
+            compression: vec!["zstd".to_owned()],
+        }
+    }
+
+    /// Returns a digest of the key that places keys, so that it never leaves the process itself.
+    fn hash_check(&self) -> u64 {
+        use siphasher::sip::SipHasher13;
+        use std::hash::Hasher;
+        let mut hasher = SipHasher13::new_with_key(&self.store.config().hash_key);
+        hasher.write(b"which partition is this?");
+        hasher.finish()
+    }
+
+    /// Returns this replica's context of every partition that has seen anything.
+    pub(super) fn contexts(&self) -> Vec<(PartitionId, Ctx)> {
+        let ctx = |id| self.store.read(id).map(|p| (id, p.ctx().clone()));
+        self.store.partition_ids().filter_map(ctx).filter(|(_, ctx)| !ctx.is_empty()).collect()
+    }
+
+    pub(super) fn on_hello(&mut self, now: Now, link: LinkId, hello: Hello) {
+        if let Err(fault) = self.check_hello(now, link, &hello) {
+            self.fault(link, fault);
+            return;
+        }
+        if self.members.is_removed(hello.replica) {
+            self.fault(link, PeerFault::Removed { replica: hello.replica });
+            return;
+        }
+        if !self.settle_duplicate(link, &hello) {
+            self.close(link, CloseCode::Superseded, "there is another link to the same replica");
+            return;
+        }
+        self.open_session(now, link, hello);
+    }
+
+    fn check_hello(&self, now: Now, link: LinkId, hello: &Hello) -> Result<(), PeerFault> {
+        negotiate((VERSION, MIN_VERSION), (hello.version, hello.min_version))?;
+        let differs = |what, theirs: &str, ours: &str| {
+            let (theirs, ours) = (theirs.to_owned(), ours.to_owned());
+            if theirs == ours { Ok(()) } else { Err(PeerFault::Incompatible { what, theirs, ours }) }
+        };
+        differs("the cluster's name", &hello.cluster, &self.config.node.cluster)?;
+        let ours = self.store.partition_count().to_string();
+        differs("the number of partitions", &hello.partitions.to_string(), &ours)?;
+        differs("the digest of the hash key", &hello.hash_check.to_string(), &self.hash_check().to_string())?;
+        for custom in &self.config.custom {
+            let theirs = hello.custom.iter().find(|(name, _)| *name == custom.keyspace).map_or("undeclared", |c| &c.1);
+            differs("the type of a custom keyspace", theirs, &custom.type_name)?;
+        }
+        if let Some((name, theirs)) = hello.custom.iter().find(|(n, _)| !self.config.custom.iter().any(|c| c.keyspace == *n)) {
+            return differs("the type of a custom keyspace", &format!("{name}: {theirs}"), "undeclared");
+        }
+        self.check_identity(link, hello)?;
+        self.check_clock(now, hello.wall_ms.max(hello.hlc.ms()))
+    }
+
+    fn check_identity(&self, link: LinkId, hello: &Hello) -> Result<(), PeerFault> {
+        let Some(proven) = self.links.get(&link).map(|l| &l.identity) else { return Ok(()) };
+        if proven.node != hello.node || proven.region != hello.region {
+            let claimed = format!("{} in {}", hello.node, hello.region);
+            return Err(PeerFault::Identity { claimed, proven: format!("{} in {}", proven.node, proven.region) });
+        }
+        let taken = self.members.members.get(&hello.replica).filter(|m| m.node != hello.node).map(|m| m.node);
+        let taken = if hello.replica == self.me.replica { Some(self.me.node) } else { taken };
+        match taken {
+            Some(other) => Err(PeerFault::DuplicateReplica { replica: hello.replica, other }),
+            None => Ok(()),
+        }
+    }
+
+    /// A clock that is ahead of ours by more than the bound; one that is behind will refuse us.
+    pub(super) fn check_clock(&self, now: Now, peer_ms: u64) -> Result<(), PeerFault> {
+        let max_ms = self.max_drift_ms();
+        let ahead_ms = peer_ms.saturating_sub(now.wall_ms);
+        if ahead_ms > max_ms { Err(PeerFault::ClockDrift { ahead_ms, max_ms }) } else { Ok(()) }
+    }
+
+    /// Of two links between the same replicas the one dialled by the lower id is kept; returns
+    /// whether that is the new one. A link to an earlier copy of the same node is closed.
+    fn settle_duplicate(&mut self, link: LinkId, hello: &Hello) -> bool {
+        let ours = |l: &Link| l.dialled.is_some() == (self.me.replica < hello.replica);
+        let same_node: Vec<(LinkId, bool)> = self
+            .links
+            .iter()
+            .filter(|(id, l)| **id != link && l.identity.node == hello.node)
+            .filter_map(|(id, l)| l.session.as_ref().map(|s| (*id, s.replica == hello.replica && ours(l))))
+            .collect();
+        let new_is_ours = self.links.get(&link).is_some_and(ours);
+        if same_node.iter().any(|(_, kept)| *kept) && !new_is_ours {
+            if let Some(slot) = self.links.get(&link).and_then(|l| l.dialled) {
+                self.slots.met(slot, hello.node, hello.replica);
+            }
+            return false;
+        }
+        for (old, _) in same_node {
+            self.close(old, CloseCode::Superseded, "there is a newer link to the same node");
+        }
+        true
+    }
+
+    fn open_session(&mut self, now: Now, link: LinkId, hello: Hello) {
+        let count = self.store.partition_count();
+        let told = spread(count, self.contexts());
+        let session = Session {
+            replica: hello.replica,
+            joined: hello.joined,
+            donated: false,
+            up: true,
+            peer: Peer::new(spread(count, hello.ctxs), now.mono),
+            reports: ReportLog::new(told),
+            members_told: 0,
+            urgent: false,
+            beats: Beats::new(now.mono),
+            staging: Staging::default(),
+            stale_fulls: 0,
+            traffic: Traffic::default(),
+            lag: LagHistogram::default(),
+        };
+        let Some(place) = self.links.get_mut(&link) else { return };
+        place.session = Some(Box::new(session));
+        match place.dialled {
+            Some(slot) => self.slots.met(slot, hello.node, hello.replica),
+            None => self.slots.heard_from(hello.node, hello.replica),
+        }
+        self.event(Event::Up { node: hello.node, region: hello.region, replica: hello.replica });
+        if hello.joined && self.join.is_joined() {
+            self.on_members(now, &hello.members);
+            self.start_session(link);
+        }
+        self.check_own_clock();
+        self.seek(now);
+    }
+
+    /// Both sides have joined: send what the peer lacks and note what it has.
+    pub(super) fn start_session(&mut self, link: LinkId) {
+        let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
+        let replica = session.replica;
+        for id in self.store.partition_ids() {
+            if let (Some(mut partition), Some(known)) = (self.store.lock(id), session.peer.known(id)) {
+                partition.report(replica, known);
+            }
+            session.peer.catch_up(id, &self.store, false);
+        }
+        self.pump(link);
+    }
+
+    pub(super) fn send_control(&mut self, link: LinkId, message: &Control) {
+        let bytes = crate::wire::encode_control(message);
+        self.out.push_back(Output::Control { link, bytes });
+    }
+}

@@ -1,0 +1,203 @@
+//! Becoming a member: through one live donor, or alone when nobody is in reach.
+//!
+//! A joiner takes every partition in full from one member and then writes; it never waits for a
+//! region that is cut off. The donor counts the joiner as a member *before* it captures the first
+//! partition, and in the same report removes the earlier replica of the joiner's node, so a
+//! rolling restart leaves nothing behind that blocks collection (succession).
+//!
+//! # Invariants
+//! * Before it has joined a node originates nothing and takes in nothing but its donor's state.
+//! * Of several nodes that find only each other, the lowest replica id founds.
+
+use std::collections::BTreeSet;
+
+use crate::clock::{Hlc, Mono, Now};
+use crate::id::{NodeId, PartitionId, ReplicaId};
+use crate::membership::{Member, MemberSet};
+use crate::node::event::Event;
+use crate::node::input::LinkId;
+use crate::node::link::spread;
+use crate::node::output::CloseCode;
+use crate::node::Node;
+use crate::store::Gate;
+use crate::wire::Control;
+
+/// How far a node has come in joining.
+#[derive(Debug)]
+pub(super) enum Join {
+    /// Looking for a donor since then.
+    Seeking { since: Option<Mono> },
+    /// Receiving from a donor.
+    Receiving { donor: LinkId, got: BTreeSet<PartitionId>, done: bool },
+    /// Joined.
+    Joined,
+}
+
+impl Join {
+    pub(super) fn is_joined(&self) -> bool {
+        matches!(self, Self::Joined)
+    }
+
+    pub(super) fn is_donor(&self, link: LinkId) -> bool {
+        matches!(self, Self::Receiving { donor, .. } if *donor == link)
+    }
+}
+
+impl Node {
+    /// Looks for a donor, or founds; called whenever the answer may have changed.
+    pub(super) fn seek(&mut self, now: Now) {
+        let since = match &mut self.join {
+            Join::Joined => return,
+            Join::Receiving { donor, .. } if self.links.contains_key(donor) => return,
+            Join::Receiving { .. } => now.mono,
+            Join::Seeking { since } => *since.get_or_insert(now.mono),
+        };
+        self.join = Join::Seeking { since: Some(since) };
+        let donor = self.links.iter().find(|(_, l)| l.session.as_ref().is_some_and(|s| s.joined)).map(|(id, _)| *id);
+        if let Some(donor) = donor {
+            self.join = Join::Receiving { donor, got: BTreeSet::new(), done: false };
+            self.send_control(donor, &Control::Join);
+            return;
+        }
+        let waited = now.mono.since(since) >= self.config.membership.solo_after;
+        let lowest = self.sessions().all(|(_, s)| self.me.replica < s.replica);
+        let complete = self.slots.all_connected(|node| self.is_connected(node));
+        if lowest && (complete || waited) && !self.slots.majority_refuses() {
+            self.finish_join(now, true);
+        }
+    }
+
+    /// Returns when this node stops waiting for a donor.
+    pub(super) fn solo_deadline(&self) -> Option<Mono> {
+        match &self.join {
+            Join::Seeking { since } => since.map(|at| at.plus(self.config.membership.solo_after)),
+            Join::Receiving { .. } | Join::Joined => None,
+        }
+    }
+
+    pub(super) fn is_connected(&self, node: NodeId) -> bool {
+        self.links.values().any(|l| l.session.is_some() && l.identity.node == node)
+    }
+
+    /// A peer asks this node to be its donor.
+    pub(super) fn on_join(&mut self, now: Now, link: LinkId) {
+        if !self.join.is_joined() {
+            return;
+        }
+        let Some(l) = self.links.get_mut(&link) else { return };
+        let member = Member { node: l.identity.node, region: l.identity.region.clone() };
+        let Some(session) = l.session.as_deref_mut() else { return };
+        session.donated = true;
+        let joiner = session.replica;
+        let mut news = MemberSet::default();
+        news.add(joiner, &member);
+        let old: Vec<ReplicaId> = self.members.of_node(member.node).filter(|r| *r != joiner).collect();
+        old.into_iter().for_each(|r| {
+            news.remove(r);
+        });
+        self.on_members(now, &news);
+        if let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) {
+            self.store.partition_ids().for_each(|id| session.peer.synchronise(id));
+        }
+        self.pump(link);
+        self.report(now);
+        let hlc = self.store.clock().last();
+        self.send_control(link, &Control::JoinDone { hlc });
+    }
+
+    pub(super) fn on_join_done(&mut self, now: Now, link: LinkId, hlc: Hlc) {
+        if self.check_clock(now, hlc.ms()).is_ok() {
+            self.store.clock().observe(hlc);
+        }
+        if let Join::Receiving { donor, done, .. } = &mut self.join
+            && *donor == link
+        {
+            *done = true;
+        }
+        self.try_finish(now);
+    }
+
+    /// A partition came in full from the donor.
+    pub(super) fn on_received(&mut self, now: Now, partition: PartitionId) {
+        if let Join::Receiving { got, .. } = &mut self.join {
+            got.insert(partition);
+        }
+        self.try_finish(now);
+    }
+
+    fn try_finish(&mut self, now: Now) {
+        if let Join::Receiving { got, done: true, .. } = &self.join
+            && got.len() == self.store.partition_count()
+        {
+            self.finish_join(now, false);
+        }
+    }
+
+    fn finish_join(&mut self, now: Now, founded: bool) {
+        self.join = Join::Joined;
+        let mut own = MemberSet::default();
+        own.add(self.me.replica, &Member { node: self.me.node, region: self.me.region.clone() });
+        self.on_members(now, &own);
+        self.store.set_gate(Gate::Open);
+        self.event(Event::Joined { founded });
+        let ready = Control::Ready { members: self.members.clone(), ctxs: self.contexts() };
+        let links: Vec<(LinkId, bool)> = self.sessions().map(|(id, s)| (id, s.joined)).collect();
+        for (link, joined) in links {
+            self.send_control(link, &ready);
+            if joined {
+                self.start_session(link);
+            }
+        }
+    }
+
+    /// A peer has joined.
+    pub(super) fn on_ready(&mut self, now: Now, link: LinkId, members: &MemberSet, ctxs: Vec<(PartitionId, crate::crdt::Ctx)>) {
+        let count = self.store.partition_count();
+        let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
+        session.joined = true;
+        for (id, ctx) in self.store.partition_ids().zip(spread(count, ctxs)) {
+            session.peer.report(id, &ctx);
+        }
+        if self.join.is_joined() {
+            self.on_members(now, members);
+            self.start_session(link);
+        }
+        self.seek(now);
+    }
+
+    /// Takes in what is known of members: who joined, and who was removed for ever.
+    pub(super) fn on_members(&mut self, now: Now, news: &MemberSet) {
+        let before = self.members.clone();
+        if !self.members.join(news) {
+            return;
+        }
+        self.members_version += 1;
+        let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
+        joined.into_iter().for_each(|replica| self.event(Event::MemberJoined { replica }));
+        let removed: Vec<ReplicaId> = self.members.removed.difference(&before.removed).copied().collect();
+        for replica in removed {
+            self.on_removed(replica);
+        }
+        let done = self.waits.check_all(&self.store, &self.members);
+        self.resolve(done);
+        self.timers.start_report(now.mono, self.config.replication.report_every);
+    }
+
+    fn on_removed(&mut self, replica: ReplicaId) {
+        self.event(Event::MemberRemoved { replica });
+        if replica == self.me.replica {
+            self.store.set_gate(Gate::Removed);
+            self.event(Event::Removed);
+        }
+        for id in self.store.partition_ids() {
+            if let Some(mut partition) = self.store.lock(id) {
+                partition.forget_report(replica);
+            }
+        }
+        let links: Vec<LinkId> =
+            self.sessions().filter(|(_, s)| s.replica == replica || replica == self.me.replica).map(|(id, _)| id).collect();
+        for link in links {
+            self.close(link, CloseCode::Removed, "the replica was removed from the cluster");
+        }
+    }
+}

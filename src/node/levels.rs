@@ -1,0 +1,172 @@
+//! Consistency levels: how long a caller waits on a receipt.
+//!
+//! A write is local and immediate; a level is reached when enough members have *reported* its dot.
+//! A deadline that passes is an outcome, not an error: the write stands and goes on replicating.
+//!
+//! # Invariants
+//! * Only a member's own report counts; a relayed dot says nothing about third parties.
+//! * At most [`WAITS_MAX`] waits are kept; one more resolves at once as not reached.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::clock::Mono;
+use crate::crdt::Dot;
+use crate::id::{NodeId, PartitionId, RegionId};
+use crate::membership::MemberSet;
+use crate::store::Store;
+
+/// Most receipts waited on at one time: about 100 bytes each.
+pub const WAITS_MAX: usize = 65_536;
+
+/// How far a write must have come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Level {
+    /// Applied here: true as soon as there is a receipt.
+    Local,
+    /// Seen by a majority of the members, this one included.
+    Quorum,
+    /// Seen by at least one member of every region.
+    EachRegion,
+    /// Seen by every member. Not linearizable, and not available while one is down.
+    All,
+}
+
+/// Names a wait. The caller makes it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WaitId(pub u64);
+
+/// The event a wait is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Mark {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// The event.
+    pub dot: Dot,
+}
+
+/// A member that has not reported a write.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Missing {
+    /// The node.
+    pub node: NodeId,
+    /// Its region.
+    pub region: RegionId,
+}
+
+/// How far a write came by the time the caller stopped waiting. The write stands in any case.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// Whether the level was reached.
+    pub reached: bool,
+    /// Members (for [`Level::EachRegion`]: regions) that have reported it, this one included.
+    pub acked: usize,
+    /// How many are needed.
+    pub needed: usize,
+    /// The members that have not reported it.
+    pub missing: Vec<Missing>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    mark: Mark,
+    level: Level,
+    deadline: Option<Mono>,
+}
+
+/// The waits under way.
+#[derive(Debug, Default)]
+pub struct Waits {
+    waits: BTreeMap<WaitId, Wait>,
+    by_partition: BTreeMap<PartitionId, BTreeSet<WaitId>>,
+    by_deadline: BTreeSet<(Mono, WaitId)>,
+}
+
+impl Waits {
+    /// Returns the earliest deadline.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        self.by_deadline.first().map(|(at, _)| *at)
+    }
+
+    /// Begins a wait; returns false when there are too many.
+    pub fn add(&mut self, id: WaitId, mark: Mark, level: Level, deadline: Option<Mono>) -> bool {
+        if self.waits.len() >= WAITS_MAX {
+            return false;
+        }
+        self.waits.insert(id, Wait { mark, level, deadline });
+        self.by_partition.entry(mark.partition).or_default().insert(id);
+        self.by_deadline.extend(deadline.map(|at| (at, id)));
+        true
+    }
+
+    /// Ends a wait nobody is interested in any more.
+    pub fn remove(&mut self, id: WaitId) {
+        let Some(wait) = self.waits.remove(&id) else { return };
+        if let Some(set) = self.by_partition.get_mut(&wait.mark.partition) {
+            set.remove(&id);
+            if set.is_empty() {
+                self.by_partition.remove(&wait.mark.partition);
+            }
+        }
+        if let Some(at) = wait.deadline {
+            self.by_deadline.remove(&(at, id));
+        }
+    }
+
+    /// Ends and returns the waits of a partition that are reached.
+    pub fn check(&mut self, partition: PartitionId, store: &Store, members: &MemberSet) -> Vec<(WaitId, Outcome)> {
+        let Some(ids) = self.by_partition.get(&partition) else { return Vec::new() };
+        let judged = ids.iter().filter_map(|id| self.waits.get(id).map(|w| (*id, judge(w.mark, w.level, store, members))));
+        let done: Vec<(WaitId, Outcome)> = judged.filter(|(_, outcome)| outcome.reached).collect();
+        done.iter().for_each(|(id, _)| self.remove(*id));
+        done
+    }
+
+    /// Ends and returns every wait that is reached, after the members changed.
+    pub fn check_all(&mut self, store: &Store, members: &MemberSet) -> Vec<(WaitId, Outcome)> {
+        let partitions: Vec<PartitionId> = self.by_partition.keys().copied().collect();
+        partitions.into_iter().flat_map(|p| self.check(p, store, members)).collect()
+    }
+
+    /// Ends and returns the waits whose deadline has passed.
+    pub fn expire(&mut self, now: Mono, store: &Store, members: &MemberSet) -> Vec<(WaitId, Outcome)> {
+        let mut done = Vec::new();
+        while let Some((_, id)) = self.by_deadline.first().copied().filter(|(at, _)| *at <= now) {
+            if let Some(wait) = self.waits.get(&id) {
+                done.push((id, judge(wait.mark, wait.level, store, members)));
+            }
+            self.remove(id);
+        }
+        done
+    }
+}
+
+/// Says how far an event came, by the latest reports.
+#[must_use]
+pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet) -> Outcome {
+    let partition = store.read(mark.partition);
+    let has = |replica| {
+        replica == store.me()
+            || partition.as_ref().and_then(|p| p.report_of(replica)).is_some_and(|ctx| ctx.has(mark.dot))
+    };
+    let (mut acked, mut missing) = (0, Vec::new());
+    let (mut regions, mut reached_regions) = (BTreeSet::new(), BTreeSet::new());
+    for (replica, member) in members.live() {
+        regions.insert(&member.region);
+        if has(replica) {
+            acked += 1;
+            reached_regions.insert(&member.region);
+        } else {
+            missing.push(Missing { node: member.node, region: member.region.clone() });
+        }
+    }
+    let all = acked + missing.len();
+    let (acked, needed) = match level {
+        Level::Local => (acked.max(1), 1),
+        Level::Quorum => (acked, all / 2 + 1),
+        Level::EachRegion => (reached_regions.len(), regions.len()),
+        Level::All => (acked, all),
+    };
+    Outcome { reached: acked >= needed, acked, needed, missing }
+}

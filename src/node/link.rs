@@ -1,0 +1,172 @@
+//! What a node keeps per connection.
+//!
+//! # Invariants
+//! * A link is *greeting* until its hello passed; only then does it have a [`Session`].
+//! * At most one session per replica: a duplicate link is closed.
+
+use std::collections::BTreeMap;
+
+use crate::clock::Mono;
+use crate::crdt::Ctx;
+use crate::id::{PartitionId, ReplicaId};
+use crate::membership::Beats;
+use crate::node::input::{PeerIdentity, PeerSlot};
+use crate::node::stats::{LagHistogram, Traffic};
+use crate::replication::{Peer, ReportLog};
+use crate::store::{Batch, Fragment, Full};
+use crate::wire::FullChunk;
+
+/// Most bytes of unfinished full synchronisations staged per link: four of the largest partitions
+/// a node of 1 GiB in 64 partitions has. Past it the link is closed and resumes elsewhere.
+pub const STAGED_BYTES_MAX: usize = 64 << 20;
+
+/// A connection.
+#[derive(Debug)]
+pub struct Link {
+    /// Who the certificate says the peer is.
+    pub identity: PeerIdentity,
+    /// The address that was dialled.
+    pub dialled: Option<PeerSlot>,
+    /// When it came up.
+    pub since: Mono,
+    /// What is known once the hello passed.
+    pub session: Option<Box<Session>>,
+}
+
+/// A connection whose hello passed.
+#[derive(Debug)]
+pub struct Session {
+    /// The peer's running copy.
+    pub replica: ReplicaId,
+    /// The peer has joined.
+    pub joined: bool,
+    /// This node is the peer's donor.
+    pub donated: bool,
+    /// The peer was heard of lately.
+    pub up: bool,
+    /// Progress.
+    pub peer: Peer,
+    /// What the peer was told.
+    pub reports: ReportLog,
+    /// The version of the member set the peer was told.
+    pub members_told: u64,
+    /// The peer waits for a report.
+    pub urgent: bool,
+    /// Liveness.
+    pub beats: Beats,
+    /// Unfinished full synchronisations.
+    pub staging: Staging,
+    /// Full synchronisations in a row that predated what is stable here.
+    pub stale_fulls: u32,
+    /// Counters.
+    pub traffic: Traffic,
+    /// Lag of the peer's own writes.
+    pub lag: LagHistogram,
+}
+
+impl Session {
+    /// Tells whether writes are sent to this peer.
+    #[must_use]
+    pub fn receives(&self) -> bool {
+        self.joined || self.donated
+    }
+}
+
+/// The pieces of full synchronisations that wait for their last one.
+#[derive(Debug, Default)]
+pub struct Staging {
+    open: BTreeMap<PartitionId, Open>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Open {
+    session: u64,
+    next: u32,
+    bytes: usize,
+    full: Full,
+}
+
+/// What a piece completes.
+#[derive(Debug)]
+pub enum Staged {
+    /// More pieces follow.
+    Waiting,
+    /// The whole partition.
+    Whole(Box<Full>),
+    /// A piece before this one is missing: the partition must be sent again.
+    Broken,
+    /// More is staged than may be.
+    Full,
+}
+
+impl Staging {
+    /// Adds a piece.
+    pub fn add(&mut self, chunk: FullChunk) -> Staged {
+        let bytes: usize = chunk.fragments.iter().map(Fragment::weight).sum();
+        if self.bytes + bytes > STAGED_BYTES_MAX {
+            return Staged::Full;
+        }
+        let id = chunk.partition;
+        if chunk.index == 0 {
+            self.forget(id);
+            let batch = Batch { partition: id, ctx: chunk.ctx, fragments: Vec::new() };
+            let full = Full { batch, frontier: chunk.frontier, floor: chunk.floor };
+            self.open.insert(id, Open { session: chunk.session, next: 0, bytes: 0, full });
+        }
+        let Some(open) = self.open.get_mut(&id).filter(|o| o.session == chunk.session && o.next == chunk.index) else {
+            self.forget(id);
+            return Staged::Broken;
+        };
+        open.next += 1;
+        open.bytes += bytes;
+        self.bytes += bytes;
+        open.full.batch.fragments.extend(chunk.fragments);
+        if !chunk.last {
+            return Staged::Waiting;
+        }
+        self.take(id).map_or(Staged::Broken, |full| Staged::Whole(Box::new(full)))
+    }
+
+    fn take(&mut self, id: PartitionId) -> Option<Full> {
+        let open = self.open.remove(&id)?;
+        self.bytes -= open.bytes;
+        Some(open.full)
+    }
+
+    fn forget(&mut self, id: PartitionId) {
+        self.take(id);
+    }
+}
+
+/// Turns the contexts of a hello, which leave out empty partitions, into one per partition.
+#[must_use]
+pub fn spread(count: usize, sparse: Vec<(PartitionId, Ctx)>) -> Vec<Ctx> {
+    let mut all = vec![Ctx::default(); count];
+    for (id, ctx) in sparse {
+        if let Some(place) = all.get_mut(id.index()) {
+            *place = ctx;
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(session: u64, index: u32, last: bool) -> FullChunk {
+        let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
+        FullChunk { partition: PartitionId(3), session, index, last, ctx, frontier, floor, fragments: Vec::new() }
+    }
+
+    #[test]
+    fn a_partition_is_whole_only_with_every_piece_in_order() {
+        let mut staging = Staging::default();
+        assert!(matches!(staging.add(chunk(1, 0, false)), Staged::Waiting));
+        assert!(matches!(staging.add(chunk(1, 2, true)), Staged::Broken));
+        assert!(matches!(staging.add(chunk(1, 1, false)), Staged::Broken));
+        assert!(matches!(staging.add(chunk(2, 0, false)), Staged::Waiting));
+        assert!(matches!(staging.add(chunk(2, 1, true)), Staged::Whole(_)));
+    }
+}

@@ -1,0 +1,261 @@
+//! Receiving: control messages, frames and heartbeats of peers whose hello passed.
+//!
+//! # Invariants
+//! * A faulty message is dropped whole and closes its own link only.
+//! * A frame whose stamps are ahead of the wall clock waits in a bounded pen, or is dropped and
+//!   stays missing until it is sent again; it is never clamped or re-stamped.
+//! * Every applied stamp is observed, so a later local write wins over anything it could see.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::clock::Now;
+use crate::crdt::{Ctx, Seen};
+use crate::error::PeerFault;
+use crate::id::{PartitionId, ReplicaId};
+use crate::node::event::{Change, Event};
+use crate::node::input::LinkId;
+use crate::node::link::{Session, Staged};
+use crate::node::output::Output;
+use crate::node::Node;
+use crate::store::{Applied, Around, Batch, Full, Refused};
+use crate::wire::{Beat, Control, Frame, FullChunk, Part};
+
+/// Frames that may wait for the wall clock: at most 64 MiB, for at most ten drift bounds.
+const PEN_FRAMES: usize = 64;
+/// Received bytes after which a report goes at once.
+const REPORT_BYTES: usize = 256 * 1024;
+/// Full synchronisations refused in a row before the histories count as unrelated.
+const STALE_FULLS_MAX: u32 = 8;
+
+/// Frames that wait for the wall clock to come near their stamps.
+pub(super) type Pen = VecDeque<(u64, LinkId, Frame)>;
+
+impl Node {
+    pub(super) fn on_control(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
+        let message = match crate::wire::decode_control(bytes, &self.limits) {
+            Ok(message) => message,
+            Err(fault) => return self.fault(link, fault),
+        };
+        let greeted = self.session_mut(link).map(|s| s.beats.heard(now.mono)).is_some();
+        match (message, greeted) {
+            (Control::Hello(hello), false) if self.links.contains_key(&link) => self.on_hello(now, link, hello),
+            (Control::Hello(_), true) => self.fault(link, PeerFault::Malformed { why: "a second hello" }),
+            (_, false) => {}
+            (Control::Join, true) => self.on_join(now, link),
+            (Control::JoinDone { hlc }, true) => self.on_join_done(now, link, hlc),
+            (Control::Ready { members, ctxs }, true) => self.on_ready(now, link, &members, ctxs),
+            (Control::Report { hlc: _, changed, members }, true) => {
+                if let Some(members) = members {
+                    self.on_members(now, &members);
+                }
+                self.on_report(now, link, changed);
+            }
+            (Control::ReportNow, true) => {
+                if let Some(session) = self.session_mut(link) {
+                    session.urgent = true;
+                }
+            }
+            (Control::NeedFull { partition }, true) => {
+                if let Some(session) = self.session_mut(link) {
+                    session.peer.synchronise(partition);
+                }
+                self.pump(link);
+            }
+            (Control::Goodbye, true) => {}
+        }
+    }
+
+    fn on_report(&mut self, now: Now, link: LinkId, changed: Vec<(PartitionId, Vec<(ReplicaId, Seen)>)>) {
+        for (partition, news) in changed {
+            let mut ctx = Ctx::default();
+            news.iter().for_each(|(replica, seen)| ctx.add_seen(*replica, seen));
+            self.note_report(link, partition, &ctx);
+            self.touched.insert(partition);
+        }
+        self.timers.start_report(now.mono, self.config.replication.report_every);
+        self.pump(link);
+    }
+
+    /// A peer speaks only for itself: its report counts for its own replica.
+    fn note_report(&mut self, link: LinkId, partition: PartitionId, ctx: &Ctx) {
+        let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
+        session.peer.report(partition, ctx);
+        if let Some(mut p) = self.store.lock(partition) {
+            p.report(session.replica, ctx);
+        }
+        let done = self.waits.check(partition, &self.store, &self.members);
+        self.resolve(done);
+    }
+
+    pub(super) fn on_frame(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
+        let Some(session) = self.session_mut(link) else { return };
+        session.beats.heard(now.mono);
+        session.traffic.frames_in += 1;
+        session.traffic.bytes_in += u64::try_from(bytes.len()).unwrap_or(0);
+        let replica = session.replica;
+        let frame = match self.decoder.decode_frame(bytes, self.store.spaces(), &self.limits) {
+            Ok(frame) => frame,
+            Err(fault) => return self.fault(link, fault),
+        };
+        if frame.from != replica {
+            let (claimed, proven) = (frame.from.to_string(), replica.to_string());
+            return self.fault(link, PeerFault::Identity { claimed, proven });
+        }
+        self.received_bytes += bytes.len();
+        let ahead_ms = frame.hlc.ms().saturating_sub(now.wall_ms);
+        let max_ms = self.max_drift_ms();
+        if ahead_ms > max_ms.saturating_mul(10) {
+            return self.fault(link, PeerFault::ClockDrift { ahead_ms, max_ms });
+        }
+        if ahead_ms > max_ms {
+            self.stats.penned_frames += 1;
+            if self.pen.len() < PEN_FRAMES {
+                self.pen.push_back((frame.hlc.ms() - max_ms, link, frame));
+            }
+            return;
+        }
+        self.apply(now, link, frame);
+    }
+
+    /// Lets the frames out of the pen whose time has come.
+    pub(super) fn release(&mut self, now: Now) {
+        for _ in 0..self.pen.len() {
+            let Some((at_ms, link, frame)) = self.pen.pop_front() else { return };
+            if at_ms <= now.wall_ms {
+                self.apply(now, link, frame);
+            } else {
+                self.pen.push_back((at_ms, link, frame));
+            }
+        }
+    }
+
+    fn apply(&mut self, now: Now, link: LinkId, frame: Frame) {
+        let joined = self.join.is_joined();
+        let urgent = self.session_mut(link).is_some_and(|s| s.urgent);
+        if !joined && !self.join.is_donor(link) {
+            return;
+        }
+        self.store.clock().observe(frame.hlc);
+        for part in frame.parts {
+            match part {
+                Part::Batch(batch) if joined => self.apply_batch(now, link, &batch),
+                Part::Batch(_) => {}
+                Part::FullChunk(chunk) => self.stage(now, link, chunk),
+            }
+        }
+        if urgent || self.received_bytes >= REPORT_BYTES {
+            self.report(now);
+        } else {
+            self.timers.start_report(now.mono, self.config.replication.report_every);
+        }
+    }
+
+    fn apply_batch(&mut self, now: Now, link: LinkId, batch: &Batch) {
+        let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
+        let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
+        let Some(result) = self.store.lock(batch.partition).map(|mut p| p.apply(session.replica, batch, &around)) else {
+            return;
+        };
+        match result {
+            Ok(applied) => {
+                record_lag(session, batch, now.wall_ms);
+                session.traffic.fragments_in += u64::try_from(batch.fragments.len()).unwrap_or(0);
+                session.traffic.news_in += applied.news;
+                self.note_report(link, batch.partition, &batch.ctx);
+                self.applied(batch.partition, applied);
+            }
+            Err(Refused::Stale) => {
+                self.stats.stale_batches += 1;
+                session.peer.synchronise(batch.partition);
+                self.pump(link);
+            }
+        }
+    }
+
+    fn stage(&mut self, now: Now, link: LinkId, chunk: FullChunk) {
+        let partition = chunk.partition;
+        let Some(session) = self.session_mut(link) else { return };
+        match session.staging.add(chunk) {
+            Staged::Waiting => {}
+            Staged::Whole(full) => self.apply_full(now, link, &full),
+            Staged::Broken => self.send_control(link, &Control::NeedFull { partition }),
+            Staged::Full => {
+                let max = u64::try_from(crate::node::link::STAGED_BYTES_MAX).unwrap_or(u64::MAX);
+                self.fault(link, PeerFault::OverLimit { what: "a staged synchronisation", len: max, max });
+            }
+        }
+    }
+
+    fn apply_full(&mut self, now: Now, link: LinkId, full: &Full) {
+        let partition = full.batch.partition;
+        let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
+        let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
+        let Some(result) = self.store.lock(partition).map(|mut p| p.apply_full(session.replica, full, &around)) else {
+            return;
+        };
+        match result {
+            Ok(applied) => {
+                session.stale_fulls = 0;
+                self.stats.full_syncs += 1;
+                self.note_report(link, partition, &full.batch.ctx);
+                self.applied(partition, applied);
+                self.on_received(now, partition);
+            }
+            Err(Refused::Stale) => {
+                session.stale_fulls += 1;
+                session.peer.synchronise(partition);
+                if session.stale_fulls > STALE_FULLS_MAX
+                    && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone())
+                {
+                    return self.fault(link, PeerFault::SplitHistory { partition, region });
+                }
+                self.pump(link);
+            }
+        }
+    }
+
+    fn applied(&mut self, partition: PartitionId, applied: Applied) {
+        self.touched.insert(partition);
+        for link in self.links.values_mut() {
+            if let Some(session) = link.session.as_deref_mut() {
+                session.reports.mark(partition);
+            }
+        }
+        self.stats.conflicts += applied.conflicts;
+        self.stats.quarantined += applied.quarantined;
+        if !applied.changed.is_empty() {
+            let change = |(keyspace, key)| Change { keyspace, key };
+            self.out.push_back(Output::Changed(applied.changed.into_iter().map(change).collect()));
+        }
+        for replica in applied.duplicates {
+            self.event(Event::DuplicateReplica { replica });
+        }
+        if applied.quarantined > 0 {
+            self.event(Event::Quarantined { fragments: applied.quarantined });
+        }
+    }
+
+    pub(super) fn on_beat(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
+        let beat: Beat = match crate::wire::decode_beat(bytes) {
+            Ok(beat) => beat,
+            Err(fault) => return self.fault(link, fault),
+        };
+        let Some(session) = self.session_mut(link).filter(|s| s.replica == beat.replica) else { return };
+        if session.beats.on_beat(now.mono, beat.seq, beat.sent_ns, beat.echo) {
+            session.beats.on_clock(beat.wall_ms, now.wall_ms);
+        }
+    }
+}
+
+/// Counts how long the sender's own writes took to get here.
+fn record_lag(session: &mut Session, batch: &Batch, wall_ms: u64) {
+    for fragment in &batch.fragments {
+        let own = fragment.covers.iter().any(|(dot, _)| dot.replica == session.replica);
+        let written_ms = fragment.newest().ms();
+        if own && written_ms > 0 {
+            session.lag.record(wall_ms.saturating_sub(written_ms));
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Sending: shared frames for peers that are level, their own for those that are not, reports.
+
+use bytes::Bytes;
+
+use crate::clock::Now;
+use crate::id::PartitionId;
+use crate::node::input::LinkId;
+use crate::node::output::Output;
+use crate::node::Node;
+use crate::replication::outbox::Flush;
+use crate::wire::{Control, Frame, Part};
+
+/// Frames one flush may take, so that one turn of the driver stays within a few milliseconds.
+const FLUSH_FRAMES: usize = 16;
+/// Largest frame sent on a stream of its own: it must fit one packet of the smallest QUIC path
+/// (1,200 bytes) with its headers.
+const EXPRESS_BYTES: usize = 1_100;
+/// Partitions in one report, so that a control message stays far below its limit.
+const REPORT_PARTITIONS: usize = 512;
+
+impl Node {
+    /// Captures what was written since the last flush and sends it to every peer that takes it.
+    pub(super) fn flush(&mut self, now: Now) {
+        if !self.sessions().any(|(_, s)| s.receives()) {
+            self.outbox.skip(&self.store);
+            return;
+        }
+        for _ in 0..FLUSH_FRAMES {
+            let Some(flush) = self.outbox.flush(now.mono, &self.store) else { return };
+            self.share(flush);
+        }
+    }
+
+    fn share(&mut self, flush: Flush) {
+        let window = self.config.replication.link_window_bytes;
+        let me = self.me.replica;
+        let (mut takers, mut behind) = (Vec::new(), Vec::new());
+        for (id, link) in &mut self.links {
+            let Some(session) = link.session.as_deref_mut().filter(|s| s.receives()) else { continue };
+            if session.peer.takes(&flush.batches, window) {
+                for (partition, from, to) in &flush.reach {
+                    session.peer.sent_own(me, *partition, *from, *to);
+                }
+                takers.push((*id, !session.peer.is_synchronising()));
+            } else {
+                flush.reach.iter().for_each(|(p, _, _)| session.peer.catch_up(*p, &self.store, false));
+                behind.push(*id);
+            }
+        }
+        if !takers.is_empty() {
+            let parts = flush.batches.into_iter().map(Part::Batch).collect();
+            let (bytes, raw, fragments) = self.encode(parts);
+            let small = self.config.replication.express && bytes.len() <= EXPRESS_BYTES;
+            for (link, free) in takers {
+                self.send_frame(link, &bytes, (raw, fragments), small && free);
+            }
+        }
+        behind.into_iter().for_each(|link| self.pump(link));
+    }
+
+    fn encode(&mut self, parts: Vec<Part>) -> (Bytes, usize, usize) {
+        let fragments = parts.iter().map(|p| p.fragments().len()).sum();
+        let frame = Frame { from: self.me.replica, hlc: self.store.clock().last(), parts };
+        let encoded = self.encoder.encode_frame(&frame, self.store.spaces());
+        (encoded.bytes, encoded.raw_len, fragments)
+    }
+
+    fn send_frame(&mut self, link: LinkId, bytes: &Bytes, (raw, fragments): (usize, usize), express: bool) {
+        let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
+        session.peer.queued(bytes.len());
+        let t = &mut session.traffic;
+        t.frames_out += 1;
+        t.fragments_out += u64::try_from(fragments).unwrap_or(0);
+        t.bytes_out += u64::try_from(bytes.len()).unwrap_or(0);
+        t.raw_bytes_out += u64::try_from(raw).unwrap_or(0);
+        self.out.push_back(Output::Log { link, bytes: bytes.clone(), express });
+    }
+
+    /// Sends what a peer still needs, as far as its link has room.
+    pub(super) fn pump(&mut self, link: LinkId) {
+        let window = self.config.replication.link_window_bytes;
+        loop {
+            let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
+            if !session.receives() || !session.peer.has_room(window) {
+                return;
+            }
+            let Some(part) = session.peer.next_part(&self.store) else { return };
+            let (bytes, raw, fragments) = self.encode(vec![part]);
+            self.send_frame(link, &bytes, (raw, fragments), false);
+        }
+    }
+
+    /// Tells every peer what was seen since the last report, and collects what became stable.
+    pub(super) fn report(&mut self, now: Now) {
+        self.timers.report = None;
+        self.received_bytes = 0;
+        let touched = std::mem::take(&mut self.touched);
+        self.collect(now, touched.iter().copied());
+        let hlc = self.store.clock().last();
+        let version = self.members_version;
+        let mut messages = Vec::new();
+        for (id, link) in &mut self.links {
+            let Some(session) = link.session.as_deref_mut().filter(|_| self.join.is_joined()) else { continue };
+            session.urgent = false;
+            let members = (session.members_told != version).then(|| self.members.clone());
+            session.members_told = version;
+            let changed = session.reports.take(&self.store, REPORT_PARTITIONS);
+            if !changed.is_empty() || members.is_some() {
+                messages.push((*id, Control::Report { hlc, changed, members }));
+            }
+            if session.reports.is_pending() {
+                self.timers.start_report(now.mono, self.config.replication.report_every);
+            }
+        }
+        for (link, message) in messages {
+            self.send_control(link, &message);
+        }
+    }
+
+    /// Forgets what every member has. Nothing is stable before somebody was met at every
+    /// configured address: one that was never heard of might hold older writes.
+    pub(super) fn collect(&mut self, now: Now, partitions: impl Iterator<Item = PartitionId>) {
+        if !self.join.is_joined() || !self.slots.all_met() {
+            return;
+        }
+        let me = self.me.replica;
+        let others: Vec<_> = self.members.live().map(|(replica, _)| replica).filter(|r| *r != me).collect();
+        let before_ms = self.collect_before_ms(now);
+        for id in partitions {
+            if let Some(mut partition) = self.store.lock(id) {
+                partition.collect(&others, self.store.spaces(), before_ms);
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What a node counts: plain numbers, read by whoever asks the driver for them.
+
+use std::time::Duration;
+
+use crate::id::{NodeId, RegionId, ReplicaId};
+
+/// Lags up to this many milliseconds are counted exactly.
+const LAG_MS_MAX: usize = 8_192;
+
+/// Milliseconds from a write's stamp to its application here, counted exactly up to 8 s.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct LagHistogram {
+    counts: Vec<u32>,
+    total: u64,
+}
+
+impl std::fmt::Debug for LagHistogram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LagHistogram(n {}, p50 {:?} ms, p99 {:?} ms)", self.total, self.quantile(0.5), self.quantile(0.99))
+    }
+}
+
+impl LagHistogram {
+    /// Counts one write.
+    pub fn record(&mut self, ms: u64) {
+        let at = usize::try_from(ms).unwrap_or(LAG_MS_MAX).min(LAG_MS_MAX);
+        if self.counts.len() <= at {
+            self.counts.resize(at + 1, 0);
+        }
+        if let Some(count) = self.counts.get_mut(at) {
+            *count = count.saturating_add(1);
+            self.total += 1;
+        }
+    }
+
+    /// Returns how many writes were counted.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.total
+    }
+
+    /// Tells whether none was.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// Returns the milliseconds that the share `q` of the writes did not exceed.
+    #[must_use]
+    pub fn quantile(&self, q: f64) -> Option<u64> {
+        let mut left = self.rank(q)?;
+        for (ms, count) in self.counts.iter().enumerate() {
+            left = left.saturating_sub(u64::from(*count));
+            if left == 0 {
+                return u64::try_from(ms).ok();
+            }
+        }
+        None
+    }
+
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a rank within a count far below 2^53"
+    )]
+    fn rank(&self, q: f64) -> Option<u64> {
+        (self.total > 0).then(|| ((self.total as f64 * q.clamp(0.0, 1.0)).ceil() as u64).clamp(1, self.total))
+    }
+}
+
+/// Counters of one link, both ways.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Frames sent.
+    pub frames_out: u64,
+    /// Fragments sent.
+    pub fragments_out: u64,
+    /// Bytes of those frames as they left.
+    pub bytes_out: u64,
+    /// Bytes of those frames before compression.
+    pub raw_bytes_out: u64,
+    /// Frames received.
+    pub frames_in: u64,
+    /// Fragments received.
+    pub fragments_in: u64,
+    /// Bytes of those frames as they came.
+    pub bytes_in: u64,
+    /// Dots that were new here.
+    pub news_in: u64,
+}
+
+/// One peer as this node sees it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PeerStats {
+    /// Its node.
+    pub node: NodeId,
+    /// Its region.
+    pub region: RegionId,
+    /// Its running copy.
+    pub replica: ReplicaId,
+    /// Whether it has joined.
+    pub joined: bool,
+    /// Whether it was heard of lately.
+    pub up: bool,
+    /// Whether it has been sent everything there is.
+    pub level: bool,
+    /// Smoothed round trip.
+    pub rtt: Option<Duration>,
+    /// How far its clock is ahead in milliseconds.
+    pub skew_ms: Option<i64>,
+    /// When its certificate expires, in Unix milliseconds.
+    pub certificate_expires_ms: u64,
+    /// What went over the link.
+    pub traffic: Traffic,
+    /// Lag of its writes here.
+    pub lag: LagHistogram,
+}
+
+/// The node's view and counters.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Stats {
+    /// Whether this node has joined.
+    pub joined: bool,
+    /// Members not removed, this one included.
+    pub members: usize,
+    /// Peers with a link.
+    pub peers: Vec<PeerStats>,
+    /// Pairs of concurrent writes of which one lost.
+    pub conflicts: u64,
+    /// Batches dropped because they predate what is stable here.
+    pub stale_batches: u64,
+    /// Partitions received in full.
+    pub full_syncs: u64,
+    /// Fragments that could not be joined.
+    pub quarantined: u64,
+    /// Frames that waited for the wall clock to come near their stamps.
+    pub penned_frames: u64,
+    /// Log records kept.
+    pub log_records: u64,
+    /// Keys with an entry, visible or not.
+    pub keys: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_the_smallest_value_that_covers_the_share() {
+        let mut lag = LagHistogram::default();
+        (1..=100).for_each(|ms| lag.record(ms));
+        assert_eq!((lag.quantile(0.5), lag.quantile(0.99), lag.quantile(1.0)), (Some(50), Some(99), Some(100)));
+        lag.record(u64::MAX);
+        assert_eq!(lag.quantile(1.0), Some(8_192));
+        assert_eq!(LagHistogram::default().quantile(0.5), None);
+    }
+}

@@ -1,0 +1,171 @@
+//! Timers: a table per node, pulled through `next_deadline`.
+
+use std::time::Duration;
+
+use crate::clock::{Mono, Now};
+use crate::membership::Verdict;
+use crate::node::event::Event;
+use crate::node::input::LinkId;
+use crate::node::output::{CloseCode, Output};
+use crate::node::Node;
+use crate::wire::Beat;
+
+/// How often expired entries are swept: a tenth of a second late is never visible, reads check.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
+/// How long a write of a third party may be missing at a peer before it is relayed: longer than a
+/// slow path plus a retransmission plus the report that acknowledges it.
+const RELAY_AFTER: Duration = Duration::from_secs(1);
+/// How long a link may take to say hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(5);
+
+/// When what is due next.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Timers {
+    pub(super) report: Option<Mono>,
+    beat: Mono,
+    sweep: Mono,
+    relay: Mono,
+}
+
+impl Timers {
+    pub(super) fn start_report(&mut self, now: Mono, every: Duration) {
+        self.report.get_or_insert(now.plus(every));
+    }
+
+    fn next(&self) -> Mono {
+        let fixed = self.beat.min(self.sweep).min(self.relay);
+        self.report.map_or(fixed, |at| at.min(fixed))
+    }
+}
+
+impl Node {
+    /// Returns when [`Input::Deadline`](crate::node::Input::Deadline) is to be handled next.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let dynamic = [self.outbox.due(), self.slots.next_deadline(), self.waits.next_deadline(), self.solo_deadline()];
+        dynamic.into_iter().flatten().chain([self.timers.next()]).min()
+    }
+
+    /// Does what is due. Runs after every input, so that a late deadline input delays nothing.
+    pub(super) fn run_due(&mut self, now: Now) {
+        if self.outbox.due().is_some_and(|at| at <= now.mono) {
+            self.flush(now);
+        }
+        if self.timers.report.is_some_and(|at| at <= now.mono) {
+            self.report(now);
+        }
+        if self.timers.beat <= now.mono {
+            self.beat(now);
+        }
+        if self.timers.sweep <= now.mono {
+            self.timers.sweep = now.mono.plus(SWEEP_EVERY);
+            self.sweep(now);
+            self.release(now);
+        }
+        if self.timers.relay <= now.mono {
+            self.timers.relay = now.mono.plus(RELAY_AFTER);
+            self.relay(now);
+        }
+        if self.waits.next_deadline().is_some_and(|at| at <= now.mono) {
+            let done = self.waits.expire(now.mono, &self.store, &self.members);
+            self.resolve(done);
+        }
+        if self.solo_deadline().is_some_and(|at| at <= now.mono) {
+            self.seek(now);
+        }
+        if self.slots.next_deadline().is_some_and(|at| at <= now.mono) {
+            self.dial(now);
+        }
+    }
+
+    fn dial(&mut self, now: Now) {
+        let links = &self.links;
+        let connected = |node| links.values().any(|l| l.session.is_some() && l.identity.node == node);
+        let due = if self.stopping { Vec::new() } else { self.slots.due(now.mono, connected) };
+        self.out.extend(due.into_iter().map(|slot| Output::Dial { slot }));
+    }
+
+    fn beat(&mut self, now: Now) {
+        let every = self.config.membership.beat_every;
+        let late = now.mono.since(self.timers.beat);
+        let first = self.timers.beat == Mono::default();
+        self.timers.beat = now.mono.plus(every);
+        if late > every * 2 && !first {
+            self.links.values_mut().filter_map(|l| l.session.as_deref_mut()).for_each(|s| s.beats.forgive(late));
+        }
+        let (replica, hlc) = (self.me.replica, self.store.clock().last());
+        let mut beats = Vec::new();
+        for (id, link) in &mut self.links {
+            let Some(session) = link.session.as_deref_mut() else { continue };
+            let (seq, echo) = (session.beats.next_seq(), session.beats.echo(now.mono));
+            let beat = Beat { replica, seq, hlc, sent_ns: now.mono.0, echo, wall_ms: now.wall_ms };
+            beats.push(Output::Beat { link: *id, bytes: crate::wire::encode_beat(&beat) });
+        }
+        self.out.extend(beats);
+        self.judge_silences(now);
+    }
+
+    fn judge_silences(&mut self, now: Now) {
+        let m = &self.config.membership;
+        let (suspect, give_up) = (m.suspect_after, m.give_up_after);
+        let (mut events, mut lost): (Vec<Event>, Vec<LinkId>) = (Vec::new(), Vec::new());
+        for (id, link) in &mut self.links {
+            let (node, region) = (link.identity.node, link.identity.region.clone());
+            let Some(session) = link.session.as_deref_mut() else {
+                if now.mono.since(link.since) > HELLO_WITHIN {
+                    lost.push(*id);
+                }
+                continue;
+            };
+            let verdict = session.beats.verdict(now.mono, suspect, give_up);
+            let up = verdict == Verdict::Up;
+            if up != session.up {
+                let replica = session.replica;
+                events.push(if up { Event::Up { node, region, replica } } else { Event::Down { node, region } });
+            }
+            session.up = up;
+            if verdict == Verdict::GiveUp {
+                lost.push(*id);
+            }
+        }
+        events.into_iter().for_each(|event| self.event(event));
+        for link in lost {
+            self.close(link, CloseCode::Silent, "silent for too long");
+        }
+    }
+
+    fn sweep(&mut self, now: Now) {
+        let now_ms = self.store.clock().visible_ms(now.wall_ms);
+        let before_ms = self.collect_before_ms(now);
+        for id in self.store.partition_ids() {
+            let due = self.store.read(id).and_then(|p| p.next_expiry()).is_some_and(|at| at <= now_ms);
+            if due
+                && let Some(mut partition) = self.store.lock(id)
+                && partition.sweep(now_ms, self.store.spaces(), before_ms)
+            {
+                self.timers.sweep = now.mono;
+            }
+        }
+    }
+
+    /// Gives peers what they have lacked for [`RELAY_AFTER`], whoever wrote it, sends again what
+    /// was sent and never reported, and collects what grew old while nothing happened.
+    fn relay(&mut self, now: Now) {
+        let seen: Vec<_> =
+            self.store.partition_ids().filter_map(|id| self.store.read(id).map(|p| (id, p.ctx().clone()))).collect();
+        let before = std::mem::replace(&mut self.seen_before, seen);
+        let mut behind = Vec::new();
+        for (id, link) in &mut self.links {
+            let Some(session) = link.session.as_deref_mut().filter(|s| s.receives()) else { continue };
+            session.peer.check_progress(now.mono, &self.store);
+            for (partition, ctx) in &before {
+                if session.peer.lacks(*partition, ctx) {
+                    session.peer.catch_up(*partition, &self.store, true);
+                }
+            }
+            behind.push(*id);
+        }
+        behind.into_iter().for_each(|link| self.pump(link));
+        self.collect(now, self.store.partition_ids());
+    }
+}
