@@ -17,41 +17,41 @@ use rcgen::{
 };
 
 /// Year, month and day.
-pub type Date = (i32, u8, u8);
+pub(crate) type Date = (i32, u8, u8);
 
 /// A CA whose key exists only in this process.
 #[derive(Debug)]
-pub struct DevCa {
+pub(crate) struct DevCa {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 /// What a node's certificate shall say. Change the fields to make a bad one.
 #[derive(Clone, Debug)]
-pub struct Leaf {
+pub(crate) struct Leaf {
     /// The DNS name: the same for all nodes.
-    pub dns: String,
+    pub(crate) dns: String,
     /// The URI that names region and node.
-    pub uri: String,
+    pub(crate) uri: String,
     /// The first day it is valid.
-    pub from: Date,
+    pub(crate) from: Date,
     /// The first day it is not valid any more.
-    pub until: Date,
+    pub(crate) until: Date,
 }
 
 /// A certificate, its key and the CA, as PEM.
 #[derive(Clone, Debug)]
-pub struct Pem {
+pub(crate) struct Pem {
     /// The certificate chain: one certificate.
-    pub certificate: String,
+    pub(crate) certificate: String,
     /// The private key.
-    pub key: String,
+    pub(crate) key: String,
     /// The CA's certificate.
-    pub ca: String,
+    pub(crate) ca: String,
 }
 
 impl DevCa {
     /// Makes a CA.
-    pub fn new() -> Result<Self, rcgen::Error> {
+    pub(crate) fn new() -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name.push(DnType::CommonName, "Driftless development CA");
@@ -61,7 +61,7 @@ impl DevCa {
     }
 
     /// Issues a certificate with a fresh key.
-    pub fn issue(&self, leaf: &Leaf) -> Result<Pem, rcgen::Error> {
+    pub(crate) fn issue(&self, leaf: &Leaf) -> Result<Pem, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec![leaf.dns.clone()])?;
         params.distinguished_name.push(DnType::CommonName, leaf.uri.clone());
@@ -79,14 +79,14 @@ impl DevCa {
 
 impl Leaf {
     /// Describes a good certificate: `uri` is what `driftless::runtime::uri_of` makes of region and node.
-    pub fn new(uri: String) -> Self {
+    pub(crate) fn new(uri: String) -> Self {
         Self { dns: "driftless".to_owned(), uri, from: (2025, 1, 1), until: (2125, 1, 1) }
     }
 }
 
 impl Pem {
     /// Writes the three files where `Identity::from_pem_files` looks for them, and makes the directory.
-    pub fn write(&self, dir: &Path) -> io::Result<()> {
+    pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
         fs::create_dir_all(dir)?;
         fs::write(dir.join("node.pem"), &self.certificate)?;
         fs::write(dir.join("node.key"), &self.key)?;
