@@ -8,5 +8,7 @@ pub mod id;
 pub mod membership;
 pub mod node;
 pub mod replication;
+#[cfg(feature = "net")]
+pub mod runtime;
 pub mod store;
 pub mod wire;

@@ -1,0 +1,408 @@
+//! One UDP socket for everything: it dials, accepts, and owns the links.
+//!
+//! # Invariants
+//! * Every dial, handshake and link is a task of one `JoinSet`; [`Endpoint::shutdown`] joins it.
+//! * Everything the tasks report passes one bounded queue, so the order of one link's inputs is
+//!   the order in which they happened.
+//! * A link is known here before the node hears of it, and forgotten when the node hears of its end.
+//! * Strangers are bounded: so many handshakes, so many bytes, so much time, and beyond a quarter
+//!   of it only addresses that have proved they receive what is sent to them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use quinn::udp::{UdpSockRef, UdpSocketState};
+use quinn::{Connection, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::error::StartError;
+use crate::node::{CloseCode, DialError, Input, LinkId, Output, Party, PeerIdentity, PeerSlot};
+use crate::runtime::congestion::{WINDOW_BYTES_START, controller};
+use crate::runtime::dial::{dial, failure_of};
+use crate::runtime::link::{Inbox, Link, LinkHandle, NotQueued, end_of, varint};
+use crate::runtime::tls::{self, Identity};
+
+/// Inputs waiting for the driver: at most 128 MiB of frames at the frame limit, 8 MiB at the usual
+/// 64 KiB, and more than one turn of the driver can use.
+const INPUTS: usize = 128;
+
+/// Handshakes going on at once.
+const HANDSHAKES: usize = 256;
+
+/// With fewer handshakes free than this, an unproven address must first answer a retry.
+const HANDSHAKES_FREE_MIN: usize = 192;
+
+/// How long an accepted handshake may take: several round trips of the worst path, with losses.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// Bytes kept of all connections whose handshake has not begun.
+const INCOMING_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What one stream of a peer may have in flight: 1 Gbit/s at 190 ms. quinn gives a connection up
+/// when a stream has too many gaps, which larger windows make possible.
+const STREAM_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
+
+/// What all streams of a peer may have in flight.
+const LINK_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+
+/// Streams of each kind a peer may have open. quinn allocates for all of them: 62 KiB a link at
+/// 256, 37 KiB at 100.
+const STREAMS: u32 = 64;
+
+/// Silence that ends a link. Detecting failures is the beats' work, not this timeout's.
+const IDLE_MS: u32 = 10_000;
+
+/// Keeps the path open when the node has nothing to say.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// The round trip assumed of an unknown path. The first packet of a dial is repeated after three
+/// of these, then six, so that one lost to a cut that has just healed costs little.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+/// Old beats are worthless: with the default of 1 MiB they queue for seconds on a bad path.
+const BEATS_OUT_BYTES: usize = 16 * 1024;
+const BEATS_IN_BYTES: usize = 64 * 1024;
+
+/// The kernel's default of about 208 KiB lost 7,400 of 2.3 million packets even on loopback.
+const SOCKET_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long shutting down waits for closed connections to drain.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Where to listen, whom to dial, and how the path is.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// The UDP address to listen on and to dial from. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The peers' addresses as `host:port`. A [`PeerSlot`] is a position in this list. Names are
+    /// resolved at every dial.
+    pub peers: Vec<String>,
+    /// How long one dial may take per address. Default 1 s. Too small and a far peer is never
+    /// reached (it takes about 1.5 round trips, more with losses); too large and a peer that comes
+    /// back waits for a dead attempt to end.
+    pub dial_timeout: Duration,
+    /// Lets the kernel cut large sends into packets. Default on. Without it a link takes 2.4 times
+    /// the CPU; some network cards and tunnels need it off.
+    pub segmentation_offload: bool,
+    /// Ignores random loss while the path has no queue. Default off. It keeps 94 instead of 1.2 of
+    /// 100 Mbit/s at 1 % loss and 150 ms, and takes more than its share from others on bottlenecks
+    /// with shallow queues: for dedicated links only.
+    pub loss_tolerant: bool,
+}
+
+impl EndpointConfig {
+    /// Listens on an address with the defaults and nobody to dial.
+    #[must_use]
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            peers: Vec::new(),
+            dial_timeout: Duration::from_secs(1),
+            segmentation_offload: true,
+            loss_tolerant: false,
+        }
+    }
+}
+
+/// The process' UDP socket and every link on it.
+pub struct Endpoint {
+    quic: quinn::Endpoint,
+    peers: Vec<String>,
+    dial_timeout: Duration,
+    /// `None` while a link that was told to close has not ended yet.
+    links: BTreeMap<LinkId, Option<LinkHandle>>,
+    reports: mpsc::Receiver<Report>,
+    shared: Shared,
+    handshakes: Arc<Semaphore>,
+    tasks: JoinSet<()>,
+}
+
+/// What every task needs to become a link.
+#[derive(Clone, Debug)]
+struct Shared {
+    reports: mpsc::Sender<Report>,
+    next_link: Arc<AtomicU64>,
+}
+
+/// What a task tells the endpoint.
+#[derive(Debug)]
+enum Report {
+    Up { link: LinkId, handle: LinkHandle, peer: PeerIdentity, dialled: Option<PeerSlot> },
+    Input(Input),
+}
+
+impl Inbox for mpsc::Sender<Report> {
+    async fn put(&self, input: Input) -> Result<(), mpsc::error::SendError<Input>> {
+        self.send(Report::Input(input)).await.map_err(|mpsc::error::SendError(report)| match report {
+            Report::Input(input) => mpsc::error::SendError(input),
+            // Only inputs are put here.
+            Report::Up { .. } => mpsc::error::SendError(Input::Shutdown),
+        })
+    }
+}
+
+impl Endpoint {
+    /// Binds the socket and is ready to dial and accept.
+    ///
+    /// # Errors
+    /// [`StartError::Bind`] if the address is taken or not ours; [`StartError::Certificate`] if the
+    /// identity cannot be used. Nothing runs then.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime with time and IO enabled.
+    pub fn bind(config: EndpointConfig, identity: &Identity) -> Result<Self, StartError> {
+        let EndpointConfig { listen, peers, dial_timeout, segmentation_offload, loss_tolerant } = config;
+        let refused = |source| StartError::Bind { addr: listen, source };
+        let transport = Arc::new(transport(segmentation_offload, loss_tolerant));
+        let mut server = ServerConfig::with_crypto(Arc::new(identity.server()?));
+        server.transport_config(Arc::clone(&transport));
+        server.max_incoming(HANDSHAKES).incoming_buffer_size_total(INCOMING_BYTES);
+        let mut client = quinn::ClientConfig::new(Arc::new(identity.client()?));
+        client.transport_config(transport);
+
+        let socket = UdpSocket::bind(listen).map_err(refused)?;
+        enlarge_buffers(&socket);
+        let runtime = Arc::new(TokioRuntime);
+        let mut quic =
+            quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, runtime).map_err(refused)?;
+        quic.set_default_client_config(client);
+
+        let (sender, reports) = mpsc::channel(INPUTS);
+        Ok(Self {
+            quic,
+            peers,
+            dial_timeout,
+            links: BTreeMap::new(),
+            reports,
+            shared: Shared { reports: sender, next_link: Arc::new(AtomicU64::new(1)) },
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            tasks: JoinSet::new(),
+        })
+    }
+
+    /// Returns the address the socket is bound to.
+    ///
+    /// # Errors
+    /// What the system says, if it does not know.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.quic.local_addr()
+    }
+
+    /// Waits for the next input from the network. It also lets peers in, so it must be awaited
+    /// whenever the driver has nothing else to do.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: an input is either returned or still there for the next call.
+    pub async fn next(&mut self) -> Input {
+        loop {
+            let report = tokio::select! {
+                Some(report) = self.reports.recv() => report,
+                Some(incoming) = self.quic.accept() => {
+                    self.accept(incoming);
+                    continue;
+                }
+                Some(done) = self.tasks.join_next() => {
+                    if let Err(error) = done { tracing::error!(%error, "a task of the endpoint failed"); }
+                    continue;
+                }
+            };
+            match report {
+                Report::Up { link, handle, peer, dialled } => {
+                    self.links.insert(link, Some(handle));
+                    return Input::LinkUp { link, peer, dialled };
+                }
+                Report::Input(input) => {
+                    if let Input::LinkDown { link, .. } = &input {
+                        self.links.remove(link);
+                    }
+                    return input;
+                }
+            }
+        }
+    }
+
+    /// Does what the node wants of the network, and returns what is not for the network. Never
+    /// waits: it queues, and what is for a link that has ended is dropped.
+    pub fn apply(&mut self, output: Output) -> Option<Output> {
+        match output {
+            Output::Dial { slot } => self.dial(slot),
+            Output::Control { link, bytes } => self.send(link, |handle| handle.control(bytes)),
+            Output::Log { link, bytes, express } => self.send(link, |handle| handle.log(bytes, express)),
+            Output::Beat { link, bytes } => self.send(link, |handle| {
+                handle.beat(bytes);
+                Ok(())
+            }),
+            Output::Close { link, code, reason } => self.close(link, code, reason),
+        }
+        None
+    }
+
+    /// Says goodbye on every link, flushes what was queued, and joins every task. Takes as long as
+    /// the farthest peer needs to acknowledge, at most 3 s when peers are cut off.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops everything at once; peers then wait for their idle timeout.
+    pub async fn shutdown(mut self) {
+        // Strangers are turned away from here on; the links go on until they are flushed.
+        self.quic.set_server_config(None);
+        for link in self.links.keys().copied().collect::<Vec<_>>() {
+            self.close(link, CloseCode::Goodbye, "shutting down".to_owned());
+        }
+        while !self.links.is_empty() {
+            match self.reports.recv().await {
+                Some(Report::Input(Input::LinkDown { link, .. })) => {
+                    self.links.remove(&link);
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        self.quic.close(varint(CloseCode::Goodbye), b"shutting down");
+        self.tasks.shutdown().await;
+        if timeout(DRAIN, self.quic.wait_idle()).await.is_err() {
+            tracing::debug!("some connections had not drained when the socket was closed");
+        }
+    }
+
+    fn send(&mut self, link: LinkId, queue: impl FnOnce(&LinkHandle) -> Result<(), NotQueued>) {
+        let Some(Some(handle)) = self.links.get(&link) else {
+            return;
+        };
+        if queue(handle) == Err(NotQueued::Full) {
+            self.close(link, CloseCode::Overloaded, "too much waits to be sent".to_owned());
+        }
+    }
+
+    fn close(&mut self, link: LinkId, code: CloseCode, reason: String) {
+        if let Some(handle) = self.links.get_mut(&link).and_then(Option::take) {
+            handle.close(code, reason);
+        }
+    }
+
+    fn dial(&mut self, slot: PeerSlot) {
+        let host = self.peers.get(slot.0).cloned().unwrap_or_default();
+        let (quic, within, shared) = (self.quic.clone(), self.dial_timeout, self.shared.clone());
+        self.tasks.spawn(async move {
+            let reason = match dial(&quic, &host, within).await {
+                Ok(connection) => match admit(&connection) {
+                    Ok(peer) => return shared.live(connection, peer, Some(slot)).await,
+                    Err(reason) => reason,
+                },
+                Err(reason) => reason,
+            };
+            shared.tell(Input::DialFailed { slot, reason }).await;
+        });
+    }
+
+    fn accept(&mut self, incoming: Incoming) {
+        let Ok(permit) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+            incoming.refuse();
+            return;
+        };
+        if self.handshakes.available_permits() < HANDSHAKES_FREE_MIN && incoming.may_retry() {
+            // A retry that cannot be sent leaves the stranger to try again.
+            drop(incoming.retry());
+            return;
+        }
+        let shared = self.shared.clone();
+        self.tasks.spawn(async move { shared.accept(incoming, permit).await });
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("listen", &self.quic.local_addr())
+            .field("links", &self.links)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Finishes a stranger's handshake and, if it is a peer, becomes its link.
+    async fn accept(self, incoming: Incoming, permit: OwnedSemaphorePermit) {
+        let from = incoming.remote_address();
+        let result = match timeout(HANDSHAKE, incoming).await {
+            Ok(Ok(connection)) => admit(&connection).map(|peer| (connection, peer)),
+            Ok(Err(error)) => Err(failure_of(end_of(error))),
+            Err(_) => Err(DialError::TimedOut),
+        };
+        drop(permit);
+        match result {
+            Ok((connection, peer)) => self.live(connection, peer, None).await,
+            Err(reason) => {
+                tracing::warn!(%from, %reason, "a connection was not accepted");
+                // Never waits: a flood of strangers must not take the peers' places in the queue.
+                if self.reports.try_send(Report::Input(Input::AcceptFailed { from, reason })).is_err() {
+                    tracing::debug!(%from, "not reported: the driver is busy");
+                }
+            }
+        }
+    }
+
+    /// Introduces a link and runs it to its end.
+    async fn live(self, connection: Connection, peer: PeerIdentity, dialled: Option<PeerSlot>) {
+        let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        let (handle, running) = Link::new(link, connection, dialled.is_some(), self.reports.clone());
+        if self.reports.send(Report::Up { link, handle, peer, dialled }).await.is_ok() {
+            running.run().await;
+        }
+    }
+
+    async fn tell(&self, input: Input) {
+        if self.reports.put(input).await.is_err() {
+            tracing::debug!("a dial ended after its driver");
+        }
+    }
+}
+
+/// Reads who the peer is; closes the connection if its certificate does not say.
+fn admit(connection: &Connection) -> Result<PeerIdentity, DialError> {
+    tls::peer_identity(connection).map_err(|fault| {
+        connection.close(varint(CloseCode::Identity), fault.to_string().as_bytes());
+        DialError::Tls { by: Party::Us, fault }
+    })
+}
+
+/// Returns how QUIC behaves on every link; the reasons are at the constants.
+fn transport(segmentation_offload: bool, loss_tolerant: bool) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .initial_rtt(INITIAL_RTT)
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(LINK_WINDOW_BYTES))
+        .send_window(WINDOW_BYTES_START)
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .datagram_send_buffer_size(BEATS_OUT_BYTES)
+        .datagram_receive_buffer_size(Some(BEATS_IN_BYTES))
+        .enable_segmentation_offload(segmentation_offload)
+        .congestion_controller_factory(controller(loss_tolerant));
+    transport
+}
+
+/// Asks for large socket buffers and says what the kernel gave. Less of them costs packets, not
+/// correctness.
+fn enlarge_buffers(socket: &UdpSocket) {
+    let asked = UdpSocketState::new(UdpSockRef::from(socket)).and_then(|state| {
+        state.set_recv_buffer_size(UdpSockRef::from(socket), SOCKET_BYTES)?;
+        state.set_send_buffer_size(UdpSockRef::from(socket), SOCKET_BYTES)?;
+        let received = state.recv_buffer_size(UdpSockRef::from(socket))?;
+        Ok((received, state.send_buffer_size(UdpSockRef::from(socket))?))
+    });
+    match asked {
+        Ok((receive, send)) if receive.min(send) < SOCKET_BYTES => {
+            tracing::info!(receive, send, asked = SOCKET_BYTES, "the kernel limits the UDP buffers");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the UDP buffers keep their size"),
+    }
+}
