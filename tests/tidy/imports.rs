@@ -12,14 +12,15 @@ use super::source::{code, module_of, split_tests};
 /// A module, and which others it may import.
 ///
 /// `clock` and `id` are one layer. `error` names only identities, so it is a leaf that every layer above the data
-/// types may see. `replication`, `repair` and `membership` meet only in `node`.
+/// types may see. `config` holds what the layers below `node` are told, and only `node` and above read it.
+/// `replication`, `repair` and `membership` meet only in `node`.
 const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &["id"]),
     ("id", &["clock"]),
     ("error", &["clock", "id"]),
     ("crdt", &["clock", "id"]),
-    ("config", &["error", "crdt", "clock", "id"]),
     ("store", &["error", "crdt", "clock", "id"]),
+    ("config", &["store", "error", "crdt", "clock", "id"]),
     ("wire", &["store", "error", "crdt", "clock", "id"]),
     ("replication", &["wire", "store", "error", "crdt", "clock", "id"]),
     ("repair", &["wire", "store", "error", "crdt", "clock", "id"]),
