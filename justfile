@@ -1,0 +1,46 @@
+# `just check` before a push is what CI runs, short of fuzzing and the demo. The steps themselves live in .ci/steps.
+
+# Format, lints, layering, documentation, tests.
+check:
+    bash .ci/run fmt clippy layering doc test quickstart
+
+# Everything CI does.
+ci:
+    bash .ci/run
+
+# Every test; `just test NAME` only those whose name contains NAME.
+test *args:
+    cargo test {{args}}
+
+# Three regions over a userspace WAN: a cut, a heal, a kill, a restart, a verdict. `just demo --short` for a taste.
+demo *args:
+    cargo run --release --example three_regions -- {{args}}
+
+# Medians on this machine; `just bench store` for one of them.
+bench name="":
+    cargo bench {{ if name == "" { "--benches" } else { "--bench " + name } }}
+
+# Build every fuzz target and run each for this many seconds.
+fuzz seconds="20":
+    FUZZ_SECONDS={{seconds}} bash .ci/run tools fuzz
+
+# Rewrite the sources into the one format.
+fmt:
+    cargo fmt
+    cargo fmt --manifest-path fuzz/Cargo.toml
+
+# The core alone, and proof that it does no IO.
+layering:
+    bash .ci/run layering
+
+# The oldest compiler Cargo.toml promises.
+msrv:
+    bash .ci/run msrv
+
+# Licences, duplicates, sources and advisories of the dependencies.
+deny:
+    cargo deny check
+
+# Line coverage of the core.
+coverage:
+    cargo llvm-cov --summary-only --ignore-filename-regex '(runtime|cache|tests|examples)/'
