@@ -4,6 +4,7 @@
 //! event; the only timeout is a guard against waiting for ever.
 #![cfg(feature = "net")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "an input that is not expected fails the test, whichever it is")]
 
 #[path = "../examples/support/dev_ca.rs"]
 mod dev_ca;
@@ -345,6 +346,39 @@ async fn nothing_of_a_link_follows_its_end() {
     assert_eq!(pair.a.apply(Output::Beat { link: at_a, bytes: Bytes::new() }), None);
 }
 
+#[tokio::test]
+async fn a_link_works_without_segmentation_offload_and_with_the_loss_tolerant_controller() {
+    let ca = DevCa::new().unwrap();
+    let b = bind(&EU.identity(&ca), &[]);
+    let mut config = EndpointConfig::new(any_port());
+    config.peers = vec![b.local_addr().unwrap().to_string()];
+    config.segmentation_offload = false;
+    config.loss_tolerant = true;
+    let mut pair = Pair { a: Endpoint::bind(config, &US.identity(&ca)).unwrap(), b };
+    pair.a.apply(Output::Dial { slot: PeerSlot(0) });
+    let mut at_a = None;
+    pair.until(|side, input| {
+        if let (Side::A, Input::LinkUp { link, .. }) = (side, input) {
+            at_a = Some(*link);
+        }
+        at_a.is_some()
+    })
+    .await;
+    for _ in 0..8 {
+        let bytes = Bytes::from(vec![7; LOG_BYTES_MAX]);
+        pair.a.apply(Output::Log { link: at_a.unwrap(), bytes, express: false });
+    }
+    let mut arrived = 0;
+    pair.until(|_, input| {
+        if let Input::Log { bytes, .. } = input {
+            assert!(bytes.iter().all(|byte| *byte == 7));
+            arrived += bytes.len();
+        }
+        arrived == 8 * LOG_BYTES_MAX
+    })
+    .await;
+}
+
 // -- who is not let in ------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -461,6 +495,51 @@ async fn a_dialler_of_another_protocol_version_is_refused_and_told() {
     let (reason, code) = refused(&EU.identity(&ca), client).await;
     assert_eq!(reason, DialError::Tls { by: Party::Us, fault: TlsFault::OtherProtocol });
     assert_eq!(code, alert(120));
+}
+
+/// Breaks the protocol on a link that a raw client has, and returns how the endpoint ended it.
+async fn ended_by<F: Future<Output = ()>>(misbehave: impl FnOnce(quinn::Connection) -> F) -> LinkEnd {
+    let ca = DevCa::new().unwrap();
+    let mut server = bind(&EU.identity(&ca), &[]);
+    let address = server.local_addr().unwrap();
+    let client = raw_client(&ca.issue(&US.leaf()).unwrap(), true, ALPN);
+    let client = async {
+        let connection = client.connect(address, "driftless").unwrap().await.unwrap();
+        misbehave(connection.clone()).await;
+        connection.closed().await
+    };
+    let server = async {
+        loop {
+            if let Input::LinkDown { reason, .. } = server.next().await {
+                return reason;
+            }
+        }
+    };
+    guard(async { tokio::join!(server, client) }).await.0
+}
+
+#[tokio::test]
+async fn a_peer_that_breaks_the_streams_protocol_is_closed_as_malformed() {
+    let torn = ended_by(|connection| async move {
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(&[0, 0, 0, 9, 1]).await.unwrap();
+        stream.finish().unwrap();
+    });
+    let reset = ended_by(|connection| async move {
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(&[0, 0, 0, 9, 1]).await.unwrap();
+        stream.reset(7_u32.into()).unwrap();
+    });
+    let second_control = ended_by(|connection| async move {
+        for _ in 0..2 {
+            let (mut stream, _) = connection.open_bi().await.unwrap();
+            stream.write_all(&[0, 0, 0, 1, 1]).await.unwrap();
+        }
+    });
+    let malformed = |end: &LinkEnd| matches!(end, LinkEnd::Local { code: CloseCode::Malformed, .. });
+    for end in [torn.await, reset.await, second_control.await] {
+        assert!(malformed(&end), "{end:?}");
+    }
 }
 
 #[tokio::test]
@@ -584,6 +663,6 @@ fn a_certificate_of_another_region_or_node_than_configured_is_named_with_both() 
         let error = identity.must_name(&region, node).unwrap_err();
         let StartError::OtherIdentity { certificate, config } = error else { panic!("{error}") };
         assert_eq!(certificate, uri_of(&US.region_id(), US.node_id()));
-        assert_eq!(config, uri_of(&region, node.unwrap_or(US.node_id())));
+        assert_eq!(config, uri_of(&region, node.unwrap_or_else(|| US.node_id())));
     }
 }

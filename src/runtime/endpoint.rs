@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,7 +21,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::error::StartError;
+use crate::config::Config;
+use crate::error::{ConfigError, StartError};
 use crate::node::{CloseCode, DialError, Input, LinkId, Output, Party, PeerIdentity, PeerSlot};
 use crate::runtime::congestion::{WINDOW_BYTES_START, controller};
 use crate::runtime::dial::{dial, failure_of};
@@ -107,6 +108,22 @@ impl EndpointConfig {
             segmentation_offload: true,
             loss_tolerant: false,
         }
+    }
+
+    /// Takes what concerns the network from a node's configuration. A name to listen on is resolved
+    /// here, which may block for as long as the system's resolver takes.
+    ///
+    /// # Errors
+    /// [`StartError::Config`] when the address to listen on is none. Nothing was started.
+    pub fn of(config: &Config) -> Result<Self, StartError> {
+        let wrong = |why| ConfigError::Field { field: "node.listen", why };
+        let mut found = config.node.listen.to_socket_addrs().map_err(|error| {
+            tracing::warn!(listen = %config.node.listen, %error, "the address to listen on does not resolve");
+            wrong("must be host:port, and the host must resolve")
+        })?;
+        let listen = found.next().ok_or_else(|| wrong("must resolve to an address"))?;
+        let peers = config.node.peers.clone();
+        Ok(Self { peers, loss_tolerant: config.replication.loss_tolerant, ..Self::new(listen) })
     }
 }
 
@@ -337,7 +354,12 @@ impl Shared {
         match result {
             Ok((connection, peer)) => self.live(connection, peer, None).await,
             Err(reason) => {
-                tracing::warn!(%from, %reason, "a connection was not accepted");
+                if matches!(reason, DialError::Tls { .. }) {
+                    // Somebody's certificates need attention; the rest is diallers that gave up.
+                    tracing::warn!(%from, %reason, "a connection was refused");
+                } else {
+                    tracing::debug!(%from, %reason, "a connection did not come to be");
+                }
                 // Never waits: a flood of strangers must not take the peers' places in the queue.
                 if self.reports.try_send(Report::Input(Input::AcceptFailed { from, reason })).is_err() {
                     tracing::debug!(%from, "not reported: the driver is busy");

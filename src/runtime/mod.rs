@@ -39,4 +39,4 @@ mod tls;
 pub use clock::{SystemClock, fresh_node, fresh_replica, fresh_seed, wall_ms};
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use framing::{CONTROL_BYTES_MAX, LOG_BYTES_MAX};
-pub use tls::{ALPN, CA_FILE, CERTIFICATE_FILE, Identity, KEY_FILE, SERVER_NAME, peer_identity, uri_of};
+pub use tls::{ALPN, Identity, SERVER_NAME, peer_identity, uri_of};

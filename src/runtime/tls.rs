@@ -14,6 +14,7 @@
 //!
 //! What is *not* here: replacing a certificate while links are up.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -34,6 +35,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+use crate::config::{IdentityConfig, Pem};
 use crate::error::StartError;
 use crate::id::{NodeId, RegionId};
 use crate::node::{PeerIdentity, TlsFault};
@@ -44,15 +46,6 @@ pub const SERVER_NAME: &str = "driftless";
 
 /// The protocol and its major version, as TLS negotiates it.
 pub const ALPN: &[u8] = b"driftless/1";
-
-/// The file with the node's certificate chain, its own first, in a directory of PEM files.
-pub const CERTIFICATE_FILE: &str = "node.pem";
-
-/// The file with the node's private key.
-pub const KEY_FILE: &str = "node.key";
-
-/// The file with the cluster's CA certificates; several while a CA is being replaced.
-pub const CA_FILE: &str = "ca.pem";
 
 const URI_SCHEME: &str = "driftless://";
 const REGION_BYTES_MAX: usize = 64;
@@ -70,17 +63,21 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Loads [`CERTIFICATE_FILE`], [`KEY_FILE`] and [`CA_FILE`] from a directory.
+    /// Loads the three parts from wherever the configuration says they are.
     ///
     /// # Errors
     /// [`StartError::Unreadable`] names the file that cannot be read; otherwise as
     /// [`Identity::from_pem`].
+    pub fn load(config: &IdentityConfig) -> Result<Self, StartError> {
+        Self::from_pem(&read(&config.certificate)?, &read(&config.key)?, &read(&config.authorities)?)
+    }
+
+    /// Loads `node.pem`, `node.key` and `ca.pem` from a directory.
+    ///
+    /// # Errors
+    /// As [`Identity::load`].
     pub fn from_pem_files(dir: &Path) -> Result<Self, StartError> {
-        let read = |name: &str| {
-            let path = dir.join(name);
-            fs::read(&path).map_err(|source| StartError::Unreadable { path, source })
-        };
-        Self::from_pem(&read(CERTIFICATE_FILE)?, &read(KEY_FILE)?, &read(CA_FILE)?)
+        Self::load(&IdentityConfig::in_dir(dir))
     }
 
     /// Takes the node's certificate chain, its key and the cluster's CAs as PEM.
@@ -221,6 +218,15 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
+fn read(pem: &Pem) -> Result<Cow<'_, [u8]>, StartError> {
+    match pem {
+        Pem::Text(text) => Ok(Cow::Borrowed(text)),
+        Pem::File(path) => {
+            fs::read(path).map(Cow::Owned).map_err(|source| StartError::Unreadable { path: path.clone(), source })
+        }
+    }
+}
+
 fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, StartError> {
     let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(|why| bad(what, why))?;
     if found.is_empty() {
@@ -314,6 +320,6 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let error = Identity::from_pem_files(Path::new("/nowhere/at/all")).unwrap_err();
-        assert!(matches!(error, StartError::Unreadable { path, .. } if path.ends_with(CERTIFICATE_FILE)));
+        assert!(matches!(error, StartError::Unreadable { path, .. } if path.ends_with("node.pem")));
     }
 }
