@@ -590,7 +590,7 @@ async fn a_peer_that_never_answers_times_out() {
 async fn an_address_that_is_none_is_unresolvable() {
     let reason = failed_dial("no port here".to_owned()).await;
     assert!(matches!(&reason, DialError::Unresolvable { host, .. } if host == "no port here"), "{reason:?}");
-    let reason = failed_dial("[::1]:1".to_owned()).await;
+    let reason = failed_dial("[2001:db8::1]:443".to_owned()).await;
     assert!(matches!(reason, DialError::Unresolvable { .. }), "an IPv4 socket cannot reach IPv6: {reason:?}");
 }
 

@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_touch_never_revives_an_overwritten_value() {
         let old = value("old", 1, 1, 50);
-        let mut touched = old.clone();
+        let mut touched = old;
         touched.extend(dot(2, 1), 900);
         let mut reg = value("new", 2, 3, 60);
         assert_eq!(reg.join(&touched), Ok(false));

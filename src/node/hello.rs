@@ -9,12 +9,12 @@ use crate::crdt::Ctx;
 use crate::error::PeerFault;
 use crate::id::PartitionId;
 use crate::membership::Beats;
+use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
 use crate::node::link::{Link, Session, Staging, spread};
 use crate::node::output::{CloseCode, Output};
 use crate::node::stats::{LagHistogram, Traffic};
-use crate::node::Node;
 use crate::replication::{Peer, ReportLog};
 use crate::wire::version::{MIN_VERSION, VERSION, negotiate};
 use crate::wire::{Control, Hello};
@@ -94,7 +94,9 @@ impl Node {
             let theirs = hello.custom.iter().find(|(name, _)| *name == custom.keyspace).map_or("undeclared", |c| &c.1);
             differs("the type of a custom keyspace", theirs, &custom.type_name)?;
         }
-        if let Some((name, theirs)) = hello.custom.iter().find(|(n, _)| !self.config.custom.iter().any(|c| c.keyspace == *n)) {
+        if let Some((name, theirs)) =
+            hello.custom.iter().find(|(n, _)| !self.config.custom.iter().any(|c| c.keyspace == *n))
+        {
             return differs("the type of a custom keyspace", &format!("{name}: {theirs}"), "undeclared");
         }
         self.check_identity(link, hello)?;

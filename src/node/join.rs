@@ -14,11 +14,11 @@ use std::collections::BTreeSet;
 use crate::clock::{Hlc, Mono, Now};
 use crate::id::{NodeId, PartitionId, ReplicaId};
 use crate::membership::{Member, MemberSet};
+use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::link::spread;
 use crate::node::output::CloseCode;
-use crate::node::Node;
 use crate::store::Gate;
 use crate::wire::Control;
 
@@ -151,7 +151,13 @@ impl Node {
     }
 
     /// A peer has joined.
-    pub(super) fn on_ready(&mut self, now: Now, link: LinkId, members: &MemberSet, ctxs: Vec<(PartitionId, crate::crdt::Ctx)>) {
+    pub(super) fn on_ready(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        members: &MemberSet,
+        ctxs: Vec<(PartitionId, crate::crdt::Ctx)>,
+    ) {
         let count = self.store.partition_count();
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         session.joined = true;
@@ -194,8 +200,11 @@ impl Node {
                 partition.forget_report(replica);
             }
         }
-        let links: Vec<LinkId> =
-            self.sessions().filter(|(_, s)| s.replica == replica || replica == self.me.replica).map(|(id, _)| id).collect();
+        let links: Vec<LinkId> = self
+            .sessions()
+            .filter(|(_, s)| s.replica == replica || replica == self.me.replica)
+            .map(|(id, _)| id)
+            .collect();
         for link in links {
             self.close(link, CloseCode::Removed, "the replica was removed from the cluster");
         }

@@ -117,7 +117,8 @@ impl Waits {
     /// Ends and returns the waits of a partition that are reached.
     pub fn check(&mut self, partition: PartitionId, store: &Store, members: &MemberSet) -> Vec<(WaitId, Outcome)> {
         let Some(ids) = self.by_partition.get(&partition) else { return Vec::new() };
-        let judged = ids.iter().filter_map(|id| self.waits.get(id).map(|w| (*id, judge(w.mark, w.level, store, members))));
+        let judged =
+            ids.iter().filter_map(|id| self.waits.get(id).map(|w| (*id, judge(w.mark, w.level, store, members))));
         let done: Vec<(WaitId, Outcome)> = judged.filter(|(_, outcome)| outcome.reached).collect();
         done.iter().for_each(|(id, _)| self.remove(*id));
         done

@@ -14,11 +14,11 @@ use crate::clock::Now;
 use crate::crdt::{Ctx, Seen};
 use crate::error::PeerFault;
 use crate::id::{PartitionId, ReplicaId};
+use crate::node::Node;
 use crate::node::event::{Change, Event};
 use crate::node::input::LinkId;
 use crate::node::link::{Session, Staged};
 use crate::node::output::Output;
-use crate::node::Node;
 use crate::store::{Applied, Around, Batch, Full, Refused};
 use crate::wire::{Beat, Control, Frame, FullChunk, Part};
 
@@ -155,7 +155,8 @@ impl Node {
     fn apply_batch(&mut self, now: Now, link: LinkId, batch: &Batch) {
         let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
-        let Some(result) = self.store.lock(batch.partition).map(|mut p| p.apply(session.replica, batch, &around)) else {
+        let Some(result) = self.store.lock(batch.partition).map(|mut p| p.apply(session.replica, batch, &around))
+        else {
             return;
         };
         match result {

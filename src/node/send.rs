@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use crate::clock::Now;
 use crate::id::PartitionId;
+use crate::node::Node;
 use crate::node::input::LinkId;
 use crate::node::output::Output;
-use crate::node::Node;
 use crate::replication::outbox::Flush;
 use crate::wire::{Control, Frame, Part};
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::clock::{Mono, Now};
 use crate::membership::Verdict;
+use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::output::{CloseCode, Output};
-use crate::node::Node;
 use crate::wire::Beat;
 
 /// How often expired entries are swept: a tenth of a second late is never visible, reads check.

@@ -256,6 +256,7 @@ impl Endpoint {
                 Ok(())
             }),
             Output::Close { link, code, reason } => self.close(link, code, reason),
+            other @ (Output::Resolved { .. } | Output::Event(_) | Output::Changed(_)) => return Some(other),
         }
         None
     }

@@ -1,0 +1,121 @@
+//! The virtual network: what is under way, and when it arrives.
+//!
+//! # Invariants
+//! * One stream of one link delivers in order; different streams overtake each other freely.
+//! * What was sent into a cut stays under way until the cut heals, like a retransmission.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::clock::Mono;
+
+/// How the network behaves.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Weather {
+    /// Shortest one-way delay.
+    pub delay_min: Duration,
+    /// Longest one-way delay.
+    pub delay_max: Duration,
+    /// Share of packets lost, 0 to 1: datagrams vanish, stream data comes a round trip later.
+    pub loss: f64,
+}
+
+impl Default for Weather {
+    fn default() -> Self {
+        Self { delay_min: Duration::from_millis(5), delay_max: Duration::from_millis(60), loss: 0.01 }
+    }
+}
+
+/// An ordered channel of one link in one direction.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Channel {
+    pub(super) link: u64,
+    pub(super) to: usize,
+    pub(super) stream: u8,
+}
+
+/// Things under way, in order of arrival.
+#[derive(Debug)]
+pub(super) struct Network<T> {
+    pub(super) weather: Weather,
+    rng: fastrand::Rng,
+    queue: BTreeMap<(Mono, u64), (usize, usize, T)>,
+    held: Vec<(usize, usize, T)>,
+    last: BTreeMap<Channel, Mono>,
+    cuts: BTreeSet<(usize, usize)>,
+    sent: u64,
+}
+
+impl<T> Network<T> {
+    pub(super) fn new(weather: Weather, seed: u64) -> Self {
+        let rng = fastrand::Rng::with_seed(seed);
+        let (queue, held, last) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        Self { weather, rng, queue, held, last, cuts: BTreeSet::new(), sent: 0 }
+    }
+
+    pub(super) fn cut(&mut self, from: usize, to: usize) {
+        self.cuts.insert((from, to));
+    }
+
+    /// Heals every cut; what was held goes on its way.
+    pub(super) fn heal(&mut self, now: Mono) {
+        self.cuts.clear();
+        for (from, to, item) in std::mem::take(&mut self.held) {
+            self.push(now, from, to, item);
+        }
+    }
+
+    pub(super) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cuts.contains(&(from, to))
+    }
+
+    fn delay(&mut self) -> Duration {
+        let (min, max) = (self.weather.delay_min.as_micros(), self.weather.delay_max.as_micros());
+        let (min, max) = (u64::try_from(min).unwrap_or(0), u64::try_from(max).unwrap_or(0));
+        Duration::from_micros(self.rng.u64(min..=max.max(min)))
+    }
+
+    fn push(&mut self, now: Mono, from: usize, to: usize, item: T) {
+        let at = now.plus(self.delay());
+        self.sent += 1;
+        self.queue.insert((at, self.sent), (from, to, item));
+    }
+
+    /// Sends on an ordered stream, or on one of its own when there is no `channel`.
+    pub(super) fn send(&mut self, now: Mono, (from, to): (usize, usize), channel: Option<Channel>, item: T) {
+        let mut at = now.plus(self.delay());
+        if self.rng.f64() < self.weather.loss {
+            at = at.plus(self.weather.delay_max * 2);
+        }
+        if let Some(channel) = channel {
+            let last = self.last.entry(channel).or_default();
+            at = at.max(*last);
+            *last = at;
+        }
+        self.sent += 1;
+        self.queue.insert((at, self.sent), (from, to, item));
+    }
+
+    /// Sends a datagram, or loses it.
+    pub(super) fn send_unreliable(&mut self, now: Mono, from: usize, to: usize, item: T) {
+        if self.rng.f64() >= self.weather.loss && !self.is_cut(from, to) {
+            self.push(now, from, to, item);
+        }
+    }
+
+    pub(super) fn next_at(&self) -> Option<Mono> {
+        self.queue.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Returns what has arrived by `now`; what runs into a cut is held back.
+    pub(super) fn pop(&mut self, now: Mono) -> Option<(usize, T)> {
+        loop {
+            let first = self.queue.first_entry().filter(|e| e.key().0 <= now)?;
+            let (from, to, item) = first.remove();
+            if !self.cuts.contains(&(from, to)) {
+                return Some((to, item));
+            }
+            self.held.push((from, to, item));
+        }
+    }
+}
