@@ -34,7 +34,7 @@ pub(super) type Pen = VecDeque<(u64, LinkId, Frame)>;
 
 impl Node {
     pub(super) fn on_control(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
-        let message = match crate::wire::decode_control(bytes, &self.limits) {
+        let message = match self.decoder.decode_control(bytes, &self.limits) {
             Ok(message) => message,
             Err(fault) => return self.fault(link, fault),
         };
@@ -239,7 +239,7 @@ impl Node {
     }
 
     pub(super) fn on_beat(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
-        let beat: Beat = match crate::wire::decode_beat(bytes) {
+        let beat: Beat = match self.decoder.decode_beat(bytes, &self.limits) {
             Ok(beat) => beat,
             Err(fault) => return self.fault(link, fault),
         };

@@ -13,7 +13,9 @@ use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::error::{ConfigError, WriteError};
 use crate::id::{NodeId, ReplicaId};
-use crate::node::{CloseCode, DialError, Event, Input, LinkEnd, LinkId, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId};
+use crate::node::{
+    CloseCode, DialError, Event, Input, LinkEnd, LinkId, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId,
+};
 use crate::store::{Intent, KeyRef, Partition, Store, Tick};
 
 /// Wall clock of every node at virtual time zero.
@@ -371,11 +373,14 @@ impl SimCluster {
         if self.peer_of(at, link).is_none() {
             return;
         }
-        self.input(at, match stream {
-            Some(CONTROL) => Input::Control { link, bytes },
-            Some(LOG) | None => Input::Log { link, bytes },
-            Some(_) => Input::Beat { link, bytes },
-        });
+        self.input(
+            at,
+            match stream {
+                Some(CONTROL) => Input::Control { link, bytes },
+                Some(LOG) | None => Input::Log { link, bytes },
+                Some(_) => Input::Beat { link, bytes },
+            },
+        );
     }
 
     fn link_up(&mut self, at: usize, link: LinkId, from: usize, dialled: Option<PeerSlot>) {
