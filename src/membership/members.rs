@@ -1,0 +1,154 @@
+//! The members of the cluster: a two-phase set of replicas (Shapiro et al., *A Comprehensive Study
+//! of Convergent and Commutative Replicated Data Types*, INRIA RR-7506).
+//!
+//! A replica is added once and removed once; its id is never used again, so removal may win for
+//! ever. A restarted node's new replica *succeeds* the old one: both changes are in one value and
+//! travel in one message, so nobody ever waits for a report of the old id.
+//!
+//! # Invariants
+//! * Both parts only grow; [`MemberSet::join`] is associative, commutative and idempotent.
+//! * A removed id stays removed (R-FENCE), whether its addition was ever heard of or not.
+//!
+//! What is *not* here: whether a member is alive, and who may remove whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{NodeId, RegionId, ReplicaId};
+
+/// Whose running copy a replica is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Member {
+    /// The node that runs it.
+    pub node: NodeId,
+    /// The node's region.
+    pub region: RegionId,
+}
+
+/// Every replica that ever joined, and those of them that were removed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MemberSet {
+    /// Every replica heard of.
+    pub members: BTreeMap<ReplicaId, Member>,
+    /// The replicas that were removed, for ever.
+    pub removed: BTreeSet<ReplicaId>,
+}
+
+impl MemberSet {
+    /// Adds a replica; returns whether that was news.
+    ///
+    /// One id under two members is a duplicated id, which the hello refuses; here the larger
+    /// member is kept so that all copies agree.
+    pub fn add(&mut self, replica: ReplicaId, member: &Member) -> bool {
+        match self.members.get_mut(&replica) {
+            Some(known) if &*known >= member => false,
+            Some(known) => {
+                known.clone_from(member);
+                true
+            }
+            None => self.members.insert(replica, member.clone()).is_none(),
+        }
+    }
+
+    /// Removes a replica for ever; returns whether that was news.
+    pub fn remove(&mut self, replica: ReplicaId) -> bool {
+        self.removed.insert(replica)
+    }
+
+    /// Adds what `other` knows; returns whether anything changed.
+    pub fn join(&mut self, other: &Self) -> bool {
+        let mut changed = false;
+        for (replica, member) in &other.members {
+            changed |= self.add(*replica, member);
+        }
+        for replica in &other.removed {
+            changed |= self.remove(*replica);
+        }
+        changed
+    }
+
+    /// Lets `new` take the place of `old`, as the same node's next running copy; returns whether
+    /// anything changed. An `old` that was never heard of has no place to take: nothing happens.
+    pub fn succeed(&mut self, old: ReplicaId, new: ReplicaId) -> bool {
+        let Some(member) = self.members.get(&old).filter(|_| old != new).cloned() else { return false };
+        let added = self.add(new, &member);
+        self.remove(old) || added
+    }
+
+    /// Iterates over the members not removed, in order of replica id.
+    pub fn live(&self) -> impl Iterator<Item = (ReplicaId, &Member)> {
+        self.members.iter().map(|(replica, member)| (*replica, member)).filter(|(r, _)| !self.removed.contains(r))
+    }
+
+    /// Returns a member that was not removed.
+    #[must_use]
+    pub fn get(&self, replica: ReplicaId) -> Option<&Member> {
+        self.members.get(&replica).filter(|_| !self.removed.contains(&replica))
+    }
+
+    /// Tells whether a replica was removed.
+    #[must_use]
+    pub fn is_removed(&self, replica: ReplicaId) -> bool {
+        self.removed.contains(&replica)
+    }
+
+    /// Returns the live replicas of a node, in order.
+    pub fn of_node(&self, node: NodeId) -> impl Iterator<Item = ReplicaId> {
+        self.live().filter(move |(_, member)| member.node == node).map(|(replica, _)| replica)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(node: u128, region: &str) -> Member {
+        Member { node: NodeId(uuid::Uuid::from_u128(node)), region: RegionId::new(region) }
+    }
+
+    fn set(members: &[(u64, u128)], removed: &[u64]) -> MemberSet {
+        MemberSet {
+            members: members.iter().map(|&(r, n)| (ReplicaId(r), member(n, "eu"))).collect(),
+            removed: removed.iter().map(|&r| ReplicaId(r)).collect(),
+        }
+    }
+
+    fn live(set: &MemberSet) -> Vec<u64> {
+        set.live().map(|(replica, _)| replica.0).collect()
+    }
+
+    #[test]
+    fn joins_in_any_order_agree_and_tell_when_nothing_is_new() {
+        let all = [set(&[(3, 1), (1, 1)], &[]), set(&[(1, 2)], &[3]), set(&[(2, 7)], &[9])];
+        let (mut forth, mut back) = (MemberSet::default(), MemberSet::default());
+        assert!(all.iter().all(|other| forth.join(other)));
+        assert!(all.iter().rev().all(|other| back.join(other)));
+        assert_eq!(forth, back);
+        assert!(all.iter().all(|other| !forth.join(other)));
+        assert_eq!(live(&forth), [1, 2]);
+    }
+
+    #[test]
+    fn a_removed_replica_never_comes_back() {
+        let mut here = set(&[(1, 1)], &[5]);
+        here.join(&set(&[(5, 1)], &[]));
+        assert_eq!(live(&here), [1]);
+        assert!(here.is_removed(ReplicaId(5)) && here.get(ReplicaId(5)).is_none());
+    }
+
+    #[test]
+    fn a_successor_takes_the_place_of_its_node_in_one_step() {
+        let mut here = set(&[(8, 1), (2, 2)], &[]);
+        assert!(here.succeed(ReplicaId(8), ReplicaId(4)));
+        assert!(!here.succeed(ReplicaId(8), ReplicaId(4)), "twice is once");
+        assert_eq!(live(&here), [2, 4]);
+        assert_eq!(here.of_node(member(1, "eu").node).collect::<Vec<_>>(), [ReplicaId(4)]);
+    }
+
+    #[test]
+    fn an_unknown_or_equal_predecessor_changes_nothing() {
+        let mut here = set(&[(1, 1)], &[]);
+        assert!(!here.succeed(ReplicaId(7), ReplicaId(8)));
+        assert!(!here.succeed(ReplicaId(1), ReplicaId(1)));
+        assert_eq!(here, set(&[(1, 1)], &[]));
+    }
+}
