@@ -12,8 +12,8 @@
 use std::collections::BTreeSet;
 
 use crate::clock::{Hlc, Mono, Now};
+use crate::crdt::{Member, MemberSet};
 use crate::id::{NodeId, PartitionId, ReplicaId};
-use crate::membership::{Member, MemberSet};
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
