@@ -15,7 +15,7 @@ use driftless::sim::{SimCluster, SimConfig};
 use driftless::store::{Body, Family, KeyRef, Store};
 
 /// Seeds of the random runs; each takes a few milliseconds.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 2_000;
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)

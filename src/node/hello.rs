@@ -74,6 +74,14 @@ impl Node {
             self.fault(link, PeerFault::Removed { replica: hello.replica });
             return;
         }
+        if self.check_clock(Now { wall_ms: hello.wall_ms, ..now }, now.wall_ms).is_err() {
+            // The peer sees us as ahead and is about to close the link for it.
+            if let Some(slot) = self.slots.of_link(link) {
+                self.slots.clock_refused(slot);
+            }
+            self.check_own_clock();
+            return;
+        }
         if !self.settle_duplicate(link, &hello) {
             self.close(link, CloseCode::Superseded, "there is another link to the same replica");
             return;

@@ -39,6 +39,10 @@ impl Node {
             Err(fault) => return self.fault(link, fault),
         };
         let greeted = self.session_mut(link).map(|s| s.beats.heard(now.mono)).is_some();
+        if greeted && let Some(node) = self.links.get(&link).map(|l| l.identity.node) {
+            self.slots.clock_accepted(node);
+            self.check_own_clock();
+        }
         match (message, greeted) {
             (Control::Hello(hello), false) if self.links.contains_key(&link) => self.on_hello(now, link, hello),
             (Control::Hello(_), true) => self.fault(link, PeerFault::Malformed { why: "a second hello" }),

@@ -101,6 +101,8 @@ impl SimCluster {
             let (links, outcomes) = (BTreeMap::new(), BTreeMap::new());
             let host = Host { identity, node: None, skew_ms: 0, links, events: Vec::new(), outcomes, incarnation: 0 };
             cluster.hosts.push(host);
+        }
+        for at in 0..cluster.config.nodes {
             cluster.start(at)?;
         }
         Ok(cluster)
@@ -349,13 +351,16 @@ impl SimCluster {
         match item {
             Item::Dialled { link, from, slot } => {
                 if self.hosts.get(at).is_some_and(|h| h.node.is_some()) {
-                    self.link_up(at, link, from, None);
                     self.network.send(self.now, (at, from), None, Item::Accepted { link, from: at, slot });
                 } else {
                     self.network.send(self.now, (at, from), None, Item::Refused { slot });
                 }
             }
-            Item::Accepted { link, from, slot } => self.link_up(at, link, from, Some(slot)),
+            // A handshake takes a round trip; then the link is up on both sides at once.
+            Item::Accepted { link, from, slot } => {
+                self.link_up(from, link, at, None);
+                self.link_up(at, link, from, Some(slot));
+            }
             Item::Refused { slot } => self.input(at, Input::DialFailed { slot, reason: DialError::TimedOut }),
             Item::Closed { link, code } => {
                 let known = self.hosts.get_mut(at).and_then(|h| h.links.remove(&link)).is_some();
