@@ -35,15 +35,15 @@ fn contexts(store: &Store) -> Vec<Ctx> {
     store.partition_ids().map(|id| store.read(id).unwrap().ctx().clone()).collect()
 }
 
-fn visible(store: &Store) -> BTreeMap<(String, Bytes), String> {
+fn visible(store: &Store, now_ms: u64) -> BTreeMap<(String, Bytes), String> {
     let mut all = BTreeMap::new();
     for id in store.partition_ids() {
         for (space, key, entry) in store.read(id).unwrap().entries() {
             let shown = match &entry.body {
-                Body::Register(cell) => format!("{:?}", cell.as_ref().and_then(|c| c.visible(0))),
+                Body::Register(cell) => format!("{:?}", cell.as_ref().and_then(|c| c.visible(now_ms))),
                 Body::Tree(tree) => {
                     let elems: Vec<_> = tree.elems().collect();
-                    let counts: Vec<_> = tree.counters().map(|(n, c)| (n, c.value(0))).filter(|c| c.1 != 0).collect();
+                    let counts: Vec<_> = tree.counters().map(|(n, c)| (n, c.value(now_ms))).filter(|c| c.1 != 0).collect();
                     if elems.is_empty() && counts.is_empty() {
                         "None".to_owned()
                     } else {
@@ -68,7 +68,8 @@ fn converged(cluster: &SimCluster) -> bool {
 fn agree(cluster: &SimCluster, seed: u64) {
     let stores: Vec<Arc<Store>> = (0..cluster.len()).filter_map(|at| cluster.store(at)).collect();
     for pair in stores.windows(2) {
-        assert_eq!(visible(&pair[0]), visible(&pair[1]), "seed {seed}: equal contexts show equal data");
+        let now_ms = cluster.now(0).wall_ms;
+        assert_eq!(visible(&pair[0], now_ms), visible(&pair[1], now_ms), "seed {seed}: equal contexts show equal data");
     }
 }
 

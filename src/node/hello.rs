@@ -25,7 +25,8 @@ impl Node {
             self.slots.up(slot, link);
         }
         let told = spread(self.store.partition_count(), self.contexts());
-        self.links.insert(link, Link { identity, dialled, since: now.mono, told, session: None });
+        let told_joined = self.join.is_joined();
+        self.links.insert(link, Link { identity, dialled, since: now.mono, told_joined, told, session: None });
         let hello = Control::Hello(self.hello(now));
         self.send_control(link, &hello);
     }
@@ -179,7 +180,12 @@ impl Node {
             Some(slot) => self.slots.met(slot, hello.node, hello.replica),
             None => self.slots.heard_from(hello.node, hello.replica),
         }
+        let joined_since = !place.told_joined && self.join.is_joined();
         self.event(Event::Up { node: hello.node, region: hello.region, replica: hello.replica });
+        if joined_since {
+            let ready = self.ready();
+            self.send_control(link, &ready);
+        }
         if hello.joined && self.join.is_joined() {
             self.on_members(now, &hello.members);
             self.start_session(link);

@@ -140,7 +140,7 @@ impl Node {
         self.on_members(now, &own);
         self.store.set_gate(Gate::Open);
         self.event(Event::Joined { founded });
-        let ready = Control::Ready { members: self.members.clone(), ctxs: self.contexts() };
+        let ready = self.ready();
         let links: Vec<(LinkId, bool)> = self.sessions().map(|(id, s)| (id, s.joined)).collect();
         for (link, joined) in links {
             self.send_control(link, &ready);
@@ -148,6 +148,11 @@ impl Node {
                 self.start_session(link);
             }
         }
+    }
+
+    /// Returns the message that tells a peer that this node has joined.
+    pub(super) fn ready(&self) -> Control {
+        Control::Ready { members: self.members.clone(), ctxs: self.contexts() }
     }
 
     /// A peer has joined.

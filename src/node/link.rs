@@ -29,6 +29,8 @@ pub struct Link {
     pub dialled: Option<PeerSlot>,
     /// When it came up.
     pub since: Mono,
+    /// This node's hello said that it has joined.
+    pub told_joined: bool,
     /// The contexts this node's hello carried.
     pub told: Vec<Ctx>,
     /// What is known once the hello passed.
