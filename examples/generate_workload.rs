@@ -191,6 +191,8 @@ impl Shop {
         let page = dice.pick(&["/", "/search", "/product", "/cart", "/checkout", "/account", "/help"]);
         let agent = dice.pick(&["Firefox/138.0", "Chrome/136.0", "Safari/18.4", "Edge/136.0"]);
         json!({
+            "role": "customer",
+            "theme": dice.pick(&["dark", "light"]),
             "user": format!("u{customer:04}"),
             "name": first,
             "mail": format!("{}{customer}@example.com", first.to_lowercase()),

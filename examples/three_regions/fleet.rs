@@ -59,7 +59,7 @@ impl Fleet {
                 .await?,
             ),
         };
-        let identities = Identities::new()?;
+        let identities = Identities::issue(&REGIONS)?;
         // The regions read the same operations the demo judges, whatever happens to the file.
         let workload = identities.file("workload.jsonl");
         let lines = ops.iter().map(workload::render).collect::<Result<Vec<_>, _>>()?;
@@ -110,7 +110,7 @@ impl Fleet {
         if let Some(wan) = &self.wan {
             wan.set_target(site, listen);
         }
-        let identity = self.identities.issue(name)?;
+        let identity = self.identities.of(name);
         let mut args = vec!["region".to_owned(), "--control".to_owned()];
         args.extend(["--region".to_owned(), name.to_owned(), "--listen".to_owned(), listen.to_string()]);
         args.extend(["--identity".to_owned(), identity.display().to_string()]);

@@ -11,6 +11,8 @@
 //!   and ends by itself when its standard input closes.
 //! * Exit status 0 means converged, nothing lost, nothing resurrected; anything else is 1.
 
+#[path = "../support/dev_ca.rs"]
+mod dev_ca;
 mod fleet;
 mod identity;
 mod oracle;

@@ -33,7 +33,7 @@ pub(crate) struct RegionArgs {
     /// The UDP address of another region; give one for each.
     #[arg(long = "peer", value_name = "ADDR")]
     pub(crate) peers: Vec<SocketAddr>,
-    /// A directory with `ca.pem`, `cert.pem` and `key.pem`; the certificate names node and region.
+    /// A directory with `node.pem`, `node.key` and `ca.pem`; the certificate names region and node.
     #[arg(long, value_name = "DIR")]
     pub(crate) identity: PathBuf,
     /// Operations to replay: JSON lines, see `examples/README.md`.
