@@ -2,7 +2,7 @@
 //! continents.
 //!
 //! Customers are drawn by a Zipf law (the n-th most active is n times rarer than the first). Most
-//! stay in their home region; one in four roams, so that two regions work on the same session and
+//! stay in their home region; two in five roam, so that two regions work on the same session and
 //! cart at about the same time, which is where conflicts come from. A customer signs in, looks
 //! around, fills and empties a cart, checks out, signs out; guests have sessions of seconds, so
 //! that expiry happens while the file is replayed. Every request counts against a rate limit, and
@@ -154,7 +154,7 @@ impl Shop {
 
     /// The home of a customer, or for those who roam wherever they happen to be.
     fn region(&mut self, customer: usize) -> Option<String> {
-        let roams = customer % 4 == 1;
+        let roams = customer % 5 < 2;
         let home = HOMES.get(customer % 3).copied().unwrap_or_default();
         Some(if roams { self.dice.pick(&HOMES) } else { home }.to_owned())
     }

@@ -31,9 +31,9 @@ use lane::{Fate, Lane};
 /// What IPv4 and UDP headers add to each datagram's payload.
 const HEADER_BYTES: usize = 28;
 
-/// tokio's timers round up to the next millisecond: on average half of one too late. Sending what
-/// is due within the next half makes the mean delay right.
-const HALF_TICK: Duration = Duration::from_micros(500);
+/// How early datagrams are sent: tokio's timers fire up to a millisecond late, and with waking up
+/// the measured mean is about this much. Being early by the mean makes the mean delay right.
+const LEAD: Duration = Duration::from_micros(1_200);
 
 /// What has passed one directed link, from the first datagram on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -200,7 +200,7 @@ impl Port {
         let relay = Arc::clone(&self.relay);
         let entry = if self.way == Way::Out { &relay.front } else { &relay.back };
         loop {
-            let due = self.lane.next_due().map(|due| self.origin + due - HALF_TICK);
+            let due = self.lane.next_due().map(|due| self.origin + due - LEAD);
             tokio::select! {
                 // A datagram bounced by a dead process is an error of the next receive; it says
                 // nothing about this socket.
@@ -241,7 +241,7 @@ impl Port {
             add(&self.link.cut, self.lane.sever());
             return;
         }
-        let now = self.origin.elapsed() + HALF_TICK;
+        let now = self.origin.elapsed() + LEAD;
         while let Some(bytes) = self.lane.pop(now) {
             let (exit, to) = match self.way {
                 Way::Out => (&self.relay.back, *lock(&self.relay.target)),

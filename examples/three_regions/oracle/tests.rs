@@ -20,7 +20,7 @@ impl World {
     /// One write in region `at`, a millisecond after the last.
     fn write(&mut self, at: usize, kind: Kind, place: (&str, &str, Option<&str>)) -> &mut Record {
         self.clock_ms += 1;
-        let replica = at as u64 + 1;
+        let replica = u64::try_from(at).unwrap() + 1;
         let before = self.seen[at].0.get(&0).cloned().unwrap_or_default();
         let seq = before.0.get(&replica).map_or(0, |ranges| ranges[0].1) + 1;
         self.seen[at].0.entry(0).or_default().add(replica, (seq, seq));
