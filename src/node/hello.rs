@@ -182,6 +182,7 @@ impl Node {
         }
         let joined_since = !place.told_joined && self.join.is_joined();
         self.event(Event::Up { node: hello.node, region: hello.region, replica: hello.replica });
+        self.timers.start_report(now.mono, self.config.replication.report_every);
         if joined_since {
             let ready = self.ready();
             self.send_control(link, &ready);
