@@ -14,7 +14,7 @@ use driftless::crdt::custom::Erased;
 use driftless::crdt::tree::Branch;
 use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Scope, Seen};
 use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId};
-use driftless::membership::{Member, MemberSet};
+use driftless::crdt::members::{Member, MemberSet};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part};
 use proptest::collection::{btree_map, btree_set, vec};
