@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 
 use rmp_serde::decode::{Error, ReadRefReader};
 use rmp_serde::{Deserializer, Serializer};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::limits::{Counted, DEPTH_MAX, Limits, Tally, Unsendable, within};
@@ -171,9 +170,10 @@ impl<'de> Reader<'de> {
         Ok(id)
     }
 
-    /// Makes sure that nothing follows.
+    /// Makes sure that nothing follows: one more value has no first byte. A truth value is asked for
+    /// because nothing inside of an array is read for it.
     pub(super) fn end(mut self) -> Result<(), PeerFault> {
-        match IgnoredAny::deserialize(&mut self.de) {
+        match bool::deserialize(&mut self.de) {
             Err(Error::InvalidMarkerRead(_)) => Ok(()),
             Ok(_) | Err(_) => Err(malformed("bytes follow its end")),
         }
