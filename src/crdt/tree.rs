@@ -221,15 +221,22 @@ impl Tree {
     /// Returns the state restricted to a scope.
     #[must_use]
     pub fn restrict(&self, scope: &Scope) -> Branch {
-        Branch {
-            elems: self.elems.iter().filter(|(p, _)| scope.has(p)).map(|(p, s)| (p.clone(), s.clone())).collect(),
-            counters: self
-                .counters
-                .iter()
-                .filter(|(name, _)| scope.has(&Path::Counter((*name).clone())))
-                .map(|(name, c)| (name.clone(), c.0.iter().map(|(o, x)| (*o, *x)).collect()))
-                .collect(),
-            hole: self.hole.is_some() && matches!(scope, Scope::Key),
+        let contributions = |(name, c): (&Bytes, &Counter)| (name.clone(), c.0.iter().map(|(o, x)| (*o, *x)).collect());
+        let siblings = |(path, s): (&Path, &Vec<Elem>)| (path.clone(), s.clone());
+        match scope {
+            Scope::Key => Branch {
+                elems: self.elems.iter().map(siblings).collect(),
+                counters: self.counters.iter().map(contributions).collect(),
+                hole: self.hole.is_some(),
+            },
+            Scope::Path(Path::Counter(name)) => Branch {
+                counters: self.counters.get_key_value(name).map(contributions).into_iter().collect(),
+                ..Branch::default()
+            },
+            Scope::Path(path) => Branch {
+                elems: self.elems.get_key_value(path).map(siblings).into_iter().collect(),
+                ..Branch::default()
+            },
         }
     }
 

@@ -12,15 +12,15 @@ use driftless::id::ReplicaId;
 
 /// One life of one origin's contribution to a counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Life {
-    pub origin: ReplicaId,
-    pub birth: u64,
-    pub deadline: u64,
+pub(crate) struct Life {
+    pub(crate) origin: ReplicaId,
+    pub(crate) birth: u64,
+    pub(crate) deadline: u64,
 }
 
 /// What an event did. Deadlines are those the author's own state had afterwards.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub(crate) enum Event {
     Set { value: Bytes, deadline: u64 },
     Delete,
     Touch { base: Stamp, deadline: u64 },
@@ -36,26 +36,26 @@ pub enum Event {
 
 /// An event and its place in time.
 #[derive(Clone, Debug)]
-pub struct Record {
-    pub dot: Dot,
-    pub stamp: Stamp,
+pub(crate) struct Record {
+    pub(crate) dot: Dot,
+    pub(crate) stamp: Stamp,
     /// What its author had seen just before.
-    pub past: Ctx,
-    pub key: &'static str,
-    pub event: Event,
+    pub(crate) past: Ctx,
+    pub(crate) key: &'static str,
+    pub(crate) event: Event,
 }
 
 /// All events.
 #[derive(Default, Debug)]
-pub struct History(Vec<Record>);
+pub(crate) struct History(Vec<Record>);
 
 impl History {
-    pub fn add(&mut self, record: Record) {
+    pub(crate) fn add(&mut self, record: Record) {
         self.0.push(record);
     }
 
     /// Returns the events a context holds; the others died with their only author.
-    pub fn within(&self, ctx: &Ctx) -> Vec<&Record> {
+    pub(crate) fn within(&self, ctx: &Ctx) -> Vec<&Record> {
         self.0.iter().filter(|r| ctx.has(r.dot)).collect()
     }
 }
@@ -65,7 +65,7 @@ fn of<'a>(seen: &'a [&Record], key: &'a str) -> impl Iterator<Item = &'a Record>
 }
 
 /// The largest stamp, alive until the latest deadline anybody gave that very write.
-pub fn register(seen: &[&Record], key: &str, t: u64) -> Option<Bytes> {
+pub(crate) fn register(seen: &[&Record], key: &str, t: u64) -> Option<Bytes> {
     let writes = of(seen, key).filter(|r| matches!(r.event, Event::Set { .. } | Event::Delete));
     let last = writes.max_by_key(|r| r.stamp)?;
     let Event::Set { value, deadline } = &last.event else { return None };
@@ -78,7 +78,7 @@ pub fn register(seen: &[&Record], key: &str, t: u64) -> Option<Bytes> {
 }
 
 /// The largest stamp among the unexpired puts that no later event at that path has observed.
-pub fn path(seen: &[&Record], key: &str, path: &Path, t: u64) -> Option<Bytes> {
+pub(crate) fn path(seen: &[&Record], key: &str, path: &Path, t: u64) -> Option<Bytes> {
     let ends = of(seen, key).filter(|r| match &r.event {
         Event::Put { path: p, .. } | Event::Remove { path: p } => p == path,
         Event::Clear { .. } => true,
@@ -95,7 +95,7 @@ pub fn path(seen: &[&Record], key: &str, path: &Path, t: u64) -> Option<Bytes> {
 }
 
 /// Per origin, what its last life added and no reset that knew this life has observed.
-pub fn counter(seen: &[&Record], key: &str, t: u64) -> i64 {
+pub(crate) fn counter(seen: &[&Record], key: &str, t: u64) -> i64 {
     let origins: BTreeSet<ReplicaId> = of(seen, key).map(|r| r.dot.replica).collect();
     origins.into_iter().map(|origin| contribution(seen, key, origin, t)).sum()
 }
@@ -125,7 +125,7 @@ fn contribution(seen: &[&Record], key: &str, origin: ReplicaId, t: u64) -> i64 {
 }
 
 /// Every item noted in the last generation, unless that is a deletion or over.
-pub fn custom(seen: &[&Record], key: &str, t: u64) -> Option<BTreeSet<u64>> {
+pub(crate) fn custom(seen: &[&Record], key: &str, t: u64) -> Option<BTreeSet<u64>> {
     let generation = |r: &Record| match r.event {
         Event::Note { generation, .. } => Some(generation),
         Event::DeleteCustom => Some(r.stamp),
