@@ -15,7 +15,7 @@ use driftless::sim::{SimCluster, SimConfig};
 use driftless::store::{Body, Family, KeyRef, Store};
 
 /// Seeds of the random runs; each takes a few milliseconds.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 300;
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -43,7 +43,8 @@ fn visible(store: &Store, now_ms: u64) -> BTreeMap<(String, Bytes), String> {
                 Body::Register(cell) => format!("{:?}", cell.as_ref().and_then(|c| c.visible(now_ms))),
                 Body::Tree(tree) => {
                     let elems: Vec<_> = tree.elems().collect();
-                    let counts: Vec<_> = tree.counters().map(|(n, c)| (n, c.value(now_ms))).filter(|c| c.1 != 0).collect();
+                    let counts: Vec<_> =
+                        tree.counters().map(|(n, c)| (n, c.value(now_ms))).filter(|c| c.1 != 0).collect();
                     if elems.is_empty() && counts.is_empty() {
                         "None".to_owned()
                     } else {
@@ -101,15 +102,30 @@ fn mutate(cluster: &mut SimCluster, rng: &mut fastrand::Rng, at: usize, step: u6
     let (field, counter) = (Path::Field(Bytes::from(format!("f{}", rng.u8(..3)))), Bytes::from_static(b"c"));
     let value = Bytes::from(format!("{at}.{step}"));
     let deadline = if rng.bool() { NEVER } else { cluster.now(at).wall_ms + rng.u64(1..4_000) };
-    let _refused = match rng.u8(..10) {
-        0..3 => cluster.write(at, &reg, Some(4), |p, t| drop(p.set(&reg, value, deadline, t))),
-        3 => cluster.write(at, &reg, None, |p, t| drop(p.delete(&reg, t))),
-        4 => cluster.write(at, &reg, None, |p, t| drop(p.touch(&reg, deadline, t))),
-        5 | 6 => cluster.write(at, &map, Some(4), |p, t| drop(p.put(&map, field, value, deadline, t))),
-        7 => cluster.write(at, &map, None, |p, t| drop(p.remove(&map, &field, t))),
-        8 => cluster.write(at, &map, Some(4), |p, t| drop(p.increment(&map, &counter, 1, deadline, t))),
-        _ => cluster.write(at, &map, None, |p, t| drop(p.clear(&map, t))),
+    let written = match rng.u8(..10) {
+        0..3 => cluster.write(at, &reg, Some(4), |p, t| {
+            p.set(&reg, value, deadline, t);
+        }),
+        3 => cluster.write(at, &reg, None, |p, t| {
+            p.delete(&reg, t);
+        }),
+        4 => cluster.write(at, &reg, None, |p, t| {
+            p.touch(&reg, deadline, t);
+        }),
+        5 | 6 => cluster.write(at, &map, Some(4), |p, t| {
+            p.put(&map, field, value, deadline, t);
+        }),
+        7 => cluster.write(at, &map, None, |p, t| {
+            p.remove(&map, &field, t);
+        }),
+        8 => cluster.write(at, &map, Some(4), |p, t| {
+            p.increment(&map, &counter, 1, deadline, t);
+        }),
+        _ => cluster.write(at, &map, None, |p, t| {
+            p.clear(&map, t);
+        }),
     };
+    drop(written);
 }
 
 fn disturb(cluster: &mut SimCluster, rng: &mut fastrand::Rng) {

@@ -22,6 +22,9 @@ pub struct Member {
     pub node: NodeId,
     /// The node's region.
     pub region: RegionId,
+    /// When it joined by its own wall clock, in Unix milliseconds: of two live copies of one node
+    /// the later one is meant.
+    pub since_ms: u64,
 }
 
 /// Every replica that ever joined, and those of them that were removed.
@@ -74,6 +77,23 @@ impl MemberSet {
         self.remove(old) || added
     }
 
+    /// Removes every copy of a node but its latest; returns whether there was one. Two donors that
+    /// could not hear of each other may each have let in another copy of a node.
+    pub fn supersede(&mut self) -> bool {
+        let mut latest: BTreeMap<NodeId, (u64, ReplicaId)> = BTreeMap::new();
+        for (replica, member) in self.live() {
+            let best = latest.entry(member.node).or_default();
+            *best = (*best).max((member.since_ms, replica));
+        }
+        let old: Vec<ReplicaId> = self
+            .live()
+            .filter(|(replica, member)| latest.get(&member.node).is_some_and(|(_, best)| best != replica))
+            .map(|(replica, _)| replica)
+            .collect();
+        self.removed.extend(&old);
+        !old.is_empty()
+    }
+
     /// Iterates over the members not removed, in order of replica id.
     pub fn live(&self) -> impl Iterator<Item = (ReplicaId, &Member)> {
         self.members.iter().map(|(replica, member)| (*replica, member)).filter(|(r, _)| !self.removed.contains(r))
@@ -102,7 +122,7 @@ mod tests {
     use super::*;
 
     fn member(node: u128, region: &str) -> Member {
-        Member { node: NodeId(uuid::Uuid::from_u128(node)), region: RegionId::new(region) }
+        Member { node: NodeId(uuid::Uuid::from_u128(node)), region: RegionId::new(region), since_ms: 7 }
     }
 
     fn set(members: &[(u64, u128)], removed: &[u64]) -> MemberSet {
@@ -142,6 +162,14 @@ mod tests {
         assert!(!here.succeed(ReplicaId(8), ReplicaId(4)), "twice is once");
         assert_eq!(live(&here), [2, 4]);
         assert_eq!(here.of_node(member(1, "eu").node).collect::<Vec<_>>(), [ReplicaId(4)]);
+    }
+
+    #[test]
+    fn of_two_copies_of_one_node_the_later_stays_whoever_let_them_in() {
+        let mut here = set(&[(8, 1), (4, 2)], &[]);
+        here.add(ReplicaId(2), &Member { since_ms: 9, ..member(1, "eu") });
+        assert!(here.supersede() && !here.supersede());
+        assert_eq!(live(&here), [2, 4]);
     }
 
     #[test]

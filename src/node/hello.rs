@@ -26,7 +26,8 @@ impl Node {
         }
         let told = spread(self.store.partition_count(), self.contexts());
         let told_joined = self.join.is_joined();
-        self.links.insert(link, Link { identity, dialled, since: now.mono, told_joined, told, session: None });
+        self.links
+            .insert(link, Link { identity, dialled, since: now.mono, hello_ms: 0, told_joined, told, session: None });
         let hello = Control::Hello(self.hello(now));
         self.send_control(link, &hello);
     }
@@ -175,6 +176,7 @@ impl Node {
             traffic: Traffic::default(),
             lag: LagHistogram::default(),
         };
+        place.hello_ms = hello.wall_ms;
         place.session = Some(Box::new(session));
         match place.dialled {
             Some(slot) => self.slots.met(slot, hello.node, hello.replica),

@@ -85,7 +85,7 @@ impl Node {
             return;
         }
         let Some(l) = self.links.get_mut(&link) else { return };
-        let member = Member { node: l.identity.node, region: l.identity.region.clone() };
+        let member = Member { node: l.identity.node, region: l.identity.region.clone(), since_ms: l.hello_ms };
         let Some(session) = l.session.as_deref_mut() else { return };
         session.donated = true;
         let joiner = session.replica;
@@ -136,7 +136,7 @@ impl Node {
     fn finish_join(&mut self, now: Now, founded: bool) {
         self.join = Join::Joined;
         let mut own = MemberSet::default();
-        own.add(self.me.replica, &Member { node: self.me.node, region: self.me.region.clone() });
+        own.add(self.me.replica, &Member { node: self.me.node, region: self.me.region.clone(), since_ms: now.wall_ms });
         self.on_members(now, &own);
         self.store.set_gate(Gate::Open);
         self.event(Event::Joined { founded });
@@ -182,6 +182,7 @@ impl Node {
         if !self.members.join(news) {
             return;
         }
+        self.members.supersede();
         self.members_version += 1;
         let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
         joined.into_iter().for_each(|replica| self.event(Event::MemberJoined { replica }));

@@ -29,6 +29,8 @@ pub struct Link {
     pub dialled: Option<PeerSlot>,
     /// When it came up.
     pub since: Mono,
+    /// The peer's wall clock in its hello.
+    pub hello_ms: u64,
     /// This node's hello said that it has joined.
     pub told_joined: bool,
     /// The contexts this node's hello carried.

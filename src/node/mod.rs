@@ -160,9 +160,6 @@ impl Node {
         self.out.pop_front()
     }
 
-    ///
-    pub fn dbg(&self) -> String { format!("{:?} {:?}", self.slots, self.join) }
-
     /// Returns who this node is.
     #[must_use]
     pub fn me(&self) -> &Me {

@@ -87,6 +87,7 @@ pub(super) fn put_members(pen: &mut Pen<'_>, set: &MemberSet) -> Result<(), Unse
         pen.replica(*replica)?;
         pen.bytes("length of a node id", member.node.0.as_bytes(), 16)?;
         pen.text(member.region.as_str())?;
+        pen.uint(member.since_ms);
     }
     pen.count(set.removed.len());
     set.removed.iter().try_for_each(|replica| pen.replica(*replica))
@@ -97,7 +98,8 @@ pub(super) fn take_members(reader: &mut Reader<'_>) -> Result<MemberSet, PeerFau
     for _ in 0..reader.uint()? {
         reader.tally.add(Counted::Seen, 1)?;
         let replica = reader.replica()?;
-        let member = Member { node: take_node(reader)?, region: RegionId::new(reader.text()?) };
+        let member =
+            Member { node: take_node(reader)?, region: RegionId::new(reader.text()?), since_ms: reader.uint()? };
         if set.members.last_key_value().is_some_and(|(last, _)| *last >= replica) {
             return Err(malformed("the members do not ascend"));
         }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::custom::Erased;
+use driftless::crdt::members::{Member, MemberSet};
 use driftless::crdt::tree::Branch;
 use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Scope, Seen};
 use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId};
-use driftless::crdt::members::{Member, MemberSet};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -283,7 +283,8 @@ fn node() -> impl Strategy<Value = NodeId> {
 }
 
 pub(crate) fn members() -> impl Strategy<Value = MemberSet> {
-    let member = (node(), region()).prop_map(|(node, region)| Member { node, region });
+    let member =
+        (node(), region(), any::<u64>()).prop_map(|(node, region, since_ms)| Member { node, region, since_ms });
     (btree_map(replica(), member, 0..4), btree_set(replica(), 0..3))
         .prop_map(|(members, removed)| MemberSet { members, removed })
 }

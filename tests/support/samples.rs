@@ -12,9 +12,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::custom::Erased;
+use driftless::crdt::members::{Member, MemberSet};
 use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Scope, Seen};
 use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId};
-use driftless::crdt::members::{Member, MemberSet};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part};
 
@@ -236,7 +236,11 @@ fn frames() -> Vec<(&'static str, Frame)> {
 }
 
 fn members() -> MemberSet {
-    let member = |node, region| Member { node: NodeId(uuid::Uuid::from_u128(node)), region: RegionId::new(region) };
+    let member = |node, region| Member {
+        node: NodeId(uuid::Uuid::from_u128(node)),
+        region: RegionId::new(region),
+        since_ms: MS,
+    };
     MemberSet {
         members: BTreeMap::from([(A, member(1, "us-east")), (B, member(2, "eu-central"))]),
         removed: BTreeSet::from([ReplicaId(5)]),
