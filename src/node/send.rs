@@ -45,13 +45,11 @@ impl Node {
         let (mut takers, mut behind) = (Vec::new(), Vec::new());
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|s| s.receives()) else { continue };
-            if session.peer.takes(&flush.batches, window) {
-                for (partition, from, to) in &flush.reach {
-                    session.peer.sent_own(me, *partition, *from, *to);
-                }
+            if session.peer.takes(&flush.reach, window) {
+                flush.reach.iter().for_each(|r| session.peer.sent_own(me, r.partition, r.from, r.to));
                 takers.push((*id, !session.peer.is_synchronising()));
             } else {
-                flush.reach.iter().for_each(|(p, _, _)| session.peer.catch_up(*p, &self.store, false));
+                flush.reach.iter().for_each(|r| session.peer.catch_up(r.partition, &self.store, false));
                 behind.push(*id);
             }
         }

@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::clock::Mono;
+use crate::crdt::Ctx;
 use crate::id::PartitionId;
-use crate::store::{Batch, Budget, Store};
+use crate::store::{Batch, Budget, Partition, Store};
 
 /// Bytes after which a frame is cut: QUIC saturates at 4 to 16 KiB and compression gains little
 /// beyond 64 KiB.
@@ -29,13 +30,26 @@ pub struct Outbox {
     position: Vec<u64>,
 }
 
+/// Which of my events a batch contains, and who may have it.
+#[derive(Debug)]
+pub struct Reach {
+    /// The partition.
+    pub partition: PartitionId,
+    /// My first event in it.
+    pub from: u64,
+    /// My last event in it.
+    pub to: u64,
+    /// What a peer must have seen to take it (R-TRUNC).
+    pub floor: Option<Ctx>,
+}
+
 /// The batches of one frame and, per partition, how far they reach.
 #[derive(Debug, Default)]
 pub struct Flush {
     /// The batches.
     pub batches: Vec<Batch>,
-    /// `(partition, my first event, my last event)` they contain.
-    pub reach: Vec<(PartitionId, u64, u64)>,
+    /// What they contain.
+    pub reach: Vec<Reach>,
 }
 
 impl Outbox {
@@ -73,7 +87,9 @@ impl Outbox {
                 self.dirty.remove(&id);
                 continue;
             };
-            let Some(captured) = store.read(id).map(|p| p.capture_own(*position, Budget { fragments, bytes })) else {
+            let capture =
+                |p: &Partition| (p.capture_own(*position, Budget { fragments, bytes }), p.binding_floor().cloned());
+            let Some((captured, floor)) = store.read(id).map(|p| capture(&p)) else {
                 self.dirty.remove(&id);
                 continue;
             };
@@ -81,7 +97,7 @@ impl Outbox {
             fragments = fragments.saturating_sub(captured.batch.fragments.len());
             bytes = bytes.saturating_sub(weight);
             if captured.upto > *position {
-                flush.reach.push((id, *position + 1, captured.upto));
+                flush.reach.push(Reach { partition: id, from: *position + 1, to: captured.upto, floor });
                 *position = captured.upto;
                 flush.batches.push(captured.batch);
             }

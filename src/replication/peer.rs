@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::clock::Mono;
 use crate::crdt::{Ctx, Dot};
 use crate::id::{PartitionId, ReplicaId};
+use crate::replication::outbox::Reach;
 use crate::store::{Batch, Budget, Full, Store};
 use crate::wire::{FullChunk, Part};
 
@@ -112,11 +113,14 @@ impl Peer {
     /// Tells whether a frame shared by all peers may go to this one: its link has room and none of
     /// the partitions is behind or under synchronisation.
     #[must_use]
-    pub fn takes(&self, batches: &[Batch], window: usize) -> bool {
+    pub fn takes(&self, reach: &[Reach], window: usize) -> bool {
+        let has = |lane: &Lane, floor: &Option<Ctx>| floor.as_ref().is_none_or(|floor| lane.known.includes(floor));
         self.in_flight < window
-            && batches.iter().all(|b| {
-                let free = self.lanes.get(b.partition.index()).is_some_and(|lane| lane.full.is_none());
-                free && !self.fulls.contains(&b.partition) && !self.wanted.contains_key(&b.partition)
+            && reach.iter().all(|r| {
+                let lane = self.lanes.get(r.partition.index()).filter(|lane| lane.full.is_none());
+                lane.is_some_and(|lane| has(lane, &r.floor))
+                    && !self.fulls.contains(&r.partition)
+                    && !self.wanted.contains_key(&r.partition)
             })
     }
 
@@ -169,26 +173,34 @@ impl Peer {
             if let Some(batch) = self.lacking(partition, want, store) {
                 return Some(Part::Batch(batch));
             }
+            if self.fulls.contains(&partition) {
+                return self.next_part(store);
+            }
         }
         None
     }
 
     fn lacking(&mut self, partition: PartitionId, want: Want, store: &Store) -> Option<Batch> {
-        let lane = self.lanes.get_mut(partition.index());
-        let captured = lane.zip(store.read(partition)).map(|(lane, p)| {
-            let captured = match want {
-                Want::All => p.capture_lacking(&lane.sent, BUDGET),
-                Want::Own => p.capture_lacking_of(store.me(), &lane.sent, BUDGET),
-            };
-            for (dot, _) in captured.batch.fragments.iter().flat_map(|f| &f.covers) {
-                lane.sent.add(*dot);
-            }
-            captured
-        });
-        if captured.as_ref().is_none_or(|c| !c.more) {
+        let (Some(lane), Some(p)) = (self.lanes.get_mut(partition.index()), store.read(partition)) else {
+            self.wanted.remove(&partition);
+            return None;
+        };
+        if p.binding_floor().is_some_and(|floor| !lane.known.includes(floor)) {
+            self.wanted.remove(&partition);
+            self.fulls.insert(partition);
+            return None;
+        }
+        let captured = match want {
+            Want::All => p.capture_lacking(&lane.sent, BUDGET),
+            Want::Own => p.capture_lacking_of(store.me(), &lane.sent, BUDGET),
+        };
+        for (dot, _) in captured.batch.fragments.iter().flat_map(|f| &f.covers) {
+            lane.sent.add(*dot);
+        }
+        if !captured.more {
             self.wanted.remove(&partition);
         }
-        captured.map(|c| c.batch).filter(|b| !b.fragments.is_empty())
+        Some(captured.batch).filter(|b| !b.fragments.is_empty())
     }
 
     fn start_full(&mut self, partition: PartitionId, store: &Store) {

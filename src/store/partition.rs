@@ -135,6 +135,13 @@ impl Partition {
         &self.floor
     }
 
+    /// Returns the floor while it says more than stability does: some member may lack part of it,
+    /// and then takes this partition in full or not at all (R-TRUNC).
+    #[must_use]
+    pub fn binding_floor(&self) -> Option<&Ctx> {
+        (self.floor_inherited || !self.truncated.is_empty()).then_some(&self.floor)
+    }
+
     /// Returns the latest context a member reported.
     #[must_use]
     pub fn report_of(&self, member: ReplicaId) -> Option<&Ctx> {
