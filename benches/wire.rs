@@ -3,7 +3,7 @@
 //! Registers with a time to live of half an hour, one partition, three replicas in the context: keys
 //! of 16 bytes with 100 incompressible bytes, and keys of 16 bytes with JSON sessions of about 200.
 //! The table of bytes comes first; the timings are per frame.
-#![expect(clippy::unwrap_used, reason = "a bench stops at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench reports, and stops at the first surprise")]
 
 use bytes::Bytes;
 use divan::Bencher;

@@ -102,6 +102,16 @@ proptest! {
     }
 
     #[test]
+    fn trailing_bytes_are_malformed(frame in arb::frame(), extra in proptest::collection::vec(any::<u8>(), 1..9)) {
+        let bytes = [encode(&frame).as_ref(), &extra].concat();
+        prop_assert!(is_malformed(&decode(&bytes)));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
     fn a_frame_cut_at_any_byte_is_refused(frame in arb::frame()) {
         let bytes = encode(&frame);
         for len in 0..bytes.len() {
@@ -117,12 +127,6 @@ proptest! {
             let cut = decode_control(&bytes[..len]);
             prop_assert!(is_malformed(&cut) || is_over(&cut), "cut at {}", len);
         }
-    }
-
-    #[test]
-    fn trailing_bytes_are_malformed(frame in arb::frame(), extra in proptest::collection::vec(any::<u8>(), 1..9)) {
-        let bytes = [encode(&frame).as_ref(), &extra].concat();
-        prop_assert!(is_malformed(&decode(&bytes)));
     }
 }
 
@@ -202,8 +206,7 @@ fn a_compression_window_over_the_limit_is_refused() {
     zstd.window_log(21).unwrap();
     zstd.set_pledged_src_size(Some(3 << 20)).unwrap();
     zstd.write_all(&plain).unwrap();
-    let mut limits = Limits::default();
-    limits.frame_bytes = 4 << 20;
+    let limits = Limits { frame_bytes: 4 << 20, ..Limits::default() };
     let message = packed(3 << 20, &zstd.finish().unwrap());
     let fault = Decoder::default().decode_frame(&message, &arb::spaces(), &limits).unwrap_err();
     assert_eq!(fault, PeerFault::OverLimit { what: "compression window", len: 21, max: 20 });
@@ -352,4 +355,17 @@ fn a_hello_nested_too_deep_is_refused() {
 fn nesting_in_a_frame_is_malformed_at_once() {
     let bytes = [&[1, 0][..], &[0x91; 100_000]].concat();
     assert!(is_malformed(&decode(&bytes)));
+}
+
+#[test]
+fn what_one_frame_can_make_a_receiver_hold_is_bounded_by_the_counts() {
+    let limits = Limits::default();
+    let held = |size: usize, count: u64| u64::try_from(size).unwrap() * count;
+    let worst = held(size_of::<Fragment>(), limits.fragments)
+        + held(size_of::<(Bytes, Vec<u8>, driftless::crdt::Elem)>(), limits.elems)
+        + held(size_of::<(Dot, driftless::crdt::Scope)>(), limits.covers)
+        + held(size_of::<(ReplicaId, driftless::crdt::Seen)>(), limits.seen)
+        + held(size_of::<Part>(), limits.parts)
+        + limits.plain_bytes;
+    assert!(worst < 64 << 20, "{worst} bytes");
 }

@@ -31,7 +31,7 @@ fn encode(message: &Message) -> Vec<u8> {
 
 /// Another zstd may choose other bytes for the same content.
 fn is_compressed(bytes: &[u8]) -> bool {
-    bytes[1] & 1 == 1
+    bytes.get(1).is_some_and(|flags| flags & 1 == 1)
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Bytes that exist are never written again: a difference is for `tests/wire_compat.rs` to report
 //! and for a person to decide.
 
+#![expect(clippy::unwrap_used, reason = "the samples' keyspaces can be opened")]
+
 #[path = "../support/samples.rs"]
 mod samples;
 
