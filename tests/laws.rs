@@ -18,6 +18,7 @@ use driftless::crdt::custom::{Erased, decode, encode};
 use driftless::crdt::{Cell, Counter, Ctx, Custom, Dot, Elem, OrMap, Path, Payload, Scope, Seen, Tree};
 use driftless::id::ReplicaId;
 use driftless::store::{Batch, Fragment};
+use driftless::wire::{Decoder, Encoder, Frame, Limits, Part};
 use proptest::prelude::*;
 use replica::{ALL, FOREVER, Mail, Replica, b, dot, field, member, sync};
 use script::{Step, play, step};
@@ -269,15 +270,23 @@ fn scripts() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 0..40)
 }
 
-/// The place for `wire`: equal states give equal fragments, in the same order.
+/// Equal states give equal fragments, and those equal bytes, which decode to what was encoded.
 fn same_fragments(a: &Replica, o: &Replica) {
     let by_key = |r: &Replica| {
         let Mail::Full(_, full) = r.full() else { unreachable!("full() gives a full") };
-        let mut fragments = full.batch.fragments;
-        fragments.sort_by(|x, y| (x.keyspace.0, &x.key, &x.scope).cmp(&(y.keyspace.0, &y.key, &y.scope)));
-        (full.batch.ctx, full.floor, fragments)
+        let mut batch = full.batch;
+        batch.fragments.sort_by(|x, y| (x.keyspace.0, &x.key, &x.scope).cmp(&(y.keyspace.0, &y.key, &y.scope)));
+        (full.floor, batch)
     };
-    assert_eq!(by_key(a), by_key(o));
+    let (mine, theirs) = (by_key(a), by_key(o));
+    assert_eq!(mine, theirs);
+    let hlc = a.store.clock().last().max(o.store.clock().last());
+    let frame = Frame { from: ReplicaId(0), hlc, parts: vec![Part::Batch(mine.1)] };
+    let encode = |r: &Replica| Encoder::default().encode_frame(&frame, r.store.spaces()).unwrap();
+    let bytes = encode(a);
+    assert_eq!(bytes, encode(o));
+    let decoded = Decoder::default().decode_frame(&bytes, o.store.spaces(), &Limits::default());
+    assert_eq!(decoded, Ok(frame));
 }
 
 fn fresh() -> Replica {
