@@ -28,7 +28,7 @@ use replica::{COLLECT_AFTER_MS, FOREVER, Mail, Replica, field, member, residue};
 /// set `SCHEDULES` when compiling.
 const SCHEDULES: u64 = match option_env!("SCHEDULES") {
     Some(text) => parse(text),
-    None => 3_000,
+    None => 2_000,
 };
 
 const fn parse(text: &str) -> u64 {

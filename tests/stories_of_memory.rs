@@ -168,7 +168,7 @@ fn a_key_deadline_is_inherited_by_later_puts_and_reset_by_clear() {
 
 #[test]
 fn after_an_eviction_an_older_fragment_in_flight_does_not_appear() {
-    let [a, mut x] = replicas([1, 2]);
+    let [mut a, x] = replicas([1, 2]);
     x.set("k", &b("older"), FOREVER);
     let in_flight = x.batch(&Ctx::default());
     a.clock_ms += 1;

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use crdts::{ResetRemove, VClock};
 
 use super::context::{Ctx, Dot};
 use super::counter::{Contribution, Counter};
@@ -312,6 +313,18 @@ impl Tree {
         });
         known.extend(self.elems.keys().cloned());
         self.hole = Some(known);
+    }
+}
+
+/// Erases the elements and contributions whose events the clock covers.
+impl ResetRemove<ReplicaId> for Tree {
+    fn reset_remove(&mut self, clock: &VClock<ReplicaId>) {
+        self.elems.retain(|_, siblings| {
+            siblings.retain(|e| e.dot.seq > clock.get(&e.dot.replica));
+            !siblings.is_empty()
+        });
+        self.counters.values_mut().for_each(|c| c.reset_remove(clock));
+        self.counters.retain(|_, c| !c.0.is_empty());
     }
 }
 

@@ -1,0 +1,543 @@
+//! The laws: what every join, context, fragment and clock must obey, whatever the history.
+//!
+//! States are built by random operations of random replicas, never by filling in fields at will:
+//! a lattice law need only hold for states that can come to be. The store's laws run on real
+//! partitions; the types' laws on the types. The `crdts` crate is the reference where it has one.
+
+#[path = "support/replica.rs"]
+mod replica;
+#[path = "support/script.rs"]
+mod script;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use crdts::{CmRDT, CvRDT, LWWReg, Orswot, PNCounter, ResetRemove};
+use driftless::clock::{Hlc, HlcClock, Stamp};
+use driftless::crdt::custom::{Erased, decode, encode};
+use driftless::crdt::{Cell, Counter, Ctx, Custom, Dot, Elem, OrMap, Path, Payload, Scope, Seen, Tree};
+use driftless::id::ReplicaId;
+use driftless::store::{Batch, Fragment};
+use driftless::wire::{Decoder, Encoder, Frame, Limits, Part};
+use proptest::prelude::*;
+use replica::{ALL, FOREVER, Mail, Replica, b, dot, field, member, sync};
+use script::{Step, play, step};
+
+// ---- the types
+
+fn ctxs() -> impl Strategy<Value = Ctx> {
+    prop::collection::vec((1..4_u64, 1..12_u64, 0..3_u64), 0..8).prop_map(|ranges| {
+        let mut ctx = Ctx::default();
+        ranges.into_iter().for_each(|(r, from, len)| ctx.add_range(ReplicaId(r), from, from + len));
+        ctx
+    })
+}
+
+fn dots(ctx: &Ctx) -> BTreeSet<Dot> {
+    (1..4).flat_map(|r| (1..16).map(move |seq| dot(r, seq))).filter(|d| ctx.has(*d)).collect()
+}
+
+/// Cells of one register: a stamp has one value, which some replicas hold only a stub of.
+fn cells() -> impl Strategy<Value = Cell> {
+    (1..4_u64, 1..3_u64, 1..4_u64, 1..4_u64, any::<bool>()).prop_map(|(ms, r, deadline, touch, stub)| {
+        let tombstone = ms == 2;
+        let payload = if tombstone { Payload::Tombstone } else { Payload::Value(b(&format!("{ms}.{r}"))) };
+        let mut cell = Cell::new(payload, Hlc::from_ms(ms), dot(r, ms), 1);
+        if touch > 1 && !tombstone {
+            cell.extend(dot(touch, 9), deadline);
+        }
+        if stub {
+            cell.forget();
+        }
+        cell
+    })
+}
+
+/// Counters as random increments and resets of three origins leave them.
+fn counters() -> impl Strategy<Value = Counter> {
+    prop::collection::vec((1..4_u64, -3..5_i64, 0..4_u64), 0..8).prop_map(|steps| {
+        let mut counter = Counter::default();
+        for (seq, (origin, by, now)) in (1..).zip(steps) {
+            if by == 0 { counter.reset() } else { counter.add(ReplicaId(origin), seq, by, now + 2, now) }
+        }
+        counter
+    })
+}
+
+/// Custom states: origin `o`'s event number `n` adds one to its own side of a counter.
+fn customs() -> impl Strategy<Value = Custom> {
+    (1..3_u64, prop::collection::btree_map(1..4_u64, 1..4_u64, 1..4), 1..4_u64, any::<bool>()).prop_map(
+        |(generation, merged, deadline, stub)| {
+            let mut state = PNCounter::<u64>::new();
+            for (origin, seq) in &merged {
+                state.apply(state.inc_many(*origin, *seq));
+            }
+            let stamp = Stamp { hlc: Hlc::from_ms(generation), replica: ReplicaId(1) };
+            let payload = Payload::Value(encode(&state).unwrap());
+            let mut custom = Custom::new(stamp, dot(1, 1), payload, deadline);
+            custom.merged = merged.into_iter().map(|(origin, seq)| (ReplicaId(origin), seq)).collect();
+            if stub {
+                custom.forget();
+            }
+            custom
+        },
+    )
+}
+
+fn merged<T: CvRDT + Clone>(a: &T, b: &T) -> T {
+    let mut joined = a.clone();
+    joined.merge(b.clone());
+    joined
+}
+
+fn semilattice<T: Clone + PartialEq + std::fmt::Debug>(join: impl Fn(&T, &T) -> T, a: &T, b: &T, c: &T) {
+    assert_eq!(join(a, a), *a, "idempotent");
+    assert_eq!(join(a, b), join(b, a), "commutative");
+    assert_eq!(join(&join(a, b), c), join(a, &join(b, c)), "associative");
+}
+
+proptest! {
+    #[test]
+    fn contexts_are_a_semilattice_and_agree_with_plain_sets(a in ctxs(), o in ctxs(), c in ctxs()) {
+        semilattice(merged, &a, &o, &c);
+        let joined = merged(&a, &o);
+        prop_assert_eq!(dots(&joined), dots(&a).union(&dots(&o)).copied().collect::<BTreeSet<_>>());
+        prop_assert_eq!(a.includes(&o), dots(&a).is_superset(&dots(&o)));
+        let rebuilt = dots(&a).into_iter().rev().fold(Ctx::default(), |mut ctx, d| { ctx.add(d); ctx });
+        prop_assert_eq!(&rebuilt, &a, "equal sets are equal values");
+        for (replica, seen) in a.iter() {
+            prop_assert_eq!(&Seen::new(seen.base(), seen.above()), seen);
+            prop_assert_eq!(a.to_vclock().get(&replica), seen.base());
+        }
+    }
+
+    #[test]
+    fn a_context_reset_by_a_clock_keeps_what_is_beyond_it(a in ctxs(), o in ctxs()) {
+        let mut reset = a.clone();
+        reset.reset_remove(&o.to_vclock());
+        prop_assert!(a.includes(&reset));
+        for (replica, seen) in a.iter() {
+            prop_assert_eq!(reset.of(replica).is_some(), seen.max() > o.to_vclock().get(&replica));
+        }
+    }
+
+    #[test]
+    fn registers_are_a_semilattice(a in cells(), o in cells(), c in cells()) {
+        prop_assert_eq!(a.validate_merge(&o), Ok(()));
+        semilattice(merged, &a, &o, &c);
+        let mut applied = a.clone();
+        applied.apply(o.clone());
+        prop_assert_eq!(applied, merged(&a, &o), "an operation is a state");
+    }
+
+    #[test]
+    fn a_touch_is_its_own_delta(a in cells(), at in 1..6_u64, deadline in 1..6_u64) {
+        let mut touched = a.clone();
+        touched.extend(dot(at, 10), deadline);
+        prop_assert_eq!(merged(&a, &touched), touched);
+    }
+
+    #[test]
+    fn counters_are_a_semilattice(a in counters(), o in counters(), c in counters()) {
+        semilattice(merged, &a, &o, &c);
+    }
+
+    #[test]
+    fn custom_states_are_a_semilattice(a in customs(), o in customs(), c in customs()) {
+        let merge = Erased::<PNCounter<u64>>::default();
+        let join = |x: &Custom, y: &Custom| {
+            let mut joined = x.clone();
+            joined.join(y, Some(&merge)).unwrap();
+            joined
+        };
+        semilattice(join, &a, &o, &c);
+        let joined = join(&a, &o);
+        if let Payload::Value(bytes) = &joined.state {
+            let state: PNCounter<u64> = decode(bytes).unwrap();
+            let claimed: u64 = joined.merged.values().sum();
+            prop_assert_eq!(state.read(), claimed.into(), "the state holds exactly what `merged` names");
+        }
+    }
+
+    #[test]
+    fn clocks_only_go_up(steps in prop::collection::vec((0..2_usize, any::<bool>(), 0..9_u64), 1..60)) {
+        let clocks = [HlcClock::default(), HlcClock::default()];
+        let mut wall_max = 0;
+        for (at, hears, wall_ms) in steps {
+            wall_max = wall_max.max(wall_ms);
+            if hears {
+                let heard = clocks[1 - at].last();
+                clocks[at].observe(heard);
+                prop_assert!(clocks[at].tick(wall_ms) > heard, "what was heard lies before what follows");
+            } else {
+                let before = clocks[at].last();
+                prop_assert!(clocks[at].tick(wall_ms) > before);
+            }
+            prop_assert!(clocks[at].last().ms() <= wall_max, "never ahead of every wall clock");
+            prop_assert!(clocks[at].visible_ms(wall_ms) >= wall_ms);
+        }
+    }
+}
+
+#[test]
+fn equal_times_of_two_replicas_are_ordered_by_replica() {
+    let at = |replica| Stamp { hlc: Hlc::from_ms(5), replica: ReplicaId(replica) };
+    assert!(at(1) < at(2) && Stamp { hlc: Hlc::from_ms(6), replica: ReplicaId(1) } > at(2));
+}
+
+// ---- the map and its deltas
+
+/// Plays random operations on three maps; returns them and every delta.
+fn maps(steps: &[(usize, u8, u8)]) -> ([OrMap; 3], Vec<OrMap>) {
+    let (mut maps, mut deltas): ([OrMap; 3], _) = (Default::default(), Vec::new());
+    let (mut seqs, names) = ([0_u64; 3], [field("a"), field("b"), member("a")]);
+    for (now, (at, op, arg)) in (1..).zip(steps.iter().copied()) {
+        if op == 0 {
+            let from = maps[usize::from(arg) % 3].clone();
+            maps[at].merge(from);
+            continue;
+        }
+        seqs[at] += 1;
+        let event = dot(at as u64 + 1, seqs[at]);
+        let path = names[usize::from(arg) % 3].clone();
+        let stamp = Stamp { hlc: Hlc::from_ms(now), replica: event.replica };
+        let mut copy = maps[at].clone();
+        let delta = match op {
+            1..=4 => copy.put(path, Elem { dot: event, stamp, deadline: FOREVER, value: b(&now.to_string()) }),
+            5..=6 => copy.remove(&path, event),
+            7 => copy.clear(event),
+            8..=9 => copy.increment(&b("n"), event, i64::from(arg) - 3, FOREVER),
+            _ => copy.reset(&b("n"), event),
+        };
+        maps[at].apply(delta.clone());
+        assert_eq!(maps[at], copy, "the mutated state is the state joined with the delta");
+        deltas.push(delta);
+    }
+    (maps, deltas)
+}
+
+fn map_steps() -> impl Strategy<Value = Vec<(usize, u8, u8)>> {
+    prop::collection::vec((0..3_usize, 0..11_u8, 0..8_u8), 0..40)
+}
+
+proptest! {
+    #[test]
+    fn maps_are_a_semilattice(steps in map_steps()) {
+        let ([a, o, c], _) = maps(&steps);
+        semilattice(merged, &a, &o, &c);
+    }
+
+    #[test]
+    fn deltas_in_any_order_and_number_are_the_state(
+        steps in map_steps(),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+    ) {
+        let ([a, o, c], deltas) = maps(&steps);
+        let whole = merged(&merged(&a, &o), &c);
+        let mut rebuilt = OrMap::default();
+        if !deltas.is_empty() {
+            order.iter().for_each(|i| rebuilt.apply(i.get(&deltas).clone()));
+        }
+        deltas.iter().rev().for_each(|d| rebuilt.apply(d.clone()));
+        prop_assert_eq!(rebuilt, whole);
+    }
+
+    #[test]
+    fn restriction_commutes_with_join(steps in map_steps()) {
+        let ([a, o, _], _) = maps(&steps);
+        let whole = merged(&a, &o);
+        let paths = [field("a"), field("b"), member("a"), Path::Counter(b("n"))];
+        for scope in paths.into_iter().map(Scope::Path).chain([Scope::Key]) {
+            let mut part = Tree::default();
+            part.join(&a.tree().restrict(&scope), &scope, &Ctx::default(), a.ctx());
+            part.join(&o.tree().restrict(&scope), &scope, a.ctx(), o.ctx());
+            prop_assert_eq!(part.restrict(&Scope::Key), whole.tree().restrict(&scope));
+        }
+    }
+
+    #[test]
+    fn a_map_reset_by_what_it_has_seen_without_gaps_is_empty(steps in map_steps()) {
+        let ([a, o, c], _) = maps(&steps);
+        let mut whole = merged(&merged(&a, &o), &c);
+        whole.reset_remove(&whole.ctx().to_vclock());
+        prop_assert!(whole.ctx().is_empty() && whole.tree().is_empty());
+    }
+}
+
+// ---- partitions
+
+fn scripts() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 0..40)
+}
+
+/// Equal states give equal fragments, and those equal bytes, which decode to what was encoded.
+fn same_fragments(a: &Replica, o: &Replica) {
+    let by_key = |r: &Replica| {
+        let Mail::Full(_, full) = r.full() else { unreachable!("full() gives a full") };
+        let mut batch = full.batch;
+        batch.fragments.sort_by(|x, y| (x.keyspace.0, &x.key, &x.scope).cmp(&(y.keyspace.0, &y.key, &y.scope)));
+        (full.floor, batch)
+    };
+    let (mine, theirs) = (by_key(a), by_key(o));
+    assert_eq!(mine, theirs);
+    let hlc = a.store.clock().last().max(o.store.clock().last());
+    let frame = Frame { from: ReplicaId(0), hlc, parts: vec![Part::Batch(mine.1)] };
+    let encode = |r: &Replica| Encoder::default().encode_frame(&frame, r.store.spaces()).unwrap();
+    let bytes = encode(a);
+    assert_eq!(bytes, encode(o));
+    let decoded = Decoder::default().decode_frame(&bytes, o.store.spaces(), &Limits::default());
+    assert_eq!(decoded, Ok(frame));
+}
+
+fn fresh() -> Replica {
+    Replica::new(9, &[1, 2, 3, 9])
+}
+
+fn fragments_of(mail: &Mail) -> Vec<Fragment> {
+    let (Mail::Batch(_, batch) | Mail::Full(_, driftless::store::Full { batch, .. })) = mail;
+    batch.fragments.clone()
+}
+
+fn with_fragments(mail: &Mail, fragments: Vec<Fragment>) -> Mail {
+    let Mail::Batch(head, batch) = mail else { unreachable!("only batches are cut") };
+    Mail::Batch(head.clone(), Batch { fragments, ..batch.clone() })
+}
+
+fn assert_same(a: &Replica, o: &Replica) {
+    assert_eq!((a.ctx(), a.entries()), (o.ctx(), o.entries()));
+    same_fragments(a, o);
+}
+
+type View = (Vec<Option<Bytes>>, Vec<Option<Bytes>>, i64, Option<BTreeSet<u64>>);
+
+fn view(r: &Replica, t: u64) -> View {
+    let regs = ["r0", "r1"].map(|k| r.get(k, t)).to_vec();
+    let paths = [field("a"), field("b"), member("a"), Path::Ttl];
+    (regs, paths.iter().map(|p| r.read("m", p, t)).collect(), r.count("m", "n", t), r.noted("x", t))
+}
+
+proptest! {
+    #[test]
+    fn batches_in_either_order_and_repeated_give_one_state(steps in scripts()) {
+        let world = play(&steps);
+        let mails: Vec<Mail> = world.iter().map(|r| r.batch(&Ctx::default())).collect();
+        let (mut one, mut two) = (fresh(), fresh());
+        mails.iter().for_each(|m| drop(one.deliver(m)));
+        mails.iter().chain(&mails).rev().for_each(|m| drop(two.deliver(m)));
+        assert_same(&one, &two);
+    }
+
+    #[test]
+    fn fragments_in_any_order_and_number_are_the_batch(
+        steps in scripts(),
+        order in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
+    ) {
+        let world = play(&steps);
+        let mail = world[0].batch(&Ctx::default());
+        let (mut whole, mut parts, all) = (fresh(), fresh(), fragments_of(&mail));
+        whole.deliver(&mail);
+        let some = order.iter().filter(|_| !all.is_empty()).map(|i| i.get(&all).clone());
+        for fragment in some.chain(all.iter().rev().cloned()) {
+            parts.deliver(&with_fragments(&mail, vec![fragment]));
+        }
+        assert_same(&whole, &parts);
+    }
+
+    #[test]
+    fn a_coalesced_batch_is_its_single_events(steps in scripts()) {
+        let world = play(&steps);
+        let (mut whole, mut singles) = (fresh(), fresh());
+        whole.deliver(&world[0].batch(&Ctx::default()));
+        for _ in 0..200 {
+            let one = driftless::store::Budget { fragments: 1, bytes: 1 };
+            singles.deliver(&world[0].batch_within(&singles.ctx(), one));
+        }
+        assert_same(&whole, &singles);
+    }
+
+    #[test]
+    fn a_full_synchronisation_is_all_fragments(steps in scripts()) {
+        let world = play(&steps);
+        let (mut full, mut batch) = (fresh(), fresh());
+        full.deliver(&world[0].full());
+        batch.deliver(&world[0].batch(&Ctx::default()));
+        assert_same(&full, &batch);
+    }
+
+    #[test]
+    fn equal_contexts_mean_equal_states_and_equal_fragments(steps in scripts()) {
+        let mut world = play(&steps);
+        let [a, o, c] = &mut world;
+        replica::sync_all(&mut [a, o, c], 2);
+        prop_assert_eq!(world[0].ctx(), world[1].ctx());
+        assert_same(&world[0], &world[1]);
+        assert_same(&world[1], &world[2]);
+    }
+
+    #[test]
+    fn a_known_batch_changes_nothing(steps in scripts()) {
+        let mut world = play(&steps);
+        let [a, o, _] = &mut world;
+        sync(o, a);
+        let before = (a.ctx(), a.entries());
+        let again = o.batch(&Ctx::default());
+        let applied = a.deliver(&again).unwrap().unwrap();
+        prop_assert_eq!((applied.news, (a.ctx(), a.entries())), (0, before));
+    }
+
+    #[test]
+    fn collection_and_expiry_change_nothing_visible(steps in scripts()) {
+        let mut world = play(&steps);
+        let [a, o, c] = &mut world;
+        replica::sync_all(&mut [a, o, c], 1);
+        for r in &mut world {
+            for ms in [0, 20, 5_000] {
+                r.clock_ms += ms;
+                let t = r.store.clock().visible_ms(r.clock_ms);
+                let before = view(r, t);
+                r.expire();
+                prop_assert_eq!(view(r, t), before.clone());
+                let frontier = r.frontier();
+                r.collect();
+                prop_assert_eq!(view(r, t), before);
+                prop_assert!(r.frontier().includes(&frontier) && r.floor().includes(&r.frontier()));
+                prop_assert!(r.ctx().includes(&r.floor()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_frontier_is_in_everybody_s_context(steps in scripts()) {
+        let mut world = play(&steps);
+        let [a, o, c] = &mut world;
+        replica::sync_all(&mut [a, o, c], 1);
+        world.iter().for_each(Replica::collect);
+        for r in &world {
+            prop_assert!(world.iter().all(|peer| peer.ctx().includes(&r.frontier())));
+        }
+    }
+}
+
+// ---- against the crdts crate
+
+#[derive(Clone, Debug)]
+enum Act {
+    Add(usize, u64),
+    Remove(usize, u64),
+    Merge(usize, usize),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        (0..3_usize, 0..4_u64).prop_map(|(at, m)| Act::Add(at, m)),
+        (0..3_usize, 0..4_u64).prop_map(|(at, m)| Act::Remove(at, m)),
+        (0..3_usize, 0..3_usize).prop_map(|(at, from)| Act::Merge(at, from)),
+    ];
+    prop::collection::vec(act, 0..40)
+}
+
+fn trio() -> [Replica; 3] {
+    [1, 2, 3].map(|id| Replica::new(id, &[1, 2, 3]))
+}
+
+proptest! {
+    #[test]
+    fn our_set_is_the_orswot(acts in acts()) {
+        let (mut ours, mut theirs): (_, [Orswot<u64, u64>; 3]) = (trio(), Default::default());
+        for act in acts {
+            match act {
+                Act::Add(at, m) => {
+                    ours[at].put("m", member(&m.to_string()), &Bytes::new(), FOREVER);
+                    let op = theirs[at].add(m, theirs[at].read_ctx().derive_add_ctx(at as u64));
+                    theirs[at].apply(op);
+                }
+                Act::Remove(at, m) => {
+                    let seen = theirs[at].contains(&m);
+                    prop_assert_eq!(ours[at].remove("m", &member(&m.to_string())).is_some(), seen.val);
+                    if seen.val {
+                        let op = theirs[at].rm(m, seen.derive_rm_ctx());
+                        theirs[at].apply(op);
+                    }
+                }
+                Act::Merge(at, from) => {
+                    let (mail, state) = (ours[from].batch(&ours[at].ctx()), theirs[from].clone());
+                    ours[at].deliver(&mail);
+                    theirs[at].merge(state);
+                }
+            }
+            for (mine, other) in ours.iter().zip(&theirs) {
+                for m in 0..4 {
+                    let here = mine.read("m", &member(&m.to_string()), 0).is_some();
+                    prop_assert_eq!(here, other.contains(&m).val);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn our_counter_without_reset_is_the_pn_counter(acts in acts()) {
+        let (mut ours, mut theirs): (_, [PNCounter<u64>; 3]) = (trio(), Default::default());
+        for act in acts {
+            match act {
+                Act::Add(at, by) => {
+                    ours[at].increment("m", "n", by as i64, FOREVER);
+                    let op = theirs[at].inc_many(at as u64, by);
+                    theirs[at].apply(op);
+                }
+                Act::Remove(at, by) => {
+                    ours[at].increment("m", "n", -(by as i64), FOREVER);
+                    let op = theirs[at].dec_many(at as u64, by);
+                    theirs[at].apply(op);
+                }
+                Act::Merge(at, from) => {
+                    let (mail, state) = (ours[from].batch(&ours[at].ctx()), theirs[from].clone());
+                    ours[at].deliver(&mail);
+                    theirs[at].merge(state);
+                }
+            }
+            for (mine, other) in ours.iter().zip(&theirs) {
+                prop_assert_eq!(other.read(), mine.count("m", "n", 0).into());
+            }
+        }
+    }
+
+    #[test]
+    fn our_register_is_the_lww_register(acts in acts()) {
+        let mut ours = trio();
+        let mut theirs: [BTreeMap<(), LWWReg<Option<u64>, Stamp>>; 3] = Default::default();
+        for act in acts {
+            match act {
+                Act::Add(at, v) => {
+                    let stamp = ours[at].set("k", &b(&v.to_string()), FOREVER).stamp;
+                    theirs[at].entry(()).or_insert(LWWReg { val: None, marker: Stamp::default() }).update(Some(v), stamp);
+                }
+                Act::Remove(at, _) => {
+                    let stamp = ours[at].delete("k").stamp;
+                    theirs[at].entry(()).or_insert(LWWReg { val: None, marker: Stamp::default() }).update(None, stamp);
+                }
+                Act::Merge(at, from) => {
+                    let (mail, state) = (ours[from].batch(&ours[at].ctx()), theirs[from].get(&()).cloned());
+                    ours[at].deliver(&mail);
+                    if let Some(state) = state {
+                        theirs[at].entry(()).or_insert(LWWReg { val: None, marker: Stamp::default() }).merge(state);
+                    }
+                }
+            }
+            for (mine, other) in ours.iter().zip(&theirs) {
+                let want = other.get(&()).and_then(|reg| reg.val).map(|v| b(&v.to_string()));
+                prop_assert_eq!(mine.get("k", 0), want);
+            }
+        }
+    }
+}
+
+/// `ALL` is what "no budget" means everywhere above.
+#[test]
+fn an_unlimited_budget_leaves_nothing_behind() {
+    let a = Replica::new(1, &[1]);
+    for i in 0..2_000 {
+        a.set(&i.to_string(), &b("v"), FOREVER);
+    }
+    let captured = a.store.read(replica::PART).map(|p| p.capture_own(0, ALL));
+    assert!(captured.is_some_and(|c| !c.more && c.upto == 2_000 && c.batch.fragments.len() == 2_000));
+}
