@@ -10,5 +10,7 @@ pub mod node;
 pub mod replication;
 #[cfg(feature = "net")]
 pub mod runtime;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod store;
 pub mod wire;

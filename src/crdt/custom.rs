@@ -4,10 +4,13 @@
 //! states of one generation. Deleting writes a generation that is a tombstone.
 //!
 //! # Invariants
-//! * A stub (an expired state) is refilled only by a state that has seen at least as much, so a
-//!   reader sees the agreed state or a miss, never a part.
+//! * `merged` names exactly the events inside `state`: a state that covers another's contains it,
+//!   and only states neither of which covers the other are merged.
+//! * A stub (an expired state) says nothing about a state and loses to any of its generation; the
+//!   store leaves one only where every member has all events of the entry.
 //! * The state is opaque bytes; only the registered [`MergeState`] looks inside.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -130,35 +133,51 @@ impl Custom {
     /// # Errors
     /// [`BadState`] when two states of one generation cannot be merged. The entry is unchanged.
     pub fn join(&mut self, other: &Self, merge: Option<&dyn MergeState>) -> Result<bool, BadState> {
-        if other.generation != self.generation {
-            let newer = other.generation > self.generation;
-            if newer {
-                *self = other.clone();
+        let before = (self.generation, self.rank());
+        match (other.generation, other.rank()).cmp(&before) {
+            Ordering::Less if other.generation < self.generation => Ok(false),
+            Ordering::Less => Ok(self.extend(other.deadline)),
+            Ordering::Greater => {
+                let same = other.generation == self.generation;
+                let deadline = if same { self.deadline.max(other.deadline) } else { other.deadline };
+                *self = Self { deadline, ..other.clone() };
+                Ok(true)
             }
-            return Ok(newer);
+            Ordering::Equal => self.join_equal(other, merge),
         }
-        let before = (self.deadline, self.merged.clone());
-        let refilled = self.join_state(other, merge)?;
-        self.deadline = self.deadline.max(other.deadline);
-        for (&origin, &seq) in &other.merged {
-            let mine = self.merged.entry(origin).or_default();
-            *mine = (*mine).max(seq);
-        }
-        Ok(refilled || before != (self.deadline, self.merged.clone()))
     }
 
-    fn join_state(&mut self, other: &Self, merge: Option<&dyn MergeState>) -> Result<bool, BadState> {
-        let next = match (&self.state, &other.state) {
-            (_, Payload::Tombstone) | (Payload::Absent, Payload::Value(_)) if other.covers(self) => other.state.clone(),
-            (Payload::Value(_), Payload::Value(_)) if other.merged == self.merged => return Ok(false),
-            (Payload::Value(mine), Payload::Value(theirs)) => {
-                Payload::Value(merge.ok_or(BadState)?.merge(mine, theirs)?)
+    /// A stub says nothing about a state: it loses to any state of its generation, whole.
+    fn rank(&self) -> u8 {
+        match self.state {
+            Payload::Absent => 0,
+            Payload::Value(_) => 1,
+            Payload::Tombstone => 2,
+        }
+    }
+
+    fn extend(&mut self, deadline: u64) -> bool {
+        let later = deadline > self.deadline;
+        self.deadline = self.deadline.max(deadline);
+        later
+    }
+
+    fn join_equal(&mut self, other: &Self, merge: Option<&dyn MergeState>) -> Result<bool, BadState> {
+        if !self.covers(other) {
+            match (&self.state, &other.state) {
+                (Payload::Value(mine), Payload::Value(theirs)) if !other.covers(self) => {
+                    self.state = Payload::Value(merge.ok_or(BadState)?.merge(mine, theirs)?);
+                }
+                _ => self.state = other.state.clone(),
             }
-            (Payload::Value(_) | Payload::Tombstone | Payload::Absent, _) => return Ok(false),
-        };
-        let changed = next != self.state;
-        self.state = next;
-        Ok(changed)
+            for (&origin, &seq) in &other.merged {
+                let mine = self.merged.entry(origin).or_default();
+                *mine = (*mine).max(seq);
+            }
+            self.extend(other.deadline);
+            return Ok(true);
+        }
+        Ok(self.extend(other.deadline))
     }
 
     fn covers(&self, other: &Self) -> bool {
@@ -202,11 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stub_is_not_refilled_by_a_state_that_has_seen_less() {
+    fn a_stub_claims_nothing_it_no_longer_holds() {
         let merge = Erased::<PNCounter<u64>>::default();
         let mut stub = entry(1, 1, &counter(1, 2));
         stub.forget();
-        assert_eq!(stub.join(&entry(1, 2, &counter(2, 3)), Some(&merge)), Ok(true));
-        assert!(stub.visible(0).is_none());
+        let mut state = entry(1, 2, &counter(2, 3));
+        assert_eq!(state.join(&stub, Some(&merge)), Ok(false));
+        assert_eq!(state.join(&entry(1, 1, &counter(1, 2)), Some(&merge)), Ok(true));
+        let both: PNCounter<u64> = decode(state.visible(0).unwrap()).unwrap();
+        assert_eq!(both.read(), 5.into());
     }
 }

@@ -14,6 +14,7 @@
 pub mod context;
 pub mod counter;
 pub mod custom;
+pub mod members;
 pub mod register;
 pub mod set;
 pub mod tree;
@@ -21,6 +22,7 @@ pub mod tree;
 pub use context::{Ctx, Dot, Seen};
 pub use counter::{Contribution, Counter};
 pub use custom::Custom;
+pub use members::{Member, MemberSet};
 pub use register::{Cell, Payload};
 pub use set::members;
 pub use tree::{Elem, Path, Scope, Tree};

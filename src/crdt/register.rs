@@ -86,10 +86,13 @@ impl Cell {
         }
     }
 
-    /// Moves the deadline to the later of the two; `dot` is the event that did it.
+    /// Moves the deadline to the later of the two; `dot` is the event that asked for it. A touch
+    /// that moves nothing leaves the state as it is, as joining it elsewhere does.
     pub fn extend(&mut self, dot: Dot, deadline: u64) {
-        self.touch = dot;
-        self.deadline = self.deadline.max(deadline);
+        if (deadline, dot) > (self.deadline, self.touch) {
+            self.touch = dot;
+            self.deadline = deadline;
+        }
     }
 
     /// Drops the value and keeps its stamp, as expiry and eviction do. A tombstone stays one.

@@ -176,8 +176,10 @@ impl Tree {
         }
     }
 
-    /// Drops the elements and contributions that are no longer visible; returns whether any were.
-    pub fn expire(&mut self, now_ms: u64) -> bool {
+    /// Drops what is no longer visible; returns whether anything was. Contributions go only from a
+    /// `settled` entry: until then a touch by a member that missed a reset may bring one back, and
+    /// its floors must still be here.
+    pub fn expire(&mut self, now_ms: u64, settled: bool) -> bool {
         let mut dropped = false;
         self.elems.retain(|_, siblings| {
             let before = siblings.len();
@@ -185,18 +187,27 @@ impl Tree {
             dropped |= siblings.len() != before;
             !siblings.is_empty()
         });
-        for counter in self.counters.values_mut() {
-            let before = counter.0.len();
-            counter.0.retain(|_, c| now_ms < c.deadline);
-            dropped |= counter.0.len() != before;
+        if settled {
+            dropped |= self.retain_contributions(|_, c| now_ms < c.deadline);
         }
-        self.counters.retain(|_, c| !c.0.is_empty());
         dropped
     }
 
-    /// Drops counters that are entirely reset. Only for an entry without unstable dots.
+    /// Drops contributions that are entirely reset. Only for an entry without unstable dots.
     pub fn settle(&mut self) {
-        self.counters.retain(|_, c| c.is_live());
+        self.retain_contributions(|_, c| c.is_live());
+    }
+
+    /// Returns whether any contribution went.
+    fn retain_contributions(&mut self, keep: impl Fn((&Bytes, ReplicaId), &Contribution) -> bool) -> bool {
+        let mut dropped = false;
+        self.counters.retain(|name, counter| {
+            let before = counter.0.len();
+            counter.0.retain(|origin, c| keep((name, *origin), c));
+            dropped |= counter.0.len() != before;
+            !counter.0.is_empty()
+        });
+        dropped
     }
 
     /// Evicts the elements and leaves a hole. Only for a settled map without counters.
@@ -205,26 +216,33 @@ impl Tree {
         self.hole = Some(BTreeSet::new());
     }
 
-    /// Returns the earliest deadline of anything inside.
+    /// Returns the earliest deadline of anything inside that is later than `after`.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<u64> {
+    pub fn next_deadline(&self, after: u64) -> Option<u64> {
         let elems = self.elems.values().flatten().map(|e| e.deadline);
         let counters = self.counters.values().flat_map(|c| c.0.values()).map(|c| c.deadline);
-        elems.chain(counters).min().filter(|d| *d != super::NEVER)
+        elems.chain(counters).filter(|d| *d > after).min().filter(|d| *d != super::NEVER)
     }
 
     /// Returns the state restricted to a scope.
     #[must_use]
     pub fn restrict(&self, scope: &Scope) -> Branch {
-        Branch {
-            elems: self.elems.iter().filter(|(p, _)| scope.has(p)).map(|(p, s)| (p.clone(), s.clone())).collect(),
-            counters: self
-                .counters
-                .iter()
-                .filter(|(name, _)| scope.has(&Path::Counter((*name).clone())))
-                .map(|(name, c)| (name.clone(), c.0.iter().map(|(o, x)| (*o, *x)).collect()))
-                .collect(),
-            hole: self.hole.is_some() && matches!(scope, Scope::Key),
+        let contributions = |(name, c): (&Bytes, &Counter)| (name.clone(), c.0.iter().map(|(o, x)| (*o, *x)).collect());
+        let siblings = |(path, s): (&Path, &Vec<Elem>)| (path.clone(), s.clone());
+        match scope {
+            Scope::Key => Branch {
+                elems: self.elems.iter().map(siblings).collect(),
+                counters: self.counters.iter().map(contributions).collect(),
+                hole: self.hole.is_some(),
+            },
+            Scope::Path(Path::Counter(name)) => Branch {
+                counters: self.counters.get_key_value(name).map(contributions).into_iter().collect(),
+                ..Branch::default()
+            },
+            Scope::Path(path) => Branch {
+                elems: self.elems.get_key_value(path).map(siblings).into_iter().collect(),
+                ..Branch::default()
+            },
         }
     }
 
@@ -282,12 +300,24 @@ impl Tree {
         changed
     }
 
-    /// Drops contributions the sender has seen and no longer holds (R-ABSENCE).
-    pub fn drop_absent(&mut self, held: &dyn Fn(&Bytes, ReplicaId) -> bool, theirs: &Ctx) {
-        for (name, counter) in &mut self.counters {
-            counter.0.retain(|&replica, c| held(name, replica) || !theirs.has(Dot { replica, seq: c.seq }));
-        }
-        self.counters.retain(|_, c| !c.0.is_empty());
+    /// Drops contributions the sender has seen and no longer holds (R-ABSENCE); returns whether
+    /// there were any. `keep` tells what it holds, or has not seen all of.
+    pub fn drop_absent(&mut self, keep: &dyn Fn(&Bytes, ReplicaId) -> bool, theirs: &Ctx) -> bool {
+        self.retain_contributions(|(name, replica), c| keep(name, replica) || !theirs.has(Dot { replica, seq: c.seq }))
+    }
+
+    /// Takes over a hole of a sender that has seen more than I: what it evicted I may never have
+    /// had. I know what it answered for, and my own elements it has not seen; the rest is a miss.
+    pub fn inherit_hole(&mut self, answered: BTreeSet<Path>, theirs: &Ctx) {
+        let mut known = answered;
+        self.elems.retain(|path, siblings| {
+            if !known.contains(path) {
+                siblings.retain(|e| !theirs.has(e.dot));
+            }
+            !siblings.is_empty()
+        });
+        known.extend(self.elems.keys().cloned());
+        self.hole = Some(known);
     }
 }
 

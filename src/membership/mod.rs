@@ -1,10 +1,8 @@
-//! Who belongs to the cluster and who is alive.
+//! Who is alive, and how far away.
 //!
-//! [`members`] is the replicated part: a set that only grows. Liveness is local and lives in the
-//! failure detector; a false suspicion never changes membership.
+//! The replicated part, the set of members, is [`crate::crdt::MemberSet`]. Liveness is local and
+//! lives in the failure detector; a false suspicion never changes membership.
 
 pub mod detector;
-pub mod members;
 
 pub use detector::{Beats, Verdict};
-pub use members::{Member, MemberSet};

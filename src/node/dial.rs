@@ -97,7 +97,6 @@ impl Slots {
         if let Some(slot) = self.0.get_mut(slot.0) {
             slot.peer = Some((node, replica));
             slot.backoff = BACKOFF_MIN;
-            slot.clock_refused = false;
         }
     }
 
@@ -106,7 +105,6 @@ impl Slots {
         for slot in &mut self.0 {
             if slot.peer.is_some_and(|(known, _)| known == node) {
                 slot.peer = Some((node, replica));
-                slot.clock_refused = false;
             }
         }
     }
@@ -134,6 +132,13 @@ impl Slots {
     pub fn superseded(&mut self, slot: PeerSlot) {
         if let Some(slot) = self.0.get_mut(slot.0) {
             slot.backoff = BACKOFF_MAX;
+        }
+    }
+
+    /// Notes that a node takes what we send, so it accepts our clock.
+    pub fn clock_accepted(&mut self, node: NodeId) {
+        for slot in self.0.iter_mut().filter(|s| s.peer.is_some_and(|(known, _)| known == node)) {
+            slot.clock_refused = false;
         }
     }
 
@@ -216,6 +221,8 @@ mod tests {
         slots.clock_refused(PeerSlot(2));
         assert!(slots.majority_refuses());
         slots.met(PeerSlot(0), node(1), ReplicaId(1));
+        assert!(slots.majority_refuses(), "a hello is no consent");
+        slots.clock_accepted(node(1));
         assert!(!slots.majority_refuses());
     }
 }

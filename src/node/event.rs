@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::error::PeerFault;
 use crate::id::{KeyspaceId, NodeId, RegionId, ReplicaId};
 use crate::node::input::PeerSlot;
+use crate::wire::Unsendable;
 
 /// Something an operator may want to know. Every change of view is one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,6 +71,11 @@ pub enum Event {
     DuplicateReplica {
         /// The id.
         replica: ReplicaId,
+    },
+    /// A message exceeds what any receiver takes: what it carried stays missing elsewhere.
+    Unsendable {
+        /// What is too large.
+        unsendable: Unsendable,
     },
     /// State that could not be joined was skipped; its dots stay missing.
     Quarantined {

@@ -16,7 +16,7 @@ use crate::node::link::{Link, Session, Staging, spread};
 use crate::node::output::{CloseCode, Output};
 use crate::node::stats::{LagHistogram, Traffic};
 use crate::replication::{Peer, ReportLog};
-use crate::wire::version::{MIN_VERSION, VERSION, negotiate};
+use crate::wire::version::{MIN_VERSION, OURS, VERSION, Versions, negotiate};
 use crate::wire::{Control, Hello};
 
 impl Node {
@@ -24,7 +24,9 @@ impl Node {
         if let Some(slot) = dialled {
             self.slots.up(slot, link);
         }
-        self.links.insert(link, Link { identity, dialled, since: now.mono, session: None });
+        let told = spread(self.store.partition_count(), self.contexts());
+        let told_joined = self.join.is_joined();
+        self.links.insert(link, Link { identity, dialled, since: now.mono, told_joined, told, session: None });
         let hello = Control::Hello(self.hello(now));
         self.send_control(link, &hello);
     }
@@ -73,6 +75,14 @@ impl Node {
             self.fault(link, PeerFault::Removed { replica: hello.replica });
             return;
         }
+        if self.check_clock(Now { wall_ms: hello.wall_ms, ..now }, now.wall_ms).is_err() {
+            // The peer sees us as ahead and is about to close the link for it.
+            if let Some(slot) = self.slots.of_link(link) {
+                self.slots.clock_refused(slot);
+            }
+            self.check_own_clock();
+            return;
+        }
         if !self.settle_duplicate(link, &hello) {
             self.close(link, CloseCode::Superseded, "there is another link to the same replica");
             return;
@@ -81,7 +91,7 @@ impl Node {
     }
 
     fn check_hello(&self, now: Now, link: LinkId, hello: &Hello) -> Result<(), PeerFault> {
-        negotiate((VERSION, MIN_VERSION), (hello.version, hello.min_version))?;
+        negotiate(OURS, Versions { version: hello.version, min_version: hello.min_version })?;
         let differs = |what, theirs: &str, ours: &str| {
             let (theirs, ours) = (theirs.to_owned(), ours.to_owned());
             if theirs == ours { Ok(()) } else { Err(PeerFault::Incompatible { what, theirs, ours }) }
@@ -149,14 +159,14 @@ impl Node {
 
     fn open_session(&mut self, now: Now, link: LinkId, hello: Hello) {
         let count = self.store.partition_count();
-        let told = spread(count, self.contexts());
+        let Some(place) = self.links.get_mut(&link) else { return };
         let session = Session {
             replica: hello.replica,
             joined: hello.joined,
             donated: false,
             up: true,
             peer: Peer::new(spread(count, hello.ctxs), now.mono),
-            reports: ReportLog::new(told),
+            reports: ReportLog::new(std::mem::take(&mut place.told)),
             members_told: 0,
             urgent: false,
             beats: Beats::new(now.mono),
@@ -165,13 +175,18 @@ impl Node {
             traffic: Traffic::default(),
             lag: LagHistogram::default(),
         };
-        let Some(place) = self.links.get_mut(&link) else { return };
         place.session = Some(Box::new(session));
         match place.dialled {
             Some(slot) => self.slots.met(slot, hello.node, hello.replica),
             None => self.slots.heard_from(hello.node, hello.replica),
         }
+        let joined_since = !place.told_joined && self.join.is_joined();
         self.event(Event::Up { node: hello.node, region: hello.region, replica: hello.replica });
+        self.timers.start_report(now.mono, self.config.replication.report_every);
+        if joined_since {
+            let ready = self.ready();
+            self.send_control(link, &ready);
+        }
         if hello.joined && self.join.is_joined() {
             self.on_members(now, &hello.members);
             self.start_session(link);
@@ -194,7 +209,9 @@ impl Node {
     }
 
     pub(super) fn send_control(&mut self, link: LinkId, message: &Control) {
-        let bytes = crate::wire::encode_control(message);
-        self.out.push_back(Output::Control { link, bytes });
+        match self.encoder.encode_control(message) {
+            Ok(bytes) => self.out.push_back(Output::Control { link, bytes }),
+            Err(unsendable) => self.unsendable(unsendable),
+        }
     }
 }

@@ -12,8 +12,8 @@
 use std::collections::BTreeSet;
 
 use crate::clock::{Hlc, Mono, Now};
+use crate::crdt::{Member, MemberSet};
 use crate::id::{NodeId, PartitionId, ReplicaId};
-use crate::membership::{Member, MemberSet};
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
@@ -140,7 +140,7 @@ impl Node {
         self.on_members(now, &own);
         self.store.set_gate(Gate::Open);
         self.event(Event::Joined { founded });
-        let ready = Control::Ready { members: self.members.clone(), ctxs: self.contexts() };
+        let ready = self.ready();
         let links: Vec<(LinkId, bool)> = self.sessions().map(|(id, s)| (id, s.joined)).collect();
         for (link, joined) in links {
             self.send_control(link, &ready);
@@ -148,6 +148,11 @@ impl Node {
                 self.start_session(link);
             }
         }
+    }
+
+    /// Returns the message that tells a peer that this node has joined.
+    pub(super) fn ready(&self) -> Control {
+        Control::Ready { members: self.members.clone(), ctxs: self.contexts() }
     }
 
     /// A peer has joined.

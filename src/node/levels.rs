@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Mono;
 use crate::crdt::Dot;
+use crate::crdt::MemberSet;
 use crate::id::{NodeId, PartitionId, RegionId};
-use crate::membership::MemberSet;
 use crate::store::Store;
 
 /// Most receipts waited on at one time: about 100 bytes each.

@@ -11,7 +11,7 @@ use crate::crdt::Ctx;
 use crate::id::{PartitionId, ReplicaId};
 use crate::membership::Beats;
 use crate::node::input::{PeerIdentity, PeerSlot};
-use crate::node::stats::{LagHistogram, Traffic};
+use crate::node::stats::{LagHistogram, PeerStats, Traffic};
 use crate::replication::{Peer, ReportLog};
 use crate::store::{Batch, Fragment, Full};
 use crate::wire::FullChunk;
@@ -29,8 +29,33 @@ pub struct Link {
     pub dialled: Option<PeerSlot>,
     /// When it came up.
     pub since: Mono,
+    /// This node's hello said that it has joined.
+    pub told_joined: bool,
+    /// The contexts this node's hello carried.
+    pub told: Vec<Ctx>,
     /// What is known once the hello passed.
     pub session: Option<Box<Session>>,
+}
+
+impl Link {
+    /// Returns what is known of the peer, once its hello passed.
+    #[must_use]
+    pub fn stats(&self) -> Option<PeerStats> {
+        let session = self.session.as_deref()?;
+        Some(PeerStats {
+            node: self.identity.node,
+            region: self.identity.region.clone(),
+            replica: session.replica,
+            joined: session.joined,
+            up: session.up,
+            level: session.peer.is_level(),
+            rtt: session.beats.rtt(),
+            skew_ms: session.beats.skew_ms(),
+            certificate_expires_ms: self.identity.expires_ms,
+            traffic: session.traffic,
+            lag: session.lag.clone(),
+        })
+    }
 }
 
 /// A connection whose hello passed.

@@ -36,15 +36,15 @@ pub use levels::{Level, Mark, Missing, Outcome, WaitId};
 pub use output::{CloseCode, DialError, LinkEnd, Output, Party, TlsFault};
 pub use stats::{PeerStats, Stats};
 
-use crate::clock::Now;
+use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::crdt::Ctx;
+use crate::crdt::MemberSet;
 use crate::error::{ConfigError, PeerFault};
 use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
-use crate::membership::MemberSet;
 use crate::replication::Outbox;
 use crate::store::{Gate, Store};
-use crate::wire::{Control, Decoder, Encoder, Limits};
+use crate::wire::{Control, Decoder, Encoder, Limits, Unsendable};
 use dial::Slots;
 use join::Join;
 use levels::Waits;
@@ -92,6 +92,8 @@ pub struct Node {
     stats: Stats,
     clock_refused: bool,
     stopping: bool,
+    /// The instant of the last input.
+    last: Mono,
     out: VecDeque<Output>,
 }
 
@@ -103,7 +105,7 @@ impl Node {
     pub fn new(me: Me, config: Config, store: Arc<Store>, seed: u64) -> Result<Self, ConfigError> {
         config.check()?;
         let outbox = Outbox::new(store.partition_count(), config.replication.linger);
-        let limits = Limits::of(&config, store.partition_count());
+        let limits = Limits::default();
         Ok(Self {
             rng: fastrand::Rng::with_seed(seed),
             members: MemberSet::default(),
@@ -118,12 +120,13 @@ impl Node {
             received_bytes: 0,
             seen_before: Vec::new(),
             timers: Timers::default(),
-            encoder: Encoder::new(config.replication.compress),
-            decoder: Decoder::new(),
+            encoder: Encoder::new(limits),
+            decoder: Decoder::default(),
             limits,
             stats: Stats::default(),
             clock_refused: false,
             stopping: false,
+            last: Mono::default(),
             out: VecDeque::new(),
             me,
             config,
@@ -133,6 +136,7 @@ impl Node {
 
     /// Takes one input in. Drain [`Node::poll`] afterwards.
     pub fn handle(&mut self, now: Now, input: Input) {
+        self.last = now.mono;
         match input {
             Input::LinkUp { link, peer, dialled } => self.on_link_up(now, link, peer, dialled),
             Input::Control { link, bytes } => self.on_control(now, link, &bytes),
@@ -156,6 +160,9 @@ impl Node {
         self.out.pop_front()
     }
 
+    ///
+    pub fn dbg(&self) -> String { format!("{:?} {:?}", self.slots, self.join) }
+
     /// Returns who this node is.
     #[must_use]
     pub fn me(&self) -> &Me {
@@ -172,6 +179,21 @@ impl Node {
     #[must_use]
     pub fn store(&self) -> &Arc<Store> {
         &self.store
+    }
+
+    /// Returns the view and counters of this moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let partitions = || self.store.partition_ids().filter_map(|id| self.store.read(id));
+        let sum = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        Stats {
+            joined: self.join.is_joined(),
+            members: self.members.live().count(),
+            peers: self.links.values().filter_map(Link::stats).collect(),
+            log_records: partitions().map(|p| sum(p.log_len())).sum(),
+            keys: partitions().map(|p| sum(p.len())).sum(),
+            ..self.stats.clone()
+        }
     }
 
     fn sessions(&self) -> impl Iterator<Item = (LinkId, &Session)> {
@@ -236,7 +258,7 @@ impl Node {
         self.event(if refused { Event::ClockRefused { skew_ms } } else { Event::ClockAccepted });
     }
 
-    fn on_wait(&mut self, id: WaitId, mark: Mark, level: Level, deadline: Option<crate::clock::Mono>) {
+    fn on_wait(&mut self, id: WaitId, mark: Mark, level: Level, deadline: Option<Mono>) {
         let outcome = levels::judge(mark, level, &self.store, &self.members);
         if outcome.reached || !self.waits.add(id, mark, level, deadline) {
             self.out.push_back(Output::Resolved { id, outcome });
@@ -284,6 +306,11 @@ impl Node {
             self.event(Event::Refused { node, region, fault });
         }
         self.close(link, code, &reason);
+    }
+
+    /// A message too large for any receiver stays here: its dots stay missing elsewhere, loudly.
+    fn unsendable(&mut self, unsendable: Unsendable) {
+        self.event(Event::Unsendable { unsendable });
     }
 
     fn event(&mut self, event: Event) {

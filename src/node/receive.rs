@@ -34,11 +34,15 @@ pub(super) type Pen = VecDeque<(u64, LinkId, Frame)>;
 
 impl Node {
     pub(super) fn on_control(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
-        let message = match crate::wire::decode_control(bytes, &self.limits) {
+        let message = match self.decoder.decode_control(bytes, &self.limits) {
             Ok(message) => message,
             Err(fault) => return self.fault(link, fault),
         };
         let greeted = self.session_mut(link).map(|s| s.beats.heard(now.mono)).is_some();
+        if greeted && let Some(node) = self.links.get(&link).map(|l| l.identity.node) {
+            self.slots.clock_accepted(node);
+            self.check_own_clock();
+        }
         match (message, greeted) {
             (Control::Hello(hello), false) if self.links.contains_key(&link) => self.on_hello(now, link, hello),
             (Control::Hello(_), true) => self.fault(link, PeerFault::Malformed { why: "a second hello" }),
@@ -239,7 +243,7 @@ impl Node {
     }
 
     pub(super) fn on_beat(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
-        let beat: Beat = match crate::wire::decode_beat(bytes) {
+        let beat: Beat = match self.decoder.decode_beat(bytes, &self.limits) {
             Ok(beat) => beat,
             Err(fault) => return self.fault(link, fault),
         };

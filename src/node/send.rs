@@ -18,6 +18,14 @@ const EXPRESS_BYTES: usize = 1_100;
 /// Partitions in one report, so that a control message stays far below its limit.
 const REPORT_PARTITIONS: usize = 512;
 
+/// A frame as it leaves, shared by all links it goes to.
+struct Encoded {
+    bytes: Bytes,
+    /// Bytes before compression.
+    plain: usize,
+    fragments: usize,
+}
+
 impl Node {
     /// Captures what was written since the last flush and sends it to every peer that takes it.
     pub(super) fn flush(&mut self, now: Now) {
@@ -49,31 +57,36 @@ impl Node {
         }
         if !takers.is_empty() {
             let parts = flush.batches.into_iter().map(Part::Batch).collect();
-            let (bytes, raw, fragments) = self.encode(parts);
-            let small = self.config.replication.express && bytes.len() <= EXPRESS_BYTES;
+            let Some(frame) = self.encode(parts) else { return };
+            let small = self.config.replication.express && frame.bytes.len() <= EXPRESS_BYTES;
             for (link, free) in takers {
-                self.send_frame(link, &bytes, (raw, fragments), small && free);
+                self.send_frame(link, &frame, small && free);
             }
         }
         behind.into_iter().for_each(|link| self.pump(link));
     }
 
-    fn encode(&mut self, parts: Vec<Part>) -> (Bytes, usize, usize) {
+    fn encode(&mut self, parts: Vec<Part>) -> Option<Encoded> {
         let fragments = parts.iter().map(|p| p.fragments().len()).sum();
         let frame = Frame { from: self.me.replica, hlc: self.store.clock().last(), parts };
-        let encoded = self.encoder.encode_frame(&frame, self.store.spaces());
-        (encoded.bytes, encoded.raw_len, fragments)
+        match self.encoder.encode_frame(&frame, self.store.spaces()) {
+            Ok(bytes) => Some(Encoded { bytes, plain: self.encoder.plain_len(), fragments }),
+            Err(unsendable) => {
+                self.unsendable(unsendable);
+                None
+            }
+        }
     }
 
-    fn send_frame(&mut self, link: LinkId, bytes: &Bytes, (raw, fragments): (usize, usize), express: bool) {
+    fn send_frame(&mut self, link: LinkId, frame: &Encoded, express: bool) {
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
-        session.peer.queued(bytes.len());
+        session.peer.queued(frame.bytes.len());
         let t = &mut session.traffic;
         t.frames_out += 1;
-        t.fragments_out += u64::try_from(fragments).unwrap_or(0);
-        t.bytes_out += u64::try_from(bytes.len()).unwrap_or(0);
-        t.raw_bytes_out += u64::try_from(raw).unwrap_or(0);
-        self.out.push_back(Output::Log { link, bytes: bytes.clone(), express });
+        t.fragments_out += u64::try_from(frame.fragments).unwrap_or(0);
+        t.bytes_out += u64::try_from(frame.bytes.len()).unwrap_or(0);
+        t.raw_bytes_out += u64::try_from(frame.plain).unwrap_or(0);
+        self.out.push_back(Output::Log { link, bytes: frame.bytes.clone(), express });
     }
 
     /// Sends what a peer still needs, as far as its link has room.
@@ -85,8 +98,9 @@ impl Node {
                 return;
             }
             let Some(part) = session.peer.next_part(&self.store) else { return };
-            let (bytes, raw, fragments) = self.encode(vec![part]);
-            self.send_frame(link, &bytes, (raw, fragments), false);
+            if let Some(frame) = self.encode(vec![part]) {
+                self.send_frame(link, &frame, false);
+            }
         }
     }
 

@@ -29,7 +29,7 @@ pub(super) struct Timers {
 
 impl Timers {
     pub(super) fn start_report(&mut self, now: Mono, every: Duration) {
-        self.report.get_or_insert(now.plus(every));
+        self.report.get_or_insert_with(|| now.plus(every));
     }
 
     fn next(&self) -> Mono {
@@ -42,7 +42,9 @@ impl Node {
     /// Returns when [`Input::Deadline`](crate::node::Input::Deadline) is to be handled next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        let dynamic = [self.outbox.due(), self.slots.next_deadline(), self.waits.next_deadline(), self.solo_deadline()];
+        let dials = self.slots.next_deadline().filter(|_| !self.stopping);
+        let solo = self.solo_deadline().filter(|at| *at > self.last);
+        let dynamic = [self.outbox.due(), dials, self.waits.next_deadline(), solo];
         dynamic.into_iter().flatten().chain([self.timers.next()]).min()
     }
 
@@ -99,7 +101,7 @@ impl Node {
             let Some(session) = link.session.as_deref_mut() else { continue };
             let (seq, echo) = (session.beats.next_seq(), session.beats.echo(now.mono));
             let beat = Beat { replica, seq, hlc, sent_ns: now.mono.0, echo, wall_ms: now.wall_ms };
-            beats.push(Output::Beat { link: *id, bytes: crate::wire::encode_beat(&beat) });
+            beats.push(Output::Beat { link: *id, bytes: self.encoder.encode_beat(&beat) });
         }
         self.out.extend(beats);
         self.judge_silences(now);

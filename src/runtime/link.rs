@@ -322,11 +322,15 @@ async fn read_control<I: Inbox>(
     if opened.send(send).is_err() {
         return Err(Stop::Lost);
     }
+    let second = || Stop::malformed("a second bidirectional stream was not agreed");
     tokio::select! {
-        done = reader.frames(recv, CONTROL_BYTES_MAX, |link, bytes| Input::Control { link, bytes }) => done,
+        done = reader.frames(recv, CONTROL_BYTES_MAX, |link, bytes| Input::Control { link, bytes }) => done?,
         // A lost connection does not end this: what it left behind is still read above.
-        Ok(_) = connection.accept_bi() => Err(Stop::malformed("a second bidirectional stream was not agreed")),
+        Ok(_) = connection.accept_bi() => return Err(second()),
     }
+    // The peer has said its last on this stream, and may open no other.
+    connection.accept_bi().await?;
+    Err(second())
 }
 
 /// Reads every log stream the peer opens: its long one and its express ones. QUIC's stream limit

@@ -13,7 +13,9 @@ use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::error::{ConfigError, WriteError};
 use crate::id::{NodeId, ReplicaId};
-use crate::node::{CloseCode, DialError, Event, Input, LinkEnd, LinkId, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId};
+use crate::node::{
+    CloseCode, DialError, Event, Input, LinkEnd, LinkId, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId,
+};
 use crate::store::{Intent, KeyRef, Partition, Store, Tick};
 
 /// Wall clock of every node at virtual time zero.
@@ -99,6 +101,8 @@ impl SimCluster {
             let (links, outcomes) = (BTreeMap::new(), BTreeMap::new());
             let host = Host { identity, node: None, skew_ms: 0, links, events: Vec::new(), outcomes, incarnation: 0 };
             cluster.hosts.push(host);
+        }
+        for at in 0..cluster.config.nodes {
             cluster.start(at)?;
         }
         Ok(cluster)
@@ -347,13 +351,16 @@ impl SimCluster {
         match item {
             Item::Dialled { link, from, slot } => {
                 if self.hosts.get(at).is_some_and(|h| h.node.is_some()) {
-                    self.link_up(at, link, from, None);
                     self.network.send(self.now, (at, from), None, Item::Accepted { link, from: at, slot });
                 } else {
                     self.network.send(self.now, (at, from), None, Item::Refused { slot });
                 }
             }
-            Item::Accepted { link, from, slot } => self.link_up(at, link, from, Some(slot)),
+            // A handshake takes a round trip; then the link is up on both sides at once.
+            Item::Accepted { link, from, slot } => {
+                self.link_up(from, link, at, None);
+                self.link_up(at, link, from, Some(slot));
+            }
             Item::Refused { slot } => self.input(at, Input::DialFailed { slot, reason: DialError::TimedOut }),
             Item::Closed { link, code } => {
                 let known = self.hosts.get_mut(at).and_then(|h| h.links.remove(&link)).is_some();
@@ -371,11 +378,14 @@ impl SimCluster {
         if self.peer_of(at, link).is_none() {
             return;
         }
-        self.input(at, match stream {
-            Some(CONTROL) => Input::Control { link, bytes },
-            Some(LOG) | None => Input::Log { link, bytes },
-            Some(_) => Input::Beat { link, bytes },
-        });
+        self.input(
+            at,
+            match stream {
+                Some(CONTROL) => Input::Control { link, bytes },
+                Some(LOG) | None => Input::Log { link, bytes },
+                Some(_) => Input::Beat { link, bytes },
+            },
+        );
     }
 
     fn link_up(&mut self, at: usize, link: LinkId, from: usize, dialled: Option<PeerSlot>) {

@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::entry::{Body, Misfit};
+use super::entry::{Body, Entry, Misfit};
 use super::fragment::{Applied, Batch, Fragment, Full, Refused};
 use super::keyspace::Keyspaces;
 use super::partition::{KeyRef, Partition};
-use crate::crdt::{Ctx, Payload, Scope};
+use crate::crdt::{Ctx, Path, Payload, Scope};
 use crate::id::{KeyspaceId, ReplicaId};
 
 /// What applying needs to know besides the batch.
@@ -63,10 +63,14 @@ impl Partition {
             return Err(Refused::Stale);
         }
         let mut applied = Applied::default();
+        let behind = !self.ctx.includes(&full.frontier);
         self.join_absent_trees(batch, around, &mut applied);
         self.drop_absent(batch, around, &mut applied);
         for fragment in &batch.fragments {
             self.join_fragment(fragment, &batch.ctx, around, &mut applied);
+        }
+        if behind {
+            self.inherit_holes(batch, around);
         }
         if applied.quarantined == 0 {
             self.ctx.join(&batch.ctx);
@@ -129,6 +133,27 @@ impl Partition {
         }
     }
 
+    /// Maps the sender evicted after dots I lack: they are holes here too.
+    fn inherit_holes(&mut self, batch: &Batch, around: &Around<'_>) {
+        let mut answered: BTreeMap<(KeyspaceId, &Bytes), BTreeSet<Path>> = BTreeMap::new();
+        for fragment in &batch.fragments {
+            let paths = answered.entry((fragment.keyspace, &fragment.key)).or_default();
+            if let Scope::Path(path) = &fragment.scope {
+                paths.insert(path.clone());
+            }
+        }
+        for fragment in batch.fragments.iter().filter(|f| f.branch.hole) {
+            let Some(space) = around.spaces.get(fragment.keyspace) else { continue };
+            let slot = self.find_or_make(&KeyRef::new(&space, &fragment.key));
+            let paths = answered.remove(&(fragment.keyspace, &fragment.key)).unwrap_or_default();
+            self.change(slot, &space, |entry| {
+                if let Body::Tree(tree) = &mut entry.body {
+                    tree.inherit_hole(paths, &batch.ctx);
+                }
+            });
+        }
+    }
+
     fn drop_absent(&mut self, batch: &Batch, around: &Around<'_>, applied: &mut Applied) {
         let mut theirs: BTreeMap<(KeyspaceId, &Bytes), Vec<&Fragment>> = BTreeMap::new();
         for fragment in &batch.fragments {
@@ -138,7 +163,7 @@ impl Partition {
             let Some((id, key)) = self.slot(slot).map(|s| (s.keyspace, s.key.clone())) else { continue };
             let Some(space) = around.spaces.get(id) else { continue };
             let held = theirs.get(&(id, &key)).map_or(&[][..], Vec::as_slice);
-            let changed = self.change(slot, &space, |entry| drop_absent_from(&mut entry.body, held, &batch.ctx));
+            let changed = self.change(slot, &space, |entry| drop_absent_from(entry, held, &batch.ctx));
             if changed == Some(true) && space.is_watched() {
                 applied.changed.push((id, key));
             }
@@ -147,8 +172,9 @@ impl Partition {
     }
 }
 
-fn drop_absent_from(body: &mut Body, held: &[&Fragment], theirs: &Ctx) -> bool {
-    match body {
+fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx) -> bool {
+    let unseen = entry.scopes_beyond(theirs);
+    match &mut entry.body {
         Body::Register(Some(cell)) => {
             let absent = !held.iter().any(|f| f.cell.is_some());
             let drop = absent && !cell.is_grave() && theirs.has(cell.dot()) && theirs.has(cell.touch);
@@ -168,13 +194,15 @@ fn drop_absent_from(body: &mut Body, held: &[&Fragment], theirs: &Ctx) -> bool {
             Some(_) | None => false,
         },
         Body::Tree(tree) => {
-            let holds = |name: &Bytes, origin| {
-                held.iter()
-                    .flat_map(|f| &f.branch.counters)
-                    .any(|(n, c)| n == name && c.iter().any(|(o, _)| *o == origin))
+            let keep = |name: &Bytes, origin| {
+                let path = Path::Counter(name.clone());
+                unseen.iter().any(|scope| scope.has(&path))
+                    || held
+                        .iter()
+                        .flat_map(|f| &f.branch.counters)
+                        .any(|(n, c)| n == name && c.iter().any(|(o, _)| *o == origin))
             };
-            tree.drop_absent(&holds, theirs);
-            false
+            tree.drop_absent(&keep, theirs)
         }
         Body::Register(None) => false,
     }

@@ -61,7 +61,7 @@ impl Partition {
     fn capture(&self, dots: impl Iterator<Item = (Dot, u32)>, after: u64, budget: Budget) -> Captured {
         let (mut wanted, mut upto, mut more) = (Wanted::default(), after, false);
         for (dot, slot) in dots {
-            let Some(scope) = self.slot(slot).and_then(|s| s.entry.scope_of(dot)) else { continue };
+            let Some(scope) = self.slot(slot).and_then(|s| s.entry.fragment_scope(dot)) else { continue };
             if !wanted.take(self, slot, scope, budget) {
                 more = true;
                 break;

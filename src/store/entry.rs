@@ -53,7 +53,28 @@ pub enum Unstable {
     /// Several about the whole register or custom state.
     Many(Box<BTreeSet<Dot>>),
     /// Dots about parts of a tree.
-    Scoped(Box<BTreeMap<Dot, Scope>>),
+    Scoped(Box<Scoped>),
+}
+
+/// Unstable dots and what each is about.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Scoped {
+    dots: BTreeMap<Dot, Scope>,
+    /// How many of them are about the whole key.
+    whole: usize,
+}
+
+impl Scoped {
+    fn insert(&mut self, dot: Dot, scope: Scope) {
+        self.whole += usize::from(scope == Scope::Key);
+        let before = self.dots.insert(dot, scope);
+        self.whole -= usize::from(before == Some(Scope::Key));
+    }
+
+    fn remove(&mut self, dot: Dot) {
+        let before = self.dots.remove(&dot);
+        self.whole -= usize::from(before == Some(Scope::Key));
+    }
 }
 
 /// One key.
@@ -97,7 +118,11 @@ impl Entry {
         let whole = matches!(self.body, Body::Register(_) | Body::Custom(_));
         match &mut self.unstable {
             Unstable::None if whole => self.unstable = Unstable::One(dot),
-            Unstable::None => self.unstable = Unstable::Scoped(Box::new(BTreeMap::from([(dot, scope)]))),
+            Unstable::None => {
+                let mut dots = Box::<Scoped>::default();
+                dots.insert(dot, scope);
+                self.unstable = Unstable::Scoped(dots);
+            }
             Unstable::One(first) => self.unstable = Unstable::Many(Box::new(BTreeSet::from([*first, dot]))),
             Unstable::Many(dots) => {
                 dots.insert(dot);
@@ -118,8 +143,8 @@ impl Entry {
                 dots.is_empty()
             }
             Unstable::Scoped(dots) => {
-                dots.remove(&dot);
-                dots.is_empty()
+                dots.remove(dot);
+                dots.dots.is_empty()
             }
         };
         if empty {
@@ -128,14 +153,19 @@ impl Entry {
         empty
     }
 
-    /// Returns what an unstable dot is about.
+    /// Returns the scope of the fragment that may carry an unstable dot: the whole key as soon as
+    /// any event of the whole key is unstable, because every path shows that event's effect, and an
+    /// effect must never arrive without its dot (R-COVER).
     #[must_use]
-    pub fn scope_of(&self, dot: Dot) -> Option<Scope> {
+    pub fn fragment_scope(&self, dot: Dot) -> Option<Scope> {
         match &self.unstable {
             Unstable::None => None,
             Unstable::One(only) => (*only == dot).then(|| self.whole_scope()),
             Unstable::Many(dots) => dots.contains(&dot).then(|| self.whole_scope()),
-            Unstable::Scoped(dots) => dots.get(&dot).cloned(),
+            Unstable::Scoped(dots) => {
+                let own = dots.dots.get(&dot)?;
+                Some(if dots.whole > 0 { Scope::Key } else { own.clone() })
+            }
         }
     }
 
@@ -147,6 +177,12 @@ impl Entry {
         }
     }
 
+    /// Returns what the unstable dots that `theirs` lacks are about.
+    #[must_use]
+    pub fn scopes_beyond(&self, theirs: &Ctx) -> Vec<Scope> {
+        self.covers(&Scope::Key).into_iter().filter(|(dot, _)| !theirs.has(*dot)).map(|(_, scope)| scope).collect()
+    }
+
     fn covers(&self, scope: &Scope) -> Vec<(Dot, Scope)> {
         let whole = |dots: &mut dyn Iterator<Item = Dot>| dots.map(|d| (d, self.whole_scope())).collect();
         match &self.unstable {
@@ -154,7 +190,7 @@ impl Entry {
             Unstable::One(dot) => whole(&mut std::iter::once(*dot)),
             Unstable::Many(dots) => whole(&mut dots.iter().copied()),
             Unstable::Scoped(dots) => {
-                dots.iter().filter(|(_, s)| scope.covers(s)).map(|(d, s)| (*d, s.clone())).collect()
+                dots.dots.iter().filter(|(_, s)| scope.covers(s)).map(|(d, s)| (*d, s.clone())).collect()
             }
         }
     }
@@ -195,34 +231,36 @@ impl Entry {
         }
     }
 
-    /// Drops what is no longer visible; returns whether anything was.
-    pub fn expire(&mut self, now_ms: u64) -> bool {
+    /// Drops what is no longer visible; returns whether anything was. What joins piece by piece
+    /// (contributions, custom states) goes only from an entry that is settled and not `held`.
+    pub fn expire(&mut self, now_ms: u64, held: bool) -> bool {
+        let settled = self.is_settled() && !held;
         match &mut self.body {
             Body::Register(Some(cell)) if cell.deadline <= now_ms && !cell.is_grave() => {
                 cell.forget();
                 true
             }
             Body::Custom(custom) => match custom.as_mut() {
-                Some(c) if c.deadline <= now_ms && !c.is_grave() => {
+                Some(c) if settled && c.deadline <= now_ms && !c.is_grave() => {
                     c.forget();
                     true
                 }
                 Some(_) | None => false,
             },
-            Body::Tree(tree) => tree.expire(now_ms),
+            Body::Tree(tree) => tree.expire(now_ms, settled),
             Body::Register(_) => false,
         }
     }
 
-    /// Returns the earliest deadline of anything that would expire.
+    /// Returns the earliest deadline after `after` of anything that would expire.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<u64> {
+    pub fn next_deadline(&self, after: u64) -> Option<u64> {
         let deadline = match &self.body {
             Body::Register(cell) => cell.as_ref().filter(|c| !c.is_grave()).map(|c| c.deadline),
-            Body::Tree(tree) => tree.next_deadline(),
+            Body::Tree(tree) => tree.next_deadline(after),
             Body::Custom(custom) => custom.as_ref().as_ref().filter(|c| !c.is_grave()).map(|c| c.deadline),
         };
-        deadline.filter(|d| *d != NEVER)
+        deadline.filter(|d| *d != NEVER && *d > after)
     }
 
     /// Returns the stamp's millisecond of a tombstone or stub, the only thing left to collect.
@@ -260,9 +298,10 @@ impl Entry {
     }
 
     /// Gives memory back, locally and silently: a register's value goes and its stamp stays, a
-    /// settled map without counters becomes a hole. Returns whether anything was given back.
-    pub fn evict(&mut self) -> bool {
-        let settled = self.is_settled();
+    /// settled map without counters becomes a hole, unless it is `held` for members that lack the
+    /// floor. Returns whether anything was given back.
+    pub fn evict(&mut self, held: bool) -> bool {
+        let settled = self.is_settled() && !held;
         match &mut self.body {
             Body::Register(Some(cell)) if !cell.is_grave() => {
                 cell.forget();
@@ -276,7 +315,8 @@ impl Entry {
         }
     }
 
-    /// Tells whether nothing is left of this key.
+    /// Tells whether nothing is left of this key. An empty entry that is truncated stays: were it
+    /// made anew it could be evicted, and the hole would answer for dots some member still lacks.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let gone = match &self.body {
@@ -284,7 +324,7 @@ impl Entry {
             Body::Tree(tree) => tree.is_empty(),
             Body::Custom(custom) => custom.is_none(),
         };
-        gone && matches!(self.unstable, Unstable::None)
+        gone && self.is_settled()
     }
 
     /// Returns the bytes this entry is accounted for, without its key.

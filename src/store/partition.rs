@@ -222,7 +222,7 @@ impl Partition {
         if before != after {
             space.account(before, after);
         }
-        let deadline = s.entry.next_deadline().unwrap_or(NEVER);
+        let deadline = s.entry.next_deadline(0).unwrap_or(NEVER);
         if deadline < s.timer {
             s.timer = deadline;
             self.expiry.push(Reverse((deadline, slot)));

@@ -13,7 +13,7 @@
 use std::cmp::Reverse;
 
 use super::keyspace::{Keyspace, Keyspaces};
-use super::partition::Partition;
+use super::partition::{KeyRef, Partition};
 use crate::crdt::{Ctx, Dot, NEVER, Seen};
 use crate::id::ReplicaId;
 
@@ -40,7 +40,8 @@ impl Partition {
     }
 
     fn drop_stable(&mut self, stable: &Ctx, spaces: &Keyspaces, collect_before_ms: u64) {
-        if self.frontier.includes(stable) {
+        // An inherited frontier may be ahead of my log, which has to be drained all the same.
+        if self.frontier.includes(stable) && !self.floor_inherited {
             return;
         }
         let done: Vec<(Dot, u32)> = stable
@@ -117,14 +118,25 @@ impl Partition {
                 Some(_) | None => return false,
             }
             let Some(Reverse((deadline, slot))) = self.expiry.pop() else { return false };
-            let Some(s) = self.slot_mut(slot).filter(|s| s.timer == deadline) else { continue };
-            s.timer = NEVER;
-            let id = s.keyspace;
+            let Some(id) = self.slot(slot).filter(|s| s.timer == deadline).map(|s| s.keyspace) else { continue };
             let Some(space) = spaces.get(id) else { continue };
-            self.change(slot, &space, |entry| entry.expire(now_ms));
+            let held = self.floor_inherited;
+            self.change(slot, &space, |entry| entry.expire(now_ms, held));
+            self.rearm(slot, now_ms);
             self.settle(slot, &space, collect_before_ms);
         }
         true
+    }
+
+    /// Queues an entry for its next deadline. What is due and had to stay is queued again by
+    /// [`Partition::change`] when the entry settles.
+    fn rearm(&mut self, slot: u32, now_ms: u64) {
+        let Some(s) = self.slot_mut(slot) else { return };
+        s.timer = s.entry.next_deadline(now_ms).unwrap_or(NEVER);
+        let timer = s.timer;
+        if timer != NEVER {
+            self.expiry.push(Reverse((timer, slot)));
+        }
     }
 
     /// Returns the earliest deadline the expiry queue knows of.
@@ -133,11 +145,27 @@ impl Partition {
         self.expiry.peek().map(|Reverse((deadline, _))| *deadline)
     }
 
-    /// Keeps the log within its limit by dropping the oldest records of the longest origin.
+    /// Gives an entry's memory back, locally and silently: an agreed value becomes a miss here and
+    /// stays what it is everywhere else. Returns whether anything was given back.
+    pub fn evict(&mut self, at: &KeyRef<'_>, collect_before_ms: u64) -> bool {
+        let Some(slot) = self.find(at) else { return false };
+        let held = self.floor_inherited;
+        let evicted = self.change(slot, at.space, |entry| entry.evict(held)).unwrap_or(false);
+        self.settle(slot, at.space, collect_before_ms);
+        evicted
+    }
+
+    /// Keeps the log within its limit.
     pub(super) fn bound_log(&mut self) {
-        while self.log.len() > self.log_records_max {
+        self.shrink_log(self.log_records_max);
+    }
+
+    /// Drops the oldest records of the longest origin until at most `keep` are left. Peers that
+    /// lack what was dropped are synchronised in full (R-TRUNC).
+    pub fn shrink_log(&mut self, keep: usize) {
+        while self.log.len() > keep {
             let Some(origin) = self.log.longest() else { return };
-            let batch = (self.log_records_max / 16).max(1);
+            let batch = (keep / 16).max(1);
             let oldest: Vec<(Dot, u32)> = self.log.from(origin, 1).take(batch).collect();
             for (dot, slot) in oldest {
                 self.truncate(dot, slot);

@@ -10,9 +10,9 @@
 //! * No stamp in a frame is above the frame's clock.
 
 use crate::clock::Hlc;
+use crate::crdt::MemberSet;
 use crate::crdt::{Ctx, Seen};
 use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
-use crate::membership::MemberSet;
 use crate::store::{Batch, Fragment};
 
 /// State of any number of partitions, captured by one sender.

@@ -1,0 +1,151 @@
+//! Control messages and heartbeats.
+//!
+//! ```text
+//! control = kind fields          (a hello's fields are a map, see the neighbouring file)
+//! beat    = replica seq clock sent wall [echo held]
+//! ```
+
+use super::context::{put_changed, put_ctxs, take_changed, take_ctxs, take_partition};
+use super::hello::{put_hello, take_hello};
+use super::limits::{Counted, Limits, Unsendable};
+use super::message::{Beat, Control};
+use super::pack::{Pen, Reader, malformed};
+use crate::clock::Hlc;
+use crate::crdt::{Member, MemberSet};
+use crate::error::PeerFault;
+use crate::id::{NodeId, RegionId, ReplicaId};
+
+const HELLO: u64 = 0;
+const READY: u64 = 1;
+const JOIN: u64 = 2;
+const JOIN_DONE: u64 = 3;
+const REPORT: u64 = 4;
+const REPORT_NOW: u64 = 5;
+const NEED_FULL: u64 = 6;
+const GOODBYE: u64 = 7;
+
+pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) -> Result<(), Unsendable> {
+    let mut pen = Pen::new(out, limits);
+    match control {
+        Control::Hello(hello) => {
+            pen.uint(HELLO);
+            put_hello(&mut pen, hello)?;
+        }
+        Control::Ready { members, ctxs } => {
+            pen.uint(READY);
+            put_members(&mut pen, members)?;
+            put_ctxs(&mut pen, ctxs)?;
+        }
+        Control::Join => pen.uint(JOIN),
+        Control::JoinDone { hlc } => {
+            pen.uint(JOIN_DONE);
+            pen.uint(hlc.0);
+        }
+        Control::Report { hlc, changed, members } => {
+            pen.uint(REPORT);
+            pen.uint(hlc.0);
+            put_changed(&mut pen, changed)?;
+            pen.flag(members.is_some());
+            if let Some(members) = members {
+                put_members(&mut pen, members)?;
+            }
+        }
+        Control::ReportNow => pen.uint(REPORT_NOW),
+        Control::NeedFull { partition } => {
+            pen.uint(NEED_FULL);
+            pen.uint(u64::from(partition.0));
+        }
+        Control::Goodbye => pen.uint(GOODBYE),
+    }
+    Ok(())
+}
+
+pub(super) fn take_control(input: &[u8], limits: Limits) -> Result<Control, PeerFault> {
+    let mut reader = Reader::new(input, limits);
+    let control = match reader.uint()? {
+        HELLO => Control::Hello(take_hello(&mut reader)?),
+        READY => Control::Ready { members: take_members(&mut reader)?, ctxs: take_ctxs(&mut reader)? },
+        JOIN => Control::Join,
+        JOIN_DONE => Control::JoinDone { hlc: Hlc(reader.uint()?) },
+        REPORT => Control::Report {
+            hlc: Hlc(reader.uint()?),
+            changed: take_changed(&mut reader)?,
+            members: if reader.flag()? { Some(take_members(&mut reader)?) } else { None },
+        },
+        REPORT_NOW => Control::ReportNow,
+        NEED_FULL => Control::NeedFull { partition: take_partition(&mut reader)? },
+        GOODBYE => Control::Goodbye,
+        _ => return Err(malformed("a control message is of no known kind")),
+    };
+    reader.end()?;
+    Ok(control)
+}
+
+pub(super) fn put_members(pen: &mut Pen<'_>, set: &MemberSet) -> Result<(), Unsendable> {
+    pen.count(set.members.len());
+    for (replica, member) in &set.members {
+        pen.replica(*replica)?;
+        pen.bytes("length of a node id", member.node.0.as_bytes(), 16)?;
+        pen.text(member.region.as_str())?;
+    }
+    pen.count(set.removed.len());
+    set.removed.iter().try_for_each(|replica| pen.replica(*replica))
+}
+
+pub(super) fn take_members(reader: &mut Reader<'_>) -> Result<MemberSet, PeerFault> {
+    let mut set = MemberSet::default();
+    for _ in 0..reader.uint()? {
+        reader.tally.add(Counted::Seen, 1)?;
+        let replica = reader.replica()?;
+        let member = Member { node: take_node(reader)?, region: RegionId::new(reader.text()?) };
+        if set.members.last_key_value().is_some_and(|(last, _)| *last >= replica) {
+            return Err(malformed("the members do not ascend"));
+        }
+        set.members.insert(replica, member);
+    }
+    for _ in 0..reader.uint()? {
+        let replica: ReplicaId = reader.replica()?;
+        if set.removed.last().is_some_and(|last| *last >= replica) {
+            return Err(malformed("the removed members do not ascend"));
+        }
+        set.removed.insert(replica);
+    }
+    Ok(set)
+}
+
+fn take_node(reader: &mut Reader<'_>) -> Result<NodeId, PeerFault> {
+    node_of(reader.bytes("length of a node id", 16)?)
+}
+
+pub(super) fn node_of(bytes: &[u8]) -> Result<NodeId, PeerFault> {
+    let id = uuid::Uuid::from_slice(bytes).map_err(|_short| malformed("a node id has not 16 bytes"))?;
+    Ok(NodeId(id))
+}
+
+pub(super) fn put_beat(out: &mut Vec<u8>, beat: &Beat, limits: Limits) {
+    let mut pen = Pen::new(out, limits);
+    pen.uint(beat.replica.0);
+    pen.uint(beat.seq);
+    pen.uint(beat.hlc.0);
+    pen.uint(beat.sent_ns);
+    pen.uint(beat.wall_ms);
+    pen.flag(beat.echo.is_some());
+    if let Some((sent_ns, held_ns)) = beat.echo {
+        pen.uint(sent_ns);
+        pen.uint(held_ns);
+    }
+}
+
+pub(super) fn take_beat(input: &[u8], limits: Limits) -> Result<Beat, PeerFault> {
+    let mut reader = Reader::new(input, limits);
+    let beat = Beat {
+        replica: ReplicaId(reader.uint()?),
+        seq: reader.uint()?,
+        hlc: Hlc(reader.uint()?),
+        sent_ns: reader.uint()?,
+        wall_ms: reader.uint()?,
+        echo: if reader.flag()? { Some((reader.uint()?, reader.uint()?)) } else { None },
+    };
+    reader.end()?;
+    Ok(beat)
+}

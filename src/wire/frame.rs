@@ -1,0 +1,136 @@
+//! Frames: the sender, its clock, and the parts, each with its context and fragments.
+//!
+//! ```text
+//! frame = from clock n part*
+//! part  = (partition << 2 | last << 1 | chunk) [session index] [context [frontier floor]] n fragment*
+//! ```
+//!
+//! # Invariants
+//! * A frame is self-contained: its tables of replicas and keyspaces begin empty.
+//! * Every stamp in it is at or below its clock.
+
+use super::context::{partition, put_ctx, take_ctx};
+use super::fragment::{FragmentsIn, FragmentsOut};
+use super::limits::{Counted, Limits, Unsendable, within};
+use super::mark::Run;
+use super::message::{Frame, FullChunk, Part};
+use super::pack::{Pen, Reader, malformed};
+use super::spaces::{SpacesIn, SpacesOut};
+use crate::clock::Hlc;
+use crate::crdt::Ctx;
+use crate::error::PeerFault;
+use crate::store::{Batch, Fragment, Keyspaces};
+
+const CHUNK: u64 = 1;
+const LAST: u64 = 1 << 1;
+
+pub(super) fn put_frame(
+    out: &mut Vec<u8>,
+    frame: &Frame,
+    spaces: &Keyspaces,
+    limits: Limits,
+) -> Result<(), Unsendable> {
+    let newest = frame.parts.iter().flat_map(Part::fragments).map(Fragment::newest).max().unwrap_or_default();
+    debug_assert!(newest <= frame.hlc, "the clock is read after the capture");
+    let base = frame.hlc.max(newest);
+    let mut pen = Pen::new(out, limits);
+    pen.replica(frame.from)?;
+    pen.uint(base.0);
+    pen.count(frame.parts.len());
+    let mut fragments = FragmentsOut::new(Run::new(frame.from, base), SpacesOut::new(spaces));
+    for part in &frame.parts {
+        pen.tally.add(Counted::Parts, 1)?;
+        put_part(&mut pen, &mut fragments, part)?;
+    }
+    Ok(())
+}
+
+fn put_part(pen: &mut Pen<'_>, out: &mut FragmentsOut<'_>, part: &Part) -> Result<(), Unsendable> {
+    let number = u64::from(part.partition().0) << 2;
+    match part {
+        Part::Batch(batch) => {
+            pen.uint(number);
+            put_ctx(pen, &batch.ctx)?;
+            put_fragments(pen, out, &batch.ctx, &batch.fragments)
+        }
+        Part::FullChunk(chunk) => {
+            pen.uint(number | CHUNK | if chunk.last { LAST } else { 0 });
+            pen.uint(chunk.session);
+            pen.uint(u64::from(chunk.index));
+            if chunk.index == 0 {
+                put_ctx(pen, &chunk.ctx)?;
+                put_ctx(pen, &chunk.frontier)?;
+                put_ctx(pen, &chunk.floor)?;
+            }
+            let known = if chunk.index == 0 { &chunk.ctx } else { &Ctx::default() };
+            put_fragments(pen, out, known, &chunk.fragments)
+        }
+    }
+}
+
+fn put_fragments(
+    pen: &mut Pen<'_>,
+    out: &mut FragmentsOut<'_>,
+    ctx: &Ctx,
+    fragments: &[Fragment],
+) -> Result<(), Unsendable> {
+    pen.count(fragments.len());
+    fragments.iter().try_for_each(|fragment| out.put(pen, ctx, fragment))
+}
+
+pub(super) fn take_frame(input: &[u8], spaces: &Keyspaces, limits: Limits) -> Result<Frame, PeerFault> {
+    let mut reader = Reader::new(input, limits);
+    let from = reader.replica()?;
+    let hlc = Hlc(reader.uint()?);
+    let mut fragments = FragmentsIn::new(Run::new(from, hlc), SpacesIn::new(spaces));
+    let mut parts = Vec::new();
+    for _ in 0..reader.uint()? {
+        reader.tally.add(Counted::Parts, 1)?;
+        parts.push(take_part(&mut reader, &mut fragments)?);
+    }
+    reader.end()?;
+    Ok(Frame { from, hlc, parts })
+}
+
+fn take_part(reader: &mut Reader<'_>, fragments: &mut FragmentsIn<'_>) -> Result<Part, PeerFault> {
+    let head = reader.uint()?;
+    let partition = partition(head >> 2)?;
+    if head & CHUNK == 0 {
+        if head & LAST != 0 {
+            return Err(malformed("a batch says that it is the last chunk"));
+        }
+        let ctx = take_ctx(reader)?;
+        let fragments = take_fragments(reader, fragments, &ctx)?;
+        return Ok(Part::Batch(Batch { partition, ctx, fragments }));
+    }
+    let (session, index) = (reader.uint()?, reader.uint()?);
+    within("chunk number", index, u64::from(u32::MAX))?;
+    let (mut ctx, mut frontier, mut floor) = (Ctx::default(), Ctx::default(), Ctx::default());
+    if index == 0 {
+        ctx = take_ctx(reader)?;
+        frontier = take_ctx(reader)?;
+        floor = take_ctx(reader)?;
+    }
+    Ok(Part::FullChunk(FullChunk {
+        partition,
+        session,
+        index: u32::try_from(index).unwrap_or(u32::MAX),
+        last: head & LAST != 0,
+        fragments: take_fragments(reader, fragments, &ctx)?,
+        ctx,
+        frontier,
+        floor,
+    }))
+}
+
+fn take_fragments(
+    reader: &mut Reader<'_>,
+    fragments: &mut FragmentsIn<'_>,
+    ctx: &Ctx,
+) -> Result<Vec<Fragment>, PeerFault> {
+    let mut all = Vec::new();
+    for _ in 0..reader.uint()? {
+        all.push(fragments.take(reader, ctx)?);
+    }
+    Ok(all)
+}

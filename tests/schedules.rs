@@ -1,0 +1,570 @@
+//! Random schedules over the real store against a history oracle.
+//!
+//! Three replicas and up to three joiners write, exchange, lose, repeat, collect, expire, evict,
+//! truncate, join, leave and come back in a random order. Then everybody exchanges everything,
+//! stale mail arrives once more after the collection, and what each replica shows must be what the
+//! *history* says: for a register the largest stamp, for a path the largest stamp among the puts
+//! nobody who saw them has overwritten, for a counter the sum of the increments no reset observed,
+//! for a custom entry every update of its last generation. Nothing may be left to collect.
+//!
+//! A failure prints its seed; it then becomes a line of `regressions`.
+
+#![expect(clippy::unwrap_used, reason = "a schedule stops where an assumption of its own fails")]
+
+#[path = "support/history.rs"]
+mod history;
+#[path = "support/replica.rs"]
+mod replica;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use driftless::crdt::{Ctx, Path};
+use driftless::store::{Budget, Written};
+use history::{Event, History, Life, Record};
+use replica::{COLLECT_AFTER_MS, FOREVER, Mail, Replica, field, member, residue};
+
+/// Schedules per configuration in one test run. Rare failures need 100,000 and a release build:
+/// set `SCHEDULES` when compiling.
+const SCHEDULES: u64 = match option_env!("SCHEDULES") {
+    Some(text) => parse(text),
+    None => 3_000,
+};
+
+const fn parse(text: &str) -> u64 {
+    match u64::from_str_radix(text, 10) {
+        Ok(n) => n,
+        Err(_) => panic!("SCHEDULES is a number"),
+    }
+}
+
+/// Largest difference between two clocks.
+const SKEW_MS: u64 = 60;
+const REGS: [&str; 2] = ["r0", "r1"];
+const MAPS: [&str; 2] = ["m0", "m1"];
+const NAMES: [&str; 2] = ["a", "b"];
+const COUNTER: &str = "c";
+const CUSTOM: &str = "x";
+
+/// What may happen in a schedule.
+#[derive(Clone, Copy, Default)]
+struct Setting {
+    name: &'static str,
+    steps: u64,
+    ttl: bool,
+    evict: bool,
+    membership: bool,
+    truncate: bool,
+}
+
+const PLAIN: Setting =
+    Setting { name: "plain", steps: 90, ttl: false, evict: false, membership: false, truncate: false };
+const TTL: Setting = Setting { name: "ttl", ttl: true, ..PLAIN };
+const EVICT: Setting = Setting { name: "evict", steps: 110, evict: true, ..PLAIN };
+const MEMBER: Setting = Setting { name: "member", steps: 140, membership: true, ..PLAIN };
+const TRUNC: Setting = Setting { name: "trunc", steps: 110, evict: true, truncate: true, ..PLAIN };
+const EVERYTHING: Setting =
+    Setting { name: "all", steps: 160, ttl: true, evict: true, membership: true, truncate: true };
+const SETTINGS: [Setting; 6] = [PLAIN, TTL, EVICT, MEMBER, TRUNC, EVERYTHING];
+
+#[test]
+fn plain_schedules_end_as_history_says() {
+    check(PLAIN);
+}
+
+#[test]
+fn schedules_with_time_to_live_end_as_history_says() {
+    check(TTL);
+}
+
+#[test]
+fn schedules_with_eviction_end_as_history_says_or_miss() {
+    check(EVICT);
+}
+
+#[test]
+fn schedules_with_joins_removals_and_successions_end_as_history_says() {
+    check(MEMBER);
+}
+
+#[test]
+fn schedules_with_truncated_logs_end_as_history_says_or_miss() {
+    check(TRUNC);
+}
+
+#[test]
+fn schedules_with_everything_end_as_history_says_or_miss() {
+    check(EVERYTHING);
+}
+
+/// Seeds that once failed, each with the rule it was missing.
+#[test]
+fn seeds_that_once_failed_stay_fixed() {
+    let regressions: [(&str, u64); 0] = [];
+    for (name, seed) in regressions {
+        let setting = SETTINGS.into_iter().find(|s| s.name == name).unwrap();
+        assert_eq!(run(seed, setting), Ok(()), "{name} seed {seed}");
+    }
+}
+
+fn check(setting: Setting) {
+    let failed = |seed| run(seed, setting).err().map(|why| format!("seed {seed}: {why}"));
+    let failures: Vec<String> = (1..=SCHEDULES).filter_map(failed).collect();
+    let first: Vec<&String> = failures.iter().take(3).collect();
+    assert!(failures.is_empty(), "{:?}: {} of {SCHEDULES} schedules: {first:#?}", setting.name, failures.len());
+}
+
+fn run(seed: u64, setting: Setting) -> Result<(), String> {
+    let mut world = World::new(seed, setting);
+    for step in 0..setting.steps {
+        world.now += world.rng.u64(..4);
+        if step == setting.steps / 2 && world.rng.bool() {
+            world.meet_halfway();
+        }
+        world.step();
+    }
+    let last = world.quiesce();
+    world.judge(&last)?;
+    world.nothing_is_left(&last)
+}
+
+/// All replicas, the mail between them and what really happened.
+struct World {
+    rng: fastrand::Rng,
+    setting: Setting,
+    now: u64,
+    next_id: u64,
+    next_value: u64,
+    replicas: BTreeMap<u64, Replica>,
+    skew: BTreeMap<u64, u64>,
+    /// Crashed or retired: takes no more steps.
+    dead: BTreeSet<u64>,
+    /// Removed without knowing it yet.
+    zombies: BTreeSet<u64>,
+    net: Vec<(u64, Mail)>,
+    history: History,
+}
+
+impl World {
+    fn new(seed: u64, setting: Setting) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let ids = [11, 12, 13];
+        let skew = ids.iter().map(|i| (*i, rng.u64(..SKEW_MS))).collect();
+        Self {
+            rng,
+            setting,
+            now: 1_000,
+            next_id: 14,
+            next_value: 0,
+            replicas: ids.iter().map(|i| (*i, Replica::new(*i, &ids))).collect(),
+            skew,
+            dead: BTreeSet::new(),
+            zombies: BTreeSet::new(),
+            net: Vec::new(),
+            history: History::default(),
+        }
+    }
+
+    fn live(&self) -> Vec<u64> {
+        self.replicas.keys().copied().filter(|i| !self.dead.contains(i)).collect()
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.rng.usize(..from.len())]
+    }
+
+    fn set_clock(&mut self, id: u64) {
+        let clock_ms = self.now + self.skew[&id];
+        self.replicas.get_mut(&id).unwrap().clock_ms = clock_ms;
+    }
+
+    fn deliver(&mut self, to: u64, mail: &Mail) {
+        self.set_clock(to);
+        let replica = self.replicas.get_mut(&to).unwrap();
+        replica.deliver(mail);
+        if replica.removed.contains(&replica.id) {
+            self.dead.insert(to);
+            self.zombies.remove(&to);
+        }
+    }
+
+    /// In the middle of a run everybody alive exchanges everything, but only some collect.
+    fn meet_halfway(&mut self) {
+        let removed = self.removed();
+        let there: Vec<u64> = self.live().into_iter().filter(|i| !removed.contains(i)).collect();
+        for _ in 0..3 {
+            self.exchange(&there, true);
+        }
+        for i in there {
+            if self.rng.bool() {
+                self.replicas[&i].collect();
+            }
+        }
+    }
+
+    fn removed(&self) -> BTreeSet<u64> {
+        self.replicas.values().flat_map(|r| r.removed.iter().map(|m| m.0)).collect()
+    }
+
+    fn exchange(&mut self, there: &[u64], keep_copies: bool) {
+        for i in there {
+            for j in there.iter().filter(|j| *j != i) {
+                self.set_clock(*i);
+                let mail = self.replicas[i].mail_for(&self.replicas[j].ctx());
+                if keep_copies && self.rng.u8(..3) == 0 {
+                    self.net.push((*j, mail.clone()));
+                }
+                self.deliver(*j, &mail);
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let live = self.live();
+        let i = self.pick(&live);
+        self.set_clock(i);
+        match self.rng.u8(..32) {
+            0..=2 => self.write_register(i),
+            3..=9 => self.write_map(i),
+            10..=12 => self.write_counter(i),
+            13..=14 => self.write_custom(i),
+            15..=18 => self.send(i, &live),
+            19..=23 => self.receive(),
+            24..=25 => self.replicas[&i].collect(),
+            26 if self.setting.ttl => self.replicas[&i].expire(),
+            27 if self.setting.evict => self.evict(i),
+            28 if self.setting.truncate => self.replicas[&i].drop_log(self.rng.usize(1..4)),
+            29..=30 if self.setting.membership => self.change_membership(i, &live),
+            _ => {}
+        }
+    }
+
+    fn deadline(&mut self, i: u64) -> u64 {
+        if self.setting.ttl && self.rng.bool() { self.replicas[&i].clock_ms + self.rng.u64(..80) } else { FOREVER }
+    }
+
+    fn value(&mut self) -> Bytes {
+        self.next_value += 1;
+        Bytes::copy_from_slice(&self.next_value.to_le_bytes())
+    }
+
+    fn record(&mut self, key: &'static str, past: &Ctx, written: Written, event: Event) {
+        let Written { dot, stamp } = written;
+        self.history.add(Record { dot, stamp, past: past.clone(), key, event });
+    }
+
+    fn write_register(&mut self, i: u64) {
+        let (key, deadline, past) = (self.pick(&REGS), self.deadline(i), self.replicas[&i].ctx());
+        let (value, r) = (self.value(), &self.replicas[&i]);
+        match self.rng.u8(..4) {
+            0..=1 => {
+                let written = r.set(key, &value, deadline);
+                self.record(key, &past, written, Event::Set { value, deadline });
+            }
+            2 => {
+                let written = r.delete(key);
+                self.record(key, &past, written, Event::Delete);
+            }
+            _ => {
+                let base = r.cell(key).map(|c| c.stamp());
+                if let Some(written) = r.touch(key, deadline) {
+                    self.record(key, &past, written, Event::Touch { base: base.unwrap(), deadline });
+                }
+            }
+        }
+    }
+
+    fn path(&mut self) -> Path {
+        let name = self.pick(&NAMES);
+        if self.rng.bool() { field(name) } else { member(name) }
+    }
+
+    fn write_map(&mut self, i: u64) {
+        let (key, path, deadline) = (self.pick(&MAPS), self.path(), self.deadline(i));
+        let (past, value, r) = (self.replicas[&i].ctx(), self.value(), &self.replicas[&i]);
+        match self.rng.u8(..12) {
+            0..=5 => {
+                let written = r.put(key, path, &value, deadline);
+                self.record_puts(i, key, &past, &[written]);
+            }
+            6..=7 => {
+                if let Some(written) = r.remove(key, &path) {
+                    self.record(key, &past, written, Event::Remove { path });
+                }
+            }
+            8 => {
+                let lives = self.lives(i, key);
+                if let Some(written) = self.replicas[&i].clear(key) {
+                    self.record(key, &past, written, Event::Clear { lives });
+                }
+            }
+            9..=10 => {
+                let written = r.touch_path(key, &path, deadline);
+                self.record_puts(i, key, &past, &written.into_iter().collect::<Vec<_>>());
+            }
+            _ if self.setting.ttl => {
+                let written = r.expire_key(key, deadline);
+                self.record_puts(i, key, &past, &written);
+            }
+            _ => {}
+        }
+    }
+
+    /// Records events that put elements, or that moved the deadline of the counter.
+    fn record_puts(&mut self, i: u64, key: &'static str, past: &Ctx, written: &[Written]) {
+        let tree = self.replicas[&i].tree(key);
+        for w in written {
+            let put = tree.elems().find_map(|(path, s)| s.iter().find(|e| e.dot == w.dot).map(|e| (path.clone(), e)));
+            let event = match put {
+                Some((path, e)) => {
+                    Event::Put { path, value: e.value.clone(), stamp: e.stamp, deadline: e.deadline }
+                }
+                None => Event::Extend { lives: self.lives(i, key) },
+            };
+            self.record(key, past, *w, event);
+        }
+    }
+
+    /// Returns the lives a replica knows of a counter, with their deadlines.
+    fn lives(&self, i: u64, key: &str) -> Vec<Life> {
+        let tree = self.replicas[&i].tree(key);
+        let counter = tree.counter(COUNTER.as_bytes()).into_iter();
+        counter.flat_map(|c| &c.0).map(|(o, c)| Life { origin: *o, birth: c.birth, deadline: c.deadline }).collect()
+    }
+
+    fn write_counter(&mut self, i: u64) {
+        let (key, deadline, past) = (self.pick(&MAPS), self.deadline(i), self.replicas[&i].ctx());
+        let by = self.rng.i64(-3..6);
+        match self.rng.u8(..5) {
+            0..=2 => {
+                let written = self.replicas[&i].increment(key, COUNTER, by, deadline);
+                let life = self.lives(i, key).into_iter().find(|l| l.origin == written.dot.replica).unwrap();
+                self.record(key, &past, written, Event::Increment { by, life });
+            }
+            3 => {
+                let lives = self.lives(i, key);
+                if let Some(written) = self.replicas[&i].reset(key, COUNTER) {
+                    self.record(key, &past, written, Event::Reset { lives });
+                }
+            }
+            _ => {
+                if let Some(written) = self.replicas[&i].touch_counter(key, COUNTER, deadline) {
+                    let lives = self.lives(i, key);
+                    self.record(key, &past, written, Event::Extend { lives });
+                }
+            }
+        }
+    }
+
+    fn write_custom(&mut self, i: u64) {
+        let (deadline, past) = (self.deadline(i), self.replicas[&i].ctx());
+        if self.rng.u8(..4) == 0 {
+            let written = self.replicas[&i].delete_custom(CUSTOM);
+            self.record(CUSTOM, &past, written, Event::DeleteCustom);
+            return;
+        }
+        self.next_value += 1;
+        let item = self.next_value;
+        let written = self.replicas[&i].note(CUSTOM, item, deadline);
+        let custom = self.replicas[&i].custom(CUSTOM).unwrap();
+        let (generation, deadline) = (custom.generation, custom.deadline);
+        self.record(CUSTOM, &past, written, Event::Note { generation, item, deadline });
+    }
+
+    /// Push, catch-up or relay, with a random idea of what the peer has, whole or in part.
+    fn send(&mut self, i: u64, live: &[u64]) {
+        let j = self.pick(live);
+        let (r, peer) = (&self.replicas[&i], &self.replicas[&j]);
+        if i == j || r.removed.contains(&peer.id) || !r.members.contains(&peer.id) {
+            return;
+        }
+        let known = match self.rng.u8(..3) {
+            0 => r.store.read(replica::PART).unwrap().report_of(peer.id).cloned().unwrap_or_default(),
+            1 => peer.ctx(),
+            _ => Ctx::default(),
+        };
+        let fragments = if self.rng.u8(..3) == 0 { self.rng.usize(1..3) } else { usize::MAX };
+        let budget = Budget { fragments, bytes: usize::MAX };
+        let mail = match (r.can_increment(&known), self.rng.u8(..4)) {
+            (false, _) => r.full(),
+            (true, 0) => r.own_batch(&known, budget),
+            (true, _) => r.batch_within(&known, budget),
+        };
+        self.net.push((j, mail));
+    }
+
+    /// Mail arrives out of order; some twice, some never.
+    fn receive(&mut self) {
+        if self.net.is_empty() {
+            return;
+        }
+        let at = self.rng.usize(..self.net.len());
+        let (to, mail) = if self.rng.u8(..5) == 0 { self.net[at].clone() } else { self.net.swap_remove(at) };
+        if !self.dead.contains(&to) && self.rng.u8(..8) != 0 {
+            self.deliver(to, &mail);
+        }
+    }
+
+    fn evict(&mut self, i: u64) {
+        let (reg, map) = (self.pick(&REGS), self.pick(&MAPS));
+        let r = &self.replicas[&i];
+        if self.rng.bool() { r.evict(&r.regs, reg) } else { r.evict(&r.maps, map) };
+    }
+
+    fn change_membership(&mut self, i: u64, live: &[u64]) {
+        if self.zombies.contains(&i) {
+            return;
+        }
+        let j = self.pick(live);
+        let room = self.replicas.len() < 6;
+        match self.rng.u8(..8) {
+            0..=1 if room => self.join(i, None),
+            2 if room && live.len() > 2 && self.may_remove(i, j) => {
+                self.dead.insert(j);
+                self.join(i, Some(j));
+            }
+            3 if live.len() > 3 && self.zombies.is_empty() && self.may_remove(i, j) => {
+                self.replicas.get_mut(&i).unwrap().remove_member(j);
+                if self.rng.bool() { self.dead.insert(j) } else { self.zombies.insert(j) };
+            }
+            _ => {}
+        }
+    }
+
+    fn may_remove(&self, i: u64, j: u64) -> bool {
+        let (r, peer) = (&self.replicas[&i], &self.replicas[&j]);
+        i != j && !self.zombies.contains(&j) && !r.removed.contains(&peer.id) && r.members.contains(&peer.id)
+    }
+
+    fn join(&mut self, donor: u64, old: Option<u64>) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let donor = self.replicas.get_mut(&donor).unwrap();
+        let joiner = match old {
+            Some(old) => donor.succeeded_by(old, id),
+            None => donor.joined_by(id),
+        };
+        self.replicas.insert(id, joiner);
+        self.skew.insert(id, self.rng.u64(..SKEW_MS));
+    }
+
+    /// The survivors exchange everything; stale mail arrives before and after the collection.
+    fn quiesce(&mut self) -> Vec<u64> {
+        let removed = self.removed();
+        let last: Vec<u64> = self.live().into_iter().filter(|i| !removed.contains(i)).collect();
+        for i in &last {
+            // An operator repeats the order when the node that took it died.
+            removed.iter().for_each(|m| self.replicas.get_mut(i).unwrap().remove_member(*m));
+        }
+        self.now += self.rng.u64(..50);
+        for round in 0..6 {
+            self.exchange(&last, false);
+            if round >= 2 {
+                for i in &last {
+                    self.replicas[i].collect();
+                    self.expire(*i);
+                }
+            }
+            if round == 1 || round == 3 {
+                for (to, mail) in std::mem::take(&mut self.net) {
+                    if last.contains(&to) {
+                        self.deliver(to, &mail);
+                    }
+                    self.net.push((to, mail));
+                }
+            }
+        }
+        last
+    }
+
+    fn expire(&self, i: u64) {
+        if self.setting.ttl {
+            self.replicas[&i].expire();
+        }
+    }
+
+    /// Everybody has seen the same and shows what the history says.
+    fn judge(&self, last: &[u64]) -> Result<(), String> {
+        let ctx = self.replicas[&last[0]].ctx();
+        // Later than every local clock that decided what to drop.
+        let t = self.now + SKEW_MS;
+        let seen = self.history.within(&ctx);
+        for i in last {
+            let r = &self.replicas[i];
+            if r.ctx() != ctx {
+                return Err(format!("context of {i}: {:?} but {:?}", r.ctx(), ctx));
+            }
+            if !ctx.includes(&r.floor()) || !r.floor().includes(&r.frontier()) {
+                return Err(format!("frontier, floor and context of {i} are not nested"));
+            }
+            self.judge_one(r, &seen, t).map_err(|why| format!("at {i}: {why}"))?;
+        }
+        Ok(())
+    }
+
+    fn judge_one(&self, r: &Replica, seen: &[&Record], t: u64) -> Result<(), String> {
+        for key in REGS {
+            let (got, want) = (r.get(key, t), history::register(seen, key, t));
+            if got != want && !(self.setting.evict && got.is_none()) {
+                return Err(format!("register {key}: got {got:?}, want {want:?}"));
+            }
+        }
+        for key in MAPS {
+            let hole = r.is_hole(key);
+            if hole && !self.setting.evict {
+                return Err(format!("{key} is a hole nobody made"));
+            }
+            let fields = NAMES.into_iter().flat_map(|name| [field(name), member(name)]);
+            for path in fields.chain([Path::Ttl]) {
+                let (got, want) = (r.read(key, &path, t), history::path(seen, key, &path, t));
+                if got != want && !(hole && got.is_none()) {
+                    return Err(format!("{key} {path:?}: got {got:?}, want {want:?}"));
+                }
+            }
+            let (got, want) = (r.count(key, COUNTER, t), history::counter(seen, key, t));
+            if got != want {
+                return Err(format!("counter {key}: got {got}, want {want}"));
+            }
+        }
+        let (got, want) = (r.noted(CUSTOM, t), history::custom(seen, CUSTOM, t));
+        if got == want { Ok(()) } else { Err(format!("custom: got {got:?}, want {want:?}")) }
+    }
+
+    /// Returns everything a replica shows at `t`.
+    fn view(&self, i: u64, t: u64) -> impl PartialEq + std::fmt::Debug + use<> {
+        let r = &self.replicas[&i];
+        let regs = REGS.map(|k| r.get(k, t));
+        let fields: Vec<Option<Bytes>> = MAPS
+            .into_iter()
+            .flat_map(|k| NAMES.map(|n| (k, n)))
+            .flat_map(|(k, n)| [r.read(k, &field(n), t), r.read(k, &member(n), t)])
+            .collect();
+        (regs, fields, MAPS.map(|k| r.count(k, COUNTER, t)), r.noted(CUSTOM, t))
+    }
+
+    /// Much later nothing is left to collect, and nobody has changed their mind.
+    fn nothing_is_left(&mut self, last: &[u64]) -> Result<(), String> {
+        let t = self.now + COLLECT_AFTER_MS + 200;
+        let before: Vec<_> = last.iter().map(|i| self.view(*i, t)).collect();
+        self.now += COLLECT_AFTER_MS + SKEW_MS;
+        for i in last {
+            self.set_clock(*i);
+            self.expire(*i);
+            self.replicas[i].collect();
+        }
+        for (i, before) in last.iter().zip(before) {
+            let after = self.view(*i, t);
+            if after != before {
+                return Err(format!("collection changed what {i} shows: {before:?} -> {after:?}"));
+            }
+            if let Some(left) = residue(&self.replicas[i]) {
+                return Err(format!("left at {i}: {left}"));
+            }
+            let (mine, first) = (self.replicas[i].entries(), self.replicas[&last[0]].entries());
+            if mine != first && !self.setting.evict {
+                return Err(format!("{i} and {} show the same and hold {mine:?} and {first:?}", last[0]));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,277 @@
+//! Whole clusters in virtual time: real nodes, stores and wire bytes under cuts, crashes, restarts
+//! and skewed clocks. Every failure prints the seed that replays it.
+#![cfg(feature = "sim")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use driftless::crdt::{Ctx, Dot, NEVER, Path};
+use driftless::id::PartitionId;
+use driftless::node::{Input, Level, Mark, WaitId};
+use driftless::sim::{SimCluster, SimConfig};
+use driftless::store::{Body, Family, KeyRef, Store};
+
+/// Seeds of the random runs; each takes a few milliseconds.
+const SEEDS: u64 = 2_000;
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn joined(cluster: &SimCluster) -> bool {
+    (0..cluster.len()).all(|at| cluster.node(at).is_none_or(|n| n.stats().joined))
+}
+
+fn formed(seed: u64, config: SimConfig) -> SimCluster {
+    let mut cluster = SimCluster::new(seed, config).unwrap();
+    assert!(cluster.run_until(ms(10_000), joined).is_some(), "seed {seed}: the cluster forms");
+    cluster
+}
+
+fn contexts(store: &Store) -> Vec<Ctx> {
+    store.partition_ids().map(|id| store.read(id).unwrap().ctx().clone()).collect()
+}
+
+fn visible(store: &Store, now_ms: u64) -> BTreeMap<(String, Bytes), String> {
+    let mut all = BTreeMap::new();
+    for id in store.partition_ids() {
+        for (space, key, entry) in store.read(id).unwrap().entries() {
+            let shown = match &entry.body {
+                Body::Register(cell) => format!("{:?}", cell.as_ref().and_then(|c| c.visible(now_ms))),
+                Body::Tree(tree) => {
+                    let elems: Vec<_> = tree.elems().collect();
+                    let counts: Vec<_> = tree.counters().map(|(n, c)| (n, c.value(now_ms))).filter(|c| c.1 != 0).collect();
+                    if elems.is_empty() && counts.is_empty() {
+                        "None".to_owned()
+                    } else {
+                        format!("{elems:?} {counts:?}")
+                    }
+                }
+                Body::Custom(custom) => format!("{custom:?}"),
+            };
+            if shown != "None" {
+                all.insert((store.spaces().get(space).unwrap().name().to_owned(), key.clone()), shown);
+            }
+        }
+    }
+    all
+}
+
+fn converged(cluster: &SimCluster) -> bool {
+    let stores: Vec<Arc<Store>> = (0..cluster.len()).filter_map(|at| cluster.store(at)).collect();
+    joined(cluster) && stores.windows(2).all(|pair| contexts(&pair[0]) == contexts(&pair[1]))
+}
+
+fn agree(cluster: &SimCluster, seed: u64) {
+    let stores: Vec<Arc<Store>> = (0..cluster.len()).filter_map(|at| cluster.store(at)).collect();
+    for pair in stores.windows(2) {
+        let now_ms = cluster.now(0).wall_ms;
+        assert_eq!(visible(&pair[0], now_ms), visible(&pair[1], now_ms), "seed {seed}: equal contexts show equal data");
+    }
+}
+
+fn set(cluster: &mut SimCluster, at: usize, key: &str, value: &str) -> Option<Mark> {
+    let store = cluster.store(at)?;
+    let space = store.spaces().open("registers", Family::Register).unwrap();
+    let (key, value) = (KeyRef::new(&space, key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
+    let partition = store.place(key.hash);
+    let written = cluster.write(at, &key, Some(value.len()), |p, tick| p.set(&key, value, NEVER, tick)).ok()?;
+    Some(Mark { partition, dot: written.dot })
+}
+
+fn get(cluster: &SimCluster, at: usize, key: &str) -> Option<Bytes> {
+    let store = cluster.store(at)?;
+    let space = store.spaces().open("registers", Family::Register).unwrap();
+    store.with_entry(&KeyRef::new(&space, key.as_bytes()), |entry| match &entry?.body {
+        Body::Register(cell) => cell.as_ref()?.visible(0).cloned(),
+        Body::Tree(_) | Body::Custom(_) => None,
+    })
+}
+
+/// One random mutation at one node.
+fn mutate(cluster: &mut SimCluster, rng: &mut fastrand::Rng, at: usize, step: u64) {
+    let Some(store) = cluster.store(at) else { return };
+    let registers = store.spaces().open("registers", Family::Register).unwrap();
+    let maps = store.spaces().open("maps", Family::Map).unwrap();
+    let name = format!("k{}", rng.u8(..6));
+    let (reg, map) = (KeyRef::new(&registers, name.as_bytes()), KeyRef::new(&maps, name.as_bytes()));
+    let (field, counter) = (Path::Field(Bytes::from(format!("f{}", rng.u8(..3)))), Bytes::from_static(b"c"));
+    let value = Bytes::from(format!("{at}.{step}"));
+    let deadline = if rng.bool() { NEVER } else { cluster.now(at).wall_ms + rng.u64(1..4_000) };
+    let _refused = match rng.u8(..10) {
+        0..3 => cluster.write(at, &reg, Some(4), |p, t| drop(p.set(&reg, value, deadline, t))),
+        3 => cluster.write(at, &reg, None, |p, t| drop(p.delete(&reg, t))),
+        4 => cluster.write(at, &reg, None, |p, t| drop(p.touch(&reg, deadline, t))),
+        5 | 6 => cluster.write(at, &map, Some(4), |p, t| drop(p.put(&map, field, value, deadline, t))),
+        7 => cluster.write(at, &map, None, |p, t| drop(p.remove(&map, &field, t))),
+        8 => cluster.write(at, &map, Some(4), |p, t| drop(p.increment(&map, &counter, 1, deadline, t))),
+        _ => cluster.write(at, &map, None, |p, t| drop(p.clear(&map, t))),
+    };
+}
+
+fn disturb(cluster: &mut SimCluster, rng: &mut fastrand::Rng) {
+    let (at, other) = (rng.usize(..cluster.len()), rng.usize(..cluster.len()));
+    match rng.u8(..8) {
+        0 => cluster.isolate(at),
+        1 if at != other => cluster.cut_one_way(at, other),
+        2 | 3 => cluster.heal(),
+        4 if (0..cluster.len()).filter(|n| cluster.node(*n).is_some()).count() > 2 => cluster.crash(at),
+        5 if cluster.node(at).is_none() => cluster.start(at).unwrap(),
+        6 => cluster.set_skew_ms(at, rng.i64(-400..400)),
+        _ => {}
+    }
+}
+
+fn random_run(seed: u64) -> SimCluster {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut config = SimConfig { nodes: rng.usize(2..5), ..SimConfig::default() };
+    config.node.limits.log_records_max = if rng.u8(..4) == 0 { 64 } else { 1 << 16 };
+    config.weather.loss = if rng.bool() { 0.0 } else { rng.f64() * 0.3 };
+    let mut cluster = formed(seed, config);
+    for step in 0..rng.u64(50..250) {
+        let at = rng.usize(..cluster.len());
+        mutate(&mut cluster, &mut rng, at, step);
+        cluster.run_for(ms(rng.u64(..40)));
+        if rng.u8(..12) == 0 {
+            disturb(&mut cluster, &mut rng);
+        }
+    }
+    cluster.heal();
+    for at in 0..cluster.len() {
+        cluster.set_skew_ms(at, 0);
+        if cluster.node(at).is_none() {
+            cluster.start(at).unwrap();
+        }
+    }
+    cluster
+}
+
+#[test]
+fn any_schedule_converges_after_the_heal_and_then_forgets_everything_it_may() {
+    for seed in 1..=SEEDS {
+        let mut cluster = random_run(seed);
+        let took = cluster.run_until(ms(30_000), converged);
+        if took.is_none() {
+            for at in 0..cluster.len() {
+                eprintln!(
+                    "{at}: {:?}\n{:?}",
+                    cluster.node(at).map(|n| n.stats()),
+                    cluster.store(at).map(|s| contexts(&s))
+                );
+                eprintln!("{:?}", cluster.take_events(at).into_iter().rev().take(12).collect::<Vec<_>>());
+            }
+            panic!("seed {seed}: not converged 30 s after the heal");
+        }
+        cluster.run_for(ms(25_000));
+        assert!(converged(&cluster), "seed {seed}: stays converged");
+        agree(&cluster, seed);
+        for at in 0..cluster.len() {
+            let log = cluster.node(at).unwrap().stats().log_records;
+            assert_eq!(log, 0, "seed {seed}: node {at} has collected its log");
+        }
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in [3, 50, 100] {
+        assert_eq!(random_run(seed).trace(), random_run(seed).trace());
+    }
+}
+
+#[test]
+fn a_write_is_seen_everywhere_within_the_path_and_the_linger() {
+    let mut cluster = formed(1, SimConfig::default());
+    cluster.run_for(ms(1_000));
+    set(&mut cluster, 0, "k", "v").unwrap();
+    let took = cluster.run_until(ms(1_000), |c| get(c, 1, "k").is_some() && get(c, 2, "k").is_some()).unwrap();
+    assert!(took <= ms(200), "took {took:?}: 60 ms of path, 120 ms of one retransmission, 2 ms of linger");
+}
+
+#[test]
+fn a_quorum_is_reached_with_one_of_three_gone_and_all_is_not() {
+    let mut cluster = formed(2, SimConfig::default());
+    cluster.run_for(ms(1_000));
+    cluster.isolate(2);
+    let mark = set(&mut cluster, 0, "k", "v").unwrap();
+    let deadline = Some(cluster.now(0).mono.plus(ms(1_000)));
+    cluster.input(0, Input::Wait { id: WaitId(1), mark, level: Level::Quorum, deadline });
+    cluster.input(0, Input::Wait { id: WaitId(2), mark, level: Level::All, deadline });
+    cluster.run_for(ms(1_500));
+    let (quorum, all) = (cluster.outcome(0, WaitId(1)).unwrap(), cluster.outcome(0, WaitId(2)).unwrap());
+    assert!(quorum.reached && quorum.acked >= 2 && quorum.needed == 2);
+    assert!(!all.reached && all.acked == 2 && all.needed == 3 && all.missing.len() == 1);
+}
+
+#[test]
+fn a_restarted_node_succeeds_its_old_id_while_one_region_is_cut_off() {
+    let mut cluster = formed(4, SimConfig::default());
+    set(&mut cluster, 0, "k", "before").unwrap();
+    assert!(cluster.run_until(ms(5_000), converged).is_some());
+    cluster.isolate(2);
+    cluster.crash(1);
+    cluster.run_for(ms(2_000));
+    cluster.start(1).unwrap();
+    assert!(cluster.run_until(ms(5_000), |c| c.node(1).unwrap().stats().joined).is_some(), "joins without the third");
+    assert_eq!(get(&cluster, 1, "k").as_deref(), Some(&b"before"[..]));
+    set(&mut cluster, 1, "k", "after").expect("it writes at once");
+    cluster.heal();
+    assert!(cluster.run_until(ms(5_000), converged).is_some());
+    assert_eq!(get(&cluster, 2, "k").as_deref(), Some(&b"after"[..]));
+    assert_eq!(cluster.node(2).unwrap().members().live().count(), 3, "the old id is gone");
+    cluster.run_for(ms(15_000));
+    assert_eq!(cluster.node(0).unwrap().stats().log_records, 0, "collection goes on");
+}
+
+#[test]
+fn a_clock_an_hour_ahead_is_refused_by_all_and_harms_nobody() {
+    let mut cluster = SimCluster::new(5, SimConfig::default()).unwrap();
+    cluster.set_skew_ms(2, 3_600_000);
+    cluster.run_for(ms(8_000));
+    assert!(cluster.node(0).unwrap().stats().joined && cluster.node(1).unwrap().stats().joined);
+    assert!(set(&mut cluster, 2, "k", "from the future").is_none(), "it accepts no writes");
+    set(&mut cluster, 0, "k", "now").unwrap();
+    cluster.run_for(ms(1_000));
+    assert_eq!(get(&cluster, 1, "k").as_deref(), Some(&b"now"[..]));
+    cluster.set_skew_ms(2, 0);
+    assert!(cluster.run_until(ms(10_000), |c| joined(c) && get(c, 2, "k").is_some()).is_some(), "it joins once set");
+}
+
+#[test]
+fn a_clock_that_jumps_while_linked_delays_only_its_own_writes() {
+    let mut cluster = formed(6, SimConfig::default());
+    cluster.run_for(ms(1_000));
+    cluster.set_skew_ms(1, 4_000);
+    set(&mut cluster, 1, "k", "ahead").unwrap();
+    cluster.run_for(ms(1_000));
+    assert_eq!(get(&cluster, 0, "k"), None, "it waits in the pen");
+    assert!(cluster.run_until(ms(9_000), |c| get(c, 0, "k").is_some() && get(c, 2, "k").is_some()).is_some());
+}
+
+#[test]
+fn a_partition_of_the_log_that_was_dropped_is_given_in_full() {
+    let mut config = SimConfig::default();
+    config.node.limits.log_records_max = 64;
+    let mut cluster = formed(7, config);
+    cluster.run_for(ms(1_000));
+    cluster.isolate(2);
+    for n in 0..400 {
+        set(&mut cluster, 0, &format!("k{n}"), "v").unwrap();
+    }
+    cluster.run_for(ms(3_000));
+    cluster.heal();
+    assert!(cluster.run_until(ms(10_000), converged).is_some());
+    assert!(cluster.node(2).unwrap().stats().full_syncs > 0);
+    agree(&cluster, 7);
+}
+
+#[test]
+fn contexts_name_every_event_once() {
+    let mut cluster = formed(8, SimConfig::default());
+    let marks: Vec<Mark> = (0..20).filter_map(|n| set(&mut cluster, n % 3, "same", "v")).collect();
+    let dots: std::collections::BTreeSet<(PartitionId, Dot)> = marks.iter().map(|m| (m.partition, m.dot)).collect();
+    assert_eq!(dots.len(), marks.len());
+}

@@ -1,0 +1,505 @@
+//! Stories that random schedules reach too rarely: removal, deletion, membership and time.
+//!
+//! Each test is one history, told with as few replicas as it needs; its name says what must hold.
+//! Expiry, eviction and dropped logs have their own file, `stories_of_memory.rs`.
+
+#![expect(clippy::unwrap_used, reason = "a story stops where an assumption of its own fails")]
+
+#[path = "support/replica.rs"]
+mod replica;
+
+use driftless::clock::Hlc;
+use driftless::crdt::Ctx;
+use driftless::id::ReplicaId;
+use driftless::store::{Budget, Refused};
+use replica::{COLLECT_AFTER_MS, FOREVER, PART, Replica, b, field, later, residue, sync, sync_all};
+
+const LONG: u64 = 10 * COLLECT_AFTER_MS;
+const ONE: Budget = Budget { fragments: 1, bytes: 1 };
+
+/// Builds replicas that know each other, their clocks at 1,000 ms.
+fn replicas<const N: usize>(ids: [u64; N]) -> [Replica; N] {
+    ids.map(|id| {
+        let mut r = Replica::new(id, &ids);
+        r.clock_ms = 1_000;
+        r
+    })
+}
+
+/// Everybody exchanges everything, collects much later, and nothing is left to collect.
+fn settle(all: &mut [&mut Replica]) {
+    sync_all(all, 3);
+    later(all, LONG);
+    sync_all(all, 2);
+    later(all, LONG);
+    for r in all {
+        assert_eq!(residue(r), None, "at {}", r.id);
+    }
+}
+
+#[test]
+fn a_remove_seen_before_the_put_it_removes_leaves_nothing() {
+    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
+    a.put("m", field("f"), &b("v"), FOREVER);
+    let put = a.batch(&Ctx::default());
+    x.deliver(&put);
+    x.remove("m", &field("f")).unwrap();
+    c.deliver(&x.own_batch(&Ctx::default(), replica::ALL));
+    c.deliver(&put);
+    assert_eq!(c.read("m", &field("f"), 0), None);
+    settle(&mut [&mut a, &mut x, &mut c]);
+    assert!([&a, &x, &c].iter().all(|r| r.entries().is_empty()));
+}
+
+#[test]
+fn of_two_concurrent_puts_a_remove_takes_only_the_one_it_saw() {
+    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
+    a.put("m", field("f"), &b("seen"), FOREVER);
+    sync(&a, &mut c);
+    x.put("m", field("f"), &b("unseen"), FOREVER);
+    c.remove("m", &field("f")).unwrap();
+    settle(&mut [&mut a, &mut x, &mut c]);
+    assert!([&a, &x, &c].iter().all(|r| r.read("m", &field("f"), 0) == Some(b("unseen"))));
+}
+
+#[test]
+fn a_clear_spares_a_concurrent_put() {
+    let [mut a, mut x] = replicas([1, 2]);
+    a.put("m", field("old"), &b("1"), FOREVER);
+    a.increment("m", "n", 5, FOREVER);
+    sync(&a, &mut x);
+    x.clear("m").unwrap();
+    a.put("m", field("new"), &b("2"), FOREVER);
+    a.increment("m", "n", 2, FOREVER);
+    settle(&mut [&mut a, &mut x]);
+    for r in [&a, &x] {
+        assert_eq!((r.read("m", &field("old"), 0), r.read("m", &field("new"), 0)), (None, Some(b("2"))));
+        assert_eq!(r.count("m", "n", 0), 2);
+    }
+}
+
+#[test]
+fn a_field_put_again_after_a_clear_is_there() {
+    let [mut a, mut x] = replicas([1, 2]);
+    a.put("m", field("f"), &b("1"), FOREVER);
+    sync(&a, &mut x);
+    x.clear("m").unwrap();
+    x.put("m", field("f"), &b("2"), FOREVER);
+    settle(&mut [&mut a, &mut x]);
+    assert!([&a, &x].iter().all(|r| r.read("m", &field("f"), 0) == Some(b("2"))));
+}
+
+#[test]
+fn a_loser_unseen_by_the_remover_of_the_winner_survives() {
+    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
+    a.put("m", field("f"), &b("loser"), FOREVER);
+    x.clock_ms += 10;
+    x.put("m", field("f"), &b("winner"), FOREVER);
+    sync(&x, &mut a);
+    assert_eq!(a.read("m", &field("f"), 0), Some(b("winner")));
+    c.deliver(&x.own_batch(&Ctx::default(), replica::ALL));
+    c.remove("m", &field("f")).unwrap();
+    settle(&mut [&mut a, &mut x, &mut c]);
+    assert!([&a, &x, &c].iter().all(|r| r.read("m", &field("f"), 0) == Some(b("loser"))));
+}
+
+#[test]
+fn an_effect_never_travels_without_its_dot() {
+    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
+    a.put("m", field("f"), &b("1"), FOREVER);
+    sync(&a, &mut x);
+    a.put("m", field("g"), &b("2"), FOREVER);
+    a.clear("m").unwrap();
+    // The budget ends before the clear does: what C gets of the field must bring the clear along.
+    c.deliver(&a.batch_within(&Ctx::default(), ONE));
+    a.clock_ms += 1;
+    for r in [&mut x, &mut c] {
+        r.remove_member(1);
+    }
+    settle(&mut [&mut x, &mut c]);
+    assert_eq!(x.read("m", &field("f"), 0), c.read("m", &field("f"), 0));
+}
+
+#[test]
+fn a_member_added_again_while_a_peer_has_not_collected_stays() {
+    let [mut a, mut x] = replicas([1, 2]);
+    a.put("m", field("f"), &b("1"), FOREVER);
+    sync(&a, &mut x);
+    sync(&x, &mut a);
+    a.remove("m", &field("f")).unwrap();
+    a.put("m", field("f"), &b("2"), FOREVER);
+    let late = x.batch(&Ctx::default());
+    sync(&a, &mut x);
+    sync(&x, &mut a);
+    a.collect();
+    a.deliver(&late);
+    settle(&mut [&mut a, &mut x]);
+    assert!([&a, &x].iter().all(|r| r.read("m", &field("f"), 0) == Some(b("2"))));
+}
+
+#[test]
+fn a_delete_of_an_unknown_key_beats_the_older_set_that_arrives_later() {
+    let [mut a, mut x] = replicas([1, 2]);
+    a.set("k", &b("older"), FOREVER);
+    x.clock_ms += 10;
+    x.delete("k");
+    settle(&mut [&mut a, &mut x]);
+    assert!([&a, &x].iter().all(|r| r.get("k", 0).is_none()));
+}
+
+#[test]
+fn an_old_duplicate_changes_nothing_after_the_tombstone_was_collected() {
+    let [mut a, mut x] = replicas([1, 2]);
+    a.set("k", &b("v"), FOREVER);
+    let old = a.batch(&Ctx::default());
+    x.deliver(&old);
+    x.clock_ms += 1;
+    x.delete("k");
+    settle(&mut [&mut a, &mut x]);
+    assert_eq!(x.deliver(&old), Some(Err(Refused::Stale)));
+    assert!(x.entries().is_empty() && x.get("k", 0).is_none());
+}
+
+#[test]
+fn an_old_duplicate_changes_nothing_after_the_counter_was_collected() {
+    let [mut a, mut x] = replicas([1, 2]);
+    a.increment("m", "n", 7, FOREVER);
+    let old = a.batch(&Ctx::default());
+    x.deliver(&old);
+    x.reset("m", "n").unwrap();
+    settle(&mut [&mut a, &mut x]);
+    assert_eq!(x.deliver(&old), Some(Err(Refused::Stale)));
+    assert!(x.entries().is_empty() && x.count("m", "n", 0) == 0);
+}
+
+#[test]
+fn a_counter_collected_at_its_origin_and_counted_on_beats_what_a_peer_still_holds() {
+    let [mut a, mut x] = replicas([1, 2]);
+    a.increment("m", "n", 100, FOREVER);
+    sync(&a, &mut x);
+    x.reset("m", "n").unwrap();
+    sync(&x, &mut a);
+    a.collect();
+    assert_eq!(a.tree("m").counter(b"n"), None, "A collected, X did not");
+    a.increment("m", "n", 1, FOREVER);
+    sync_all(&mut [&mut a, &mut x], 2);
+    assert_eq!((a.count("m", "n", 0), x.count("m", "n", 0)), (1, 1));
+    settle(&mut [&mut a, &mut x]);
+}
+
+#[test]
+fn two_concurrent_resets_erase_exactly_what_either_saw() {
+    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
+    a.increment("m", "n", 5, FOREVER);
+    sync_all(&mut [&mut a, &mut x, &mut c], 1);
+    a.increment("m", "n", 10, FOREVER);
+    x.increment("m", "n", 20, FOREVER);
+    a.reset("m", "n").unwrap();
+    x.reset("m", "n").unwrap();
+    c.increment("m", "n", 3, FOREVER);
+    settle(&mut [&mut a, &mut x, &mut c]);
+    assert!([&a, &x, &c].iter().all(|r| r.count("m", "n", 0) == 3));
+}
+
+#[test]
+fn an_increment_concurrent_with_a_reset_and_a_clear_counts_alone() {
+    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
+    a.increment("m", "n", 5, FOREVER);
+    sync_all(&mut [&mut a, &mut x, &mut c], 1);
+    a.increment("m", "n", 4, FOREVER);
+    x.reset("m", "n").unwrap();
+    c.clear("m").unwrap();
+    settle(&mut [&mut a, &mut x, &mut c]);
+    assert!([&a, &x, &c].iter().all(|r| r.count("m", "n", 0) == 4));
+}
+
+#[test]
+fn a_joiner_that_writes_at_once_is_seen_by_everybody() {
+    let [mut a, mut x] = replicas([1, 2]);
+    a.set("k", &b("before"), FOREVER);
+    let mut j = a.joined_by(3);
+    j.set("k", &b("joiner"), FOREVER);
+    j.put("m", field("f"), &b("1"), FOREVER);
+    settle(&mut [&mut a, &mut x, &mut j]);
+    for r in [&a, &x, &j] {
+        assert_eq!((r.get("k", 0), r.read("m", &field("f"), 0)), (Some(b("joiner")), Some(b("1"))));
+    }
+}
+
+#[test]
+fn a_removed_member_with_an_unsent_write_is_refused_and_returns_under_a_new_id() {
+    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
+    c.clock_ms = 900;
+    c.set("k", &b("unsent"), FOREVER);
+    a.delete("k");
+    sync_all(&mut [&mut a, &mut x], 2);
+    a.remove_member(3);
+    x.remove_member(3);
+    later(&mut [&mut a], LONG);
+    assert!(a.entries().is_empty(), "A has collected, X has not");
+    for r in [&mut a, &mut x] {
+        assert_eq!(r.deliver(&c.batch(&Ctx::default())), None, "fenced");
+        assert_eq!(r.deliver(&c.full()), None, "fenced");
+    }
+    // It is empty under its new id; the unsent write is issued again with a new dot and stamp.
+    let mut back = a.joined_by(4);
+    back.set("k", &b("unsent"), FOREVER);
+    settle(&mut [&mut a, &mut x, &mut back]);
+    assert!([&a, &x, &back].iter().all(|r| r.get("k", 0) == Some(b("unsent"))));
+}
+
+#[test]
+fn what_a_removed_member_told_one_survivor_reaches_the_others() {
+    let [mut a, mut x, c] = replicas([1, 2, 3]);
+    c.set("k", &b("told"), FOREVER);
+    sync(&c, &mut a);
+    a.remove_member(3);
+    assert_eq!(a.deliver(&c.batch(&Ctx::default())), None);
+    settle(&mut [&mut a, &mut x]);
+    assert_eq!(x.get("k", 0), Some(b("told")));
+}
+
+#[test]
+fn after_losing_its_disk_a_node_loses_no_write_because_its_id_is_new() {
+    let [mut a, mut c] = replicas([1, 2]);
+    for _ in 0..5 {
+        c.put("m", field("f"), &b("1"), FOREVER);
+    }
+    sync_all(&mut [&mut a, &mut c], 2);
+    let mut again = a.succeeded_by(2, 3);
+    again.put("m", field("g"), &b("2"), FOREVER);
+    settle(&mut [&mut a, &mut again]);
+    assert_eq!(a.read("m", &field("g"), 0), Some(b("2")));
+}
+
+#[test]
+fn under_its_old_id_a_node_without_its_disk_would_write_into_the_void() {
+    let [mut a, c] = replicas([1, 2]);
+    for _ in 0..5 {
+        c.put("m", field("f"), &b("1"), FOREVER);
+    }
+    sync(&c, &mut a);
+    let mut again = Replica::new(2, &[1, 2]);
+    let written = again.put("m", field("g"), &b("2"), FOREVER);
+    assert!(a.ctx().has(written.dot), "the dot was spent long ago: this is why the id must be new");
+    sync_all(&mut [&mut a, &mut again], 2);
+    assert_eq!(a.read("m", &field("g"), 0), None);
+}
+
+#[test]
+fn one_id_in_use_twice_raises_the_alarm_and_changes_nothing() {
+    let [mut a, c] = replicas([1, 2]);
+    let mut clone = Replica::new(2, &[1, 2]);
+    clone.clock_ms = 1_000;
+    c.set("k", &b("one"), FOREVER);
+    clone.set("k", &b("two"), FOREVER);
+    sync(&c, &mut a);
+    let replica::Mail::Batch(head, batch) = clone.batch(&Ctx::default()) else { unreachable!() };
+    let applied = a.store.lock(PART).unwrap().apply(head.from, &batch, &a.around()).unwrap();
+    assert_eq!(applied.duplicates, [ReplicaId(2)]);
+    assert_eq!(a.get("k", 0), Some(b("one")));
+}
+
+/// E hands J a snapshot and dies before anybody hears of J. Then a key J holds is deleted, a
+/// counter reset, a custom entry deleted, and all of it is collected.
+#[test]
+fn when_the_donor_dies_at_once_a_key_deleted_meanwhile_is_a_miss_at_the_joiner() {
+    let [mut d, mut x, mut e] = replicas([1, 2, 3]);
+    d.set("k", &b("v"), FOREVER);
+    d.increment("m", "n", 3, FOREVER);
+    d.note("x", 1, FOREVER);
+    sync_all(&mut [&mut d, &mut x, &mut e], 3);
+    later(&mut [&mut d, &mut x, &mut e], 1);
+    let mut j = e.joined_by(4);
+    drop(e);
+    d.delete("k");
+    d.reset("m", "n").unwrap();
+    d.delete_custom("x");
+    d.remove_member(3);
+    x.remove_member(3);
+    sync_all(&mut [&mut d, &mut x], 3);
+    later(&mut [&mut d, &mut x, &mut j], LONG);
+    assert!(d.entries().is_empty(), "D collected before it ever heard of J");
+    settle(&mut [&mut d, &mut x, &mut j]);
+    assert_eq!((j.get("k", 0), j.count("m", "n", 0), j.noted("x", 0)), (None, 0, None));
+    assert_eq!(j.ctx(), d.ctx());
+}
+
+/// The same J, its clock slow within the allowed skew, writes a key while the others delete it.
+#[test]
+fn a_writer_nobody_had_heard_of_is_not_half_erased_by_a_tombstone_one_member_collected() {
+    let [mut d, mut x, mut e] = replicas([1, 2, 3]);
+    e.clock_ms = 940;
+    sync_all(&mut [&mut d, &mut x, &mut e], 2);
+    let mut j = e.joined_by(4);
+    drop(e);
+    j.set("k", &b("j"), FOREVER);
+    j.note("x", 9, FOREVER);
+    d.delete("k");
+    d.delete_custom("x");
+    d.remove_member(3);
+    x.remove_member(3);
+    sync_all(&mut [&mut d, &mut x], 3);
+    d.collect(); // D is free to collect by stability alone, X has not got round to it.
+    settle(&mut [&mut d, &mut x, &mut j]);
+    for r in [&x, &j] {
+        assert_eq!((r.get("k", 0), r.noted("x", 0)), (d.get("k", 0), d.noted("x", 0)));
+    }
+}
+
+/// B restarts while C is cut off: its new id succeeds the old one in one report.
+#[test]
+fn a_successor_writes_at_once_and_nothing_blocks_collection_after_the_heal() {
+    let [mut a, mut old, mut c] = replicas([1, 2, 3]);
+    old.set("k", &b("old"), FOREVER);
+    old.increment("m", "n", 2, FOREVER);
+    sync_all(&mut [&mut a, &mut old, &mut c], 2);
+    c.put("m", field("cut"), &b("off"), FOREVER);
+    drop(old);
+    let mut new = a.succeeded_by(2, 4);
+    new.set("k", &b("new"), FOREVER);
+    new.increment("m", "n", 5, FOREVER);
+    a.delete("gone");
+    sync_all(&mut [&mut a, &mut new], 2);
+    later(&mut [&mut a, &mut new], LONG);
+    assert!(a.log_len() > 0, "C has not seen it: nothing is stable");
+    c.clock_ms = a.clock_ms;
+    sync_all(&mut [&mut a, &mut new, &mut c], 2);
+    assert_eq!(c.others(), [ReplicaId(1), ReplicaId(4)], "the removal and the new member came together");
+    settle(&mut [&mut a, &mut new, &mut c]);
+    for r in [&a, &new, &c] {
+        assert_eq!((r.get("k", 0), r.count("m", "n", 0)), (Some(b("new")), 7));
+        assert_eq!(r.read("m", &field("cut"), 0), Some(b("off")));
+    }
+}
+
+#[test]
+fn a_crashed_origin_that_leaves_a_gap_for_ever_blocks_nothing() {
+    let [mut a, mut x, c] = replicas([1, 2, 3]);
+    c.set("k1", &b("lost"), FOREVER);
+    c.set("k2", &b("kept"), FOREVER);
+    let mut first = Ctx::default();
+    first.add(replica::dot(3, 1));
+    a.deliver(&c.batch(&first));
+    drop(c);
+    a.remove_member(3);
+    x.remove_member(3);
+    settle(&mut [&mut a, &mut x]);
+    assert!([&a, &x].iter().all(|r| r.get("k2", 0) == Some(b("kept")) && r.ctx() == a.ctx()));
+    assert!(!a.ctx().has(replica::dot(3, 1)));
+}
+
+#[test]
+fn two_halves_apart_for_hours_collect_nothing_and_then_agree() {
+    let [mut a, mut x, mut c, mut d] = replicas([1, 2, 3, 4]);
+    a.set("k", &b("v"), FOREVER);
+    sync_all(&mut [&mut a, &mut x, &mut c, &mut d], 2);
+    a.delete("k");
+    c.touch("k", FOREVER);
+    c.put("m", field("f"), &b("1"), FOREVER);
+    for half in [[&mut a, &mut x], [&mut c, &mut d]] {
+        let mut half = half;
+        sync_all(&mut half, 3);
+        later(&mut half, 6 * 3_600_000);
+        assert!(half.iter().all(|r| r.log_len() > 0));
+    }
+    settle(&mut [&mut a, &mut x, &mut c, &mut d]);
+    for r in [&a, &x, &c, &d] {
+        assert_eq!((r.get("k", 0), r.read("m", &field("f"), 0)), (None, Some(b("1"))));
+    }
+}
+
+#[test]
+fn more_writes_than_the_counter_holds_in_one_millisecond_stay_in_order_everywhere() {
+    let [mut a, mut x] = replicas([1, 2]);
+    let first = a.set("k", &b("first"), FOREVER).stamp;
+    let last = (0..70_000).map(|_| a.set("k", &b("v"), FOREVER).stamp).last().unwrap();
+    assert!(last > first && last.hlc > Hlc::from_ms(1_001));
+    a.set("k", &b("last"), FOREVER);
+    sync(&a, &mut x);
+    // X's wall clock is behind A's stamps now, and it still writes above them.
+    x.set("k", &b("after"), FOREVER);
+    sync_all(&mut [&mut a, &mut x], 1);
+    assert!([&a, &x].iter().all(|r| r.get("k", 0) == Some(b("after"))));
+}
+
+#[test]
+fn a_clock_that_steps_back_still_writes_above_what_it_wrote() {
+    let [mut a, mut x] = replicas([1, 2]);
+    a.clock_ms = 3_600_000;
+    a.set("k", &b("1"), FOREVER);
+    a.clock_ms = 1_000;
+    a.set("k", &b("2"), FOREVER);
+    sync(&a, &mut x);
+    x.delete("k");
+    sync(&x, &mut a);
+    assert_eq!(a.get("k", 0), None);
+}
+
+#[test]
+fn a_report_that_overtakes_the_data_makes_nothing_in_flight_come_back() {
+    let [mut a, mut x] = replicas([1, 2]);
+    x.clock_ms = 990;
+    x.set("k", &b("older"), FOREVER);
+    let in_flight = x.batch(&Ctx::default());
+    a.delete("k");
+    sync(&a, &mut x);
+    a.store.lock(PART).unwrap().report(ReplicaId(2), &x.ctx());
+    later(&mut [&mut a], LONG);
+    assert!(a.entries().is_empty(), "X has the deletion, so A may collect it");
+    assert_eq!(a.deliver(&in_flight), Some(Err(Refused::Stale)));
+    settle(&mut [&mut a, &mut x]);
+    assert!([&a, &x].iter().all(|r| r.get("k", 0).is_none()));
+}
+
+#[test]
+fn a_batch_cut_anywhere_is_completed_by_the_rest_in_any_order() {
+    let [a, mut x] = replicas([1, 2]);
+    for name in ["f", "g", "h"] {
+        a.put("m", field(name), &b(name), FOREVER);
+    }
+    let mut cuts: Vec<_> = (0..3)
+        .map(|skip| {
+            let mut known = Ctx::default();
+            (1..=skip).for_each(|seq| known.add(replica::dot(1, seq)));
+            a.batch_within(&known, ONE)
+        })
+        .collect();
+    cuts.reverse();
+    cuts.iter().for_each(|cut| drop(x.deliver(cut)));
+    assert_eq!((x.ctx(), x.entries()), (a.ctx(), a.entries()));
+}
+
+#[test]
+fn clearing_a_map_of_a_thousand_fields_is_one_fragment_and_leaves_nothing() {
+    let [mut a, mut x] = replicas([1, 2]);
+    for i in 0..1_000 {
+        a.put("m", field(&i.to_string()), &b("v"), FOREVER);
+    }
+    sync(&a, &mut x);
+    let known = a.ctx();
+    a.clear("m").unwrap();
+    let replica::Mail::Batch(_, batch) = a.batch(&known) else { unreachable!() };
+    assert_eq!(batch.fragments.len(), 1);
+    settle(&mut [&mut a, &mut x]);
+    assert!(a.entries().is_empty() && x.entries().is_empty());
+}
+
+#[test]
+fn a_hundred_writers_of_one_field_agree_on_the_last_and_keep_one() {
+    let ids: [u64; 100] = std::array::from_fn(|i| i as u64 + 1);
+    let mut writers = replicas(ids);
+    for w in &writers {
+        w.put("m", field("f"), &b(&w.id.0.to_string()), FOREVER);
+    }
+    let (hub, rest) = writers.split_first_mut().unwrap();
+    rest.iter().for_each(|w| sync(w, hub));
+    assert_eq!(hub.tree("m").siblings(&field("f")).len(), 100);
+    assert_eq!(hub.read("m", &field("f"), 0), Some(b("100")), "equal clocks: the larger id wins");
+    hub.put("m", field("f"), &b("last"), FOREVER);
+    for w in rest {
+        sync(hub, w);
+        assert_eq!((w.tree("m"), w.ctx()), (hub.tree("m"), hub.ctx()));
+    }
+    assert_eq!(hub.tree("m").siblings(&field("f")).len(), 1);
+}
