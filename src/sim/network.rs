@@ -34,13 +34,22 @@ pub(super) struct Channel {
     pub(super) stream: u8,
 }
 
+/// Something under way.
+#[derive(Debug)]
+struct Parcel<T> {
+    from: usize,
+    to: usize,
+    channel: Option<Channel>,
+    item: T,
+}
+
 /// Things under way, in order of arrival.
 #[derive(Debug)]
 pub(super) struct Network<T> {
     pub(super) weather: Weather,
     rng: fastrand::Rng,
-    queue: BTreeMap<(Mono, u64), (usize, usize, T)>,
-    held: Vec<(usize, usize, T)>,
+    queue: BTreeMap<(Mono, u64), Parcel<T>>,
+    held: Vec<Parcel<T>>,
     last: BTreeMap<Channel, Mono>,
     cuts: BTreeSet<(usize, usize)>,
     sent: u64,
@@ -57,11 +66,24 @@ impl<T> Network<T> {
         self.cuts.insert((from, to));
     }
 
-    /// Heals every cut; what was held goes on its way.
+    /// Heals every cut; what was held goes on its way, and what was sent behind it on the same
+    /// stream stays behind it.
     pub(super) fn heal(&mut self, now: Mono) {
         self.cuts.clear();
-        for (from, to, item) in std::mem::take(&mut self.held) {
-            self.push(now, from, to, item);
+        let mut late = std::mem::take(&mut self.held);
+        let channels: BTreeSet<Channel> = late.iter().filter_map(|p| p.channel).collect();
+        for (at, parcel) in std::mem::take(&mut self.queue) {
+            if parcel.channel.is_some_and(|c| channels.contains(&c)) {
+                late.push(parcel);
+            } else {
+                self.queue.insert(at, parcel);
+            }
+        }
+        channels.iter().for_each(|channel| {
+            self.last.remove(channel);
+        });
+        for parcel in late {
+            self.send(now, (parcel.from, parcel.to), parcel.channel, parcel.item);
         }
     }
 
@@ -73,12 +95,6 @@ impl<T> Network<T> {
         let (min, max) = (self.weather.delay_min.as_micros(), self.weather.delay_max.as_micros());
         let (min, max) = (u64::try_from(min).unwrap_or(0), u64::try_from(max).unwrap_or(0));
         Duration::from_micros(self.rng.u64(min..=max.max(min)))
-    }
-
-    fn push(&mut self, now: Mono, from: usize, to: usize, item: T) {
-        let at = now.plus(self.delay());
-        self.sent += 1;
-        self.queue.insert((at, self.sent), (from, to, item));
     }
 
     /// Sends on an ordered stream, or on one of its own when there is no `channel`.
@@ -93,13 +109,15 @@ impl<T> Network<T> {
             *last = at;
         }
         self.sent += 1;
-        self.queue.insert((at, self.sent), (from, to, item));
+        self.queue.insert((at, self.sent), Parcel { from, to, channel, item });
     }
 
     /// Sends a datagram, or loses it.
     pub(super) fn send_unreliable(&mut self, now: Mono, from: usize, to: usize, item: T) {
         if self.rng.f64() >= self.weather.loss && !self.is_cut(from, to) {
-            self.push(now, from, to, item);
+            let at = now.plus(self.delay());
+            self.sent += 1;
+            self.queue.insert((at, self.sent), Parcel { from, to, channel: None, item });
         }
     }
 
@@ -111,11 +129,11 @@ impl<T> Network<T> {
     pub(super) fn pop(&mut self, now: Mono) -> Option<(usize, T)> {
         loop {
             let first = self.queue.first_entry().filter(|e| e.key().0 <= now)?;
-            let (from, to, item) = first.remove();
-            if !self.cuts.contains(&(from, to)) {
-                return Some((to, item));
+            let parcel = first.remove();
+            if !self.is_cut(parcel.from, parcel.to) {
+                return Some((parcel.to, parcel.item));
             }
-            self.held.push((from, to, item));
+            self.held.push(parcel);
         }
     }
 }
