@@ -316,9 +316,7 @@ impl World {
         for w in written {
             let put = tree.elems().find_map(|(path, s)| s.iter().find(|e| e.dot == w.dot).map(|e| (path.clone(), e)));
             let event = match put {
-                Some((path, e)) => {
-                    Event::Put { path, value: e.value.clone(), stamp: e.stamp, deadline: e.deadline }
-                }
+                Some((path, e)) => Event::Put { path, value: e.value.clone(), stamp: e.stamp, deadline: e.deadline },
                 None => Event::Extend { lives: self.lives(i, key) },
             };
             self.record(key, past, *w, event);
@@ -408,7 +406,11 @@ impl World {
     fn evict(&mut self, i: u64) {
         let (reg, map) = (self.pick(&REGS), self.pick(&MAPS));
         let r = &self.replicas[&i];
-        if self.rng.bool() { r.evict(&r.regs, reg) } else { r.evict(&r.maps, map) };
+        if self.rng.bool() {
+            r.evict(&r.regs, reg)
+        } else {
+            r.evict(&r.maps, map)
+        };
     }
 
     fn change_membership(&mut self, i: u64, live: &[u64]) {
@@ -425,7 +427,11 @@ impl World {
             }
             3 if live.len() > 3 && self.zombies.is_empty() && self.may_remove(i, j) => {
                 self.replicas.get_mut(&i).unwrap().remove_member(j);
-                if self.rng.bool() { self.dead.insert(j) } else { self.zombies.insert(j) };
+                if self.rng.bool() {
+                    self.dead.insert(j)
+                } else {
+                    self.zombies.insert(j)
+                };
             }
             _ => {}
         }

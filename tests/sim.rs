@@ -43,7 +43,8 @@ fn visible(store: &Store, now_ms: u64) -> BTreeMap<(String, Bytes), String> {
                 Body::Register(cell) => format!("{:?}", cell.as_ref().and_then(|c| c.visible(now_ms))),
                 Body::Tree(tree) => {
                     let elems: Vec<_> = tree.elems().collect();
-                    let counts: Vec<_> = tree.counters().map(|(n, c)| (n, c.value(now_ms))).filter(|c| c.1 != 0).collect();
+                    let counts: Vec<_> =
+                        tree.counters().map(|(n, c)| (n, c.value(now_ms))).filter(|c| c.1 != 0).collect();
                     if elems.is_empty() && counts.is_empty() {
                         "None".to_owned()
                     } else {

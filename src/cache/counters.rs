@@ -107,13 +107,7 @@ impl<K: Serialize> Counters<K> {
 /// Bytes a new contribution may take, for the byte budget.
 const CONTRIBUTION_BYTES: usize = 96;
 
-pub(super) fn add(
-    space: &Space,
-    key: &Encoded,
-    name: &Bytes,
-    by: i64,
-    ttl: Ttl,
-) -> Result<Receipt, WriteError> {
+pub(super) fn add(space: &Space, key: &Encoded, name: &Bytes, by: i64, ttl: Ttl) -> Result<Receipt, WriteError> {
     space.write(key.as_slice(), Some(CONTRIBUTION_BYTES), |m| {
         let deadline = m.deadline(ttl)?;
         m.partition.admit_growth(m.at, &Path::Counter(name.clone()), CONTRIBUTION_BYTES)?;

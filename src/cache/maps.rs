@@ -29,7 +29,7 @@ use super::ttl::Ttl;
 /// A keyspace of maps from fields `F` to values `V`; made by [`Cache::maps`](super::Cache::maps).
 pub struct Maps<K, F, V> {
     pub(super) space: Space,
-    types: PhantomData<fn() -> (K, F, V)>,
+    types: PhantomData<fn(K, F) -> V>,
 }
 
 handle_impls!(Maps<K, F, V>);
@@ -124,7 +124,7 @@ impl<K: Serialize, F: Serialize, V> Maps<K, F, V> {
         V: DeserializeOwned,
     {
         let key = Encoded::name("key", key)?;
-        let found = self.space.read(key.as_slice(), |entry, now_ms| fields(entry, now_ms));
+        let found = self.space.read(key.as_slice(), fields);
         found.unwrap_or_default().iter().map(|(f, v)| Ok((decode("field", f)?, decode("value", v)?))).collect()
     }
 
@@ -193,23 +193,20 @@ impl<K: Serialize, F: Serialize, V> Maps<K, F, V> {
         })
     }
 
-    /// Returns every key with something visible in a field, and its fields, in no particular order.
-    /// It visits every entry of the process, under one partition's shared lock at a time.
+    /// Returns every visible field of every map with its key and value, in no particular order. It
+    /// visits every entry of the process, under one partition's shared lock at a time.
     ///
     /// # Errors
     /// [`ReadError`] when something stored is none of the types asked for.
-    pub fn entries(&self) -> Result<Vec<(K, BTreeMap<F, V>)>, ReadError>
+    pub fn entries(&self) -> Result<Vec<(K, F, V)>, ReadError>
     where
         K: DeserializeOwned,
-        F: DeserializeOwned + Ord,
+        F: DeserializeOwned,
         V: DeserializeOwned,
     {
         let found = self.space.visit(|key, entry, now_ms| Some((key.clone(), fields(entry, now_ms)?)));
-        let typed = |(key, fields): &(Bytes, Vec<(Bytes, Bytes)>)| {
-            let fields = fields.iter().map(|(f, v)| Ok((decode("field", f)?, decode("value", v)?)));
-            Ok((decode("key", key)?, fields.collect::<Result<_, ReadError>>()?))
-        };
-        found.iter().map(typed).collect()
+        let each = found.iter().flat_map(|(key, fields)| fields.iter().map(move |(f, v)| (key, f, v)));
+        each.map(|(key, f, v)| Ok((decode("key", key)?, decode("field", f)?, decode("value", v)?))).collect()
     }
 
     keyspace_methods!();

@@ -125,13 +125,7 @@ impl<K: Serialize, M: Serialize> Sets<K, M> {
     keyspace_methods!();
 }
 
-pub(super) fn add(
-    space: &Space,
-    key: &Encoded,
-    set: Bytes,
-    member: &Encoded,
-    ttl: Ttl,
-) -> Result<Receipt, WriteError> {
+pub(super) fn add(space: &Space, key: &Encoded, set: Bytes, member: &Encoded, ttl: Ttl) -> Result<Receipt, WriteError> {
     let path = Path::Member(set, member.to_bytes());
     space.write(key.as_slice(), Some(member.len()), |m| {
         let deadline = m.deadline(ttl)?;

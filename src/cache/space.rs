@@ -190,10 +190,7 @@ macro_rules! keyspace_methods {
         ///
         /// # Errors
         /// As [`Self::token`].
-        pub fn context<Q>(
-            &self,
-            key: &Q,
-        ) -> Result<(crate::id::PartitionId, crate::crdt::Ctx), crate::error::ReadError>
+        pub fn context<Q>(&self, key: &Q) -> Result<(crate::id::PartitionId, crate::crdt::Ctx), crate::error::ReadError>
         where
             K: std::borrow::Borrow<Q>,
             Q: serde::Serialize + ?Sized,

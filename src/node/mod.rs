@@ -161,7 +161,9 @@ impl Node {
     }
 
     ///
-    pub fn dbg(&self) -> String { format!("{:?} {:?}", self.slots, self.join) }
+    pub fn dbg(&self) -> String {
+        format!("{:?} {:?}", self.slots, self.join)
+    }
 
     /// Returns who this node is.
     #[must_use]

@@ -145,40 +145,6 @@ pub struct Stats {
 }
 
 impl Node {
-    /// Returns the view and the counters. Visits every partition's lock once, one at a time.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let peers = self.links.values().filter_map(|link| {
-            let session = link.session.as_deref()?;
-            Some(PeerStats {
-                node: link.identity.node,
-                region: link.identity.region.clone(),
-                replica: session.replica,
-                joined: session.joined,
-                up: session.up,
-                level: session.peer.is_level(),
-                rtt: session.beats.rtt(),
-                skew_ms: session.beats.skew_ms(),
-                certificate_expires_ms: link.identity.expires_ms,
-                traffic: session.traffic,
-                lag: session.lag.clone(),
-            })
-        });
-        let (mut log_records, mut keys) = (0, 0);
-        for partition in self.store.partition_ids().filter_map(|id| self.store.read(id)) {
-            log_records += u64::try_from(partition.log_len()).unwrap_or(0);
-            keys += u64::try_from(partition.len()).unwrap_or(0);
-        }
-        Stats {
-            joined: self.join.is_joined(),
-            members: self.members.live().count(),
-            peers: peers.collect(),
-            log_records,
-            keys,
-            ..self.stats.clone()
-        }
-    }
-
     /// Forgets the lag measured so far: a phase of a measurement begins.
     pub fn reset_lag(&mut self) {
         for session in self.links.values_mut().filter_map(|link| link.session.as_deref_mut()) {

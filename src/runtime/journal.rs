@@ -51,6 +51,9 @@ impl Journal {
             Event::DuplicateReplica { replica } => {
                 tracing::error!(%replica, "two values under one stamp: this replica id is in use twice");
             }
+            Event::Unsendable { unsendable } => {
+                tracing::error!(%unsendable, "a message is too large to be sent; what it carried stays missing elsewhere");
+            }
             Event::Quarantined { fragments } => {
                 tracing::error!(fragments, "received state could not be joined and was skipped");
             }

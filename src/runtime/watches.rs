@@ -52,9 +52,7 @@ impl Watches {
     #[must_use]
     pub fn subscribe(&self, keyspace: KeyspaceId) -> broadcast::Receiver<KeyChange> {
         match self.open.write().as_mut() {
-            Some(open) => {
-                open.entry(keyspace).or_insert_with(|| broadcast::Sender::new(CHANGES)).subscribe()
-            }
+            Some(open) => open.entry(keyspace).or_insert_with(|| broadcast::Sender::new(CHANGES)).subscribe(),
             // The sender is gone at once, so the receiver says that it is over.
             None => broadcast::Sender::new(1).subscribe(),
         }

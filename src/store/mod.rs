@@ -30,7 +30,7 @@ pub use entry::{Body, Entry};
 pub use fragment::{Applied, Batch, Fragment, Full, Refused};
 pub use keyspace::{Family, Keyspace, Keyspaces};
 pub use partition::{KeyRef, Partition};
-pub use tally::{Tally, Tallied};
+pub use tally::{Tallied, Tally};
 pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};
 
 use crate::clock::HlcClock;

@@ -106,7 +106,12 @@ impl Replica {
 
     // ---- local writes
 
-    pub(crate) fn write<R>(&self, space: &Keyspace, key: &str, f: impl FnOnce(&mut Partition, &KeyRef<'_>, &Tick<'_>) -> R) -> R {
+    pub(crate) fn write<R>(
+        &self,
+        space: &Keyspace,
+        key: &str,
+        f: impl FnOnce(&mut Partition, &KeyRef<'_>, &Tick<'_>) -> R,
+    ) -> R {
         let at = KeyRef::new(space, key.as_bytes());
         let intent = Intent { wall_ms: self.clock_ms, value_len: None };
         self.store.write(&at, intent, |p, tick| f(p, &at, tick)).unwrap().0

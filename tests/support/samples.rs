@@ -12,9 +12,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::custom::Erased;
+use driftless::crdt::members::{Member, MemberSet};
 use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Scope, Seen};
 use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId};
-use driftless::crdt::members::{Member, MemberSet};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part};
 
