@@ -4,7 +4,9 @@
 //! states: see [`Config::custom`](crate::config::Config::custom).
 //!
 //! # Invariants
-//! * Two regions that update at the same time end with the type's own merge of both.
+//! * Two regions that update a state at the same time end with the type's own merge of both.
+//! * A state has one beginning: of two regions that *begin* one at the same time the later wins
+//!   whole, as after a deletion. Begin it once, in one region, where that matters.
 //! * A deletion begins a new life: an update of the old one that arrives later changes nothing.
 
 use std::borrow::Borrow;
