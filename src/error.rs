@@ -55,13 +55,30 @@ pub enum WriteError {
     /// This replica has not joined yet.
     #[error("this node has not joined the cluster yet; nothing was written, wait for `Cache::open` to finish")]
     NotJoined,
+    /// The cache was shut down, so a write would reach nobody.
+    #[error("this cache was shut down; nothing was written, open it again")]
+    Stopped,
     /// A key, field or value has no MessagePack form.
     #[error("the {what} cannot be encoded as MessagePack; nothing was written")]
     Unencodable {
         /// Which part: key, field, member, value or state.
         what: &'static str,
     },
-    /// The entry holds more fields than the limit.
+    /// The stored state, which the write was to change, is no value of the type asked for.
+    #[error("the stored {what} is no value of the type asked for; nothing was written")]
+    Undecodable {
+        /// Which part.
+        what: &'static str,
+    },
+    /// The entry would grow past what one frame carries.
+    #[error("the entry would take {len} bytes, the limit is {max}; nothing was written, spread it over several keys")]
+    EntryTooLarge {
+        /// Bytes it would take.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The entry holds as many fields as the limit allows.
     #[error("the entry holds {len} fields, the limit is {max}; nothing was written")]
     TooManyFields {
         /// Fields in the entry.
@@ -81,7 +98,10 @@ impl WriteError {
             | Self::ValueTooLarge { .. }
             | Self::ZeroTtl
             | Self::Removed
+            | Self::Stopped
             | Self::Unencodable { .. }
+            | Self::Undecodable { .. }
+            | Self::EntryTooLarge { .. }
             | Self::TooManyFields { .. } => false,
         }
     }
@@ -206,9 +226,33 @@ pub enum StartError {
         /// What the configuration names.
         config: String,
     },
+    /// The configuration names no certificate, key and CA.
+    #[error("no certificate, key and CA are configured (`Config::identity`); nothing was started")]
+    NoIdentity,
+    /// A keyspace of a declared custom type could not be opened.
+    #[error("a declared custom keyspace: {0}; nothing was started")]
+    Keyspace(#[from] OpenError),
     /// The node was shut down before it had joined.
     #[error("the node was shut down before it had joined")]
     Stopped,
+}
+
+/// Any error of the cache, for callers that only pass it on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A write was refused.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A read failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A keyspace could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The cache could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
 }
 
 /// Why a peer's link was closed. Nothing it sent in the faulty message was applied; other peers

@@ -123,6 +123,12 @@ impl Tree {
         self.counters.get(name)
     }
 
+    /// Returns how many paths and counters hold anything.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.elems.len() + self.counters.len()
+    }
+
     /// Tells whether this map was evicted and not refilled as a whole.
     #[must_use]
     pub fn is_hole(&self) -> bool {

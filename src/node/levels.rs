@@ -130,6 +130,12 @@ impl Waits {
         partitions.into_iter().flat_map(|p| self.check(p, store, members)).collect()
     }
 
+    /// Ends and returns every wait, reached or not, because nobody will be asked any more.
+    pub fn end_all(&mut self, store: &Store, members: &MemberSet) -> Vec<(WaitId, Outcome)> {
+        let all = std::mem::take(self);
+        all.waits.into_iter().map(|(id, w)| (id, judge(w.mark, w.level, store, members))).collect()
+    }
+
     /// Ends and returns the waits whose deadline has passed.
     pub fn expire(&mut self, now: Mono, store: &Store, members: &MemberSet) -> Vec<(WaitId, Outcome)> {
         let mut done = Vec::new();

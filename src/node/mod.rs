@@ -273,6 +273,7 @@ impl Node {
 
     fn on_shutdown(&mut self, now: Now) {
         self.stopping = true;
+        self.store.set_gate(Gate::Stopped);
         self.outbox.mark(self.store.take_dirty());
         self.flush(now);
         let links: Vec<LinkId> = self.links.keys().copied().collect();
@@ -280,6 +281,8 @@ impl Node {
             self.send_control(link, &Control::Goodbye);
             self.close(link, CloseCode::Goodbye, "this node is shutting down");
         }
+        let done = self.waits.end_all(&self.store, &self.members);
+        self.resolve(done);
     }
 
     fn close(&mut self, link: LinkId, code: CloseCode, reason: &str) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::id::{NodeId, RegionId, ReplicaId};
+use crate::node::Node;
 
 /// Lags up to this many milliseconds are counted exactly.
 const LAG_MS_MAX: usize = 8_192;
@@ -141,6 +142,15 @@ pub struct Stats {
     pub log_records: u64,
     /// Keys with an entry, visible or not.
     pub keys: u64,
+}
+
+impl Node {
+    /// Forgets the lag measured so far: a phase of a measurement begins.
+    pub fn reset_lag(&mut self) {
+        for session in self.links.values_mut().filter_map(|link| link.session.as_deref_mut()) {
+            session.lag = LagHistogram::default();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! The shell below the driver: the only place that knows tokio, quinn and rustls.
+//! The shell: the only place that knows quinn and rustls, and where the loop around the node is.
 //!
 //! [`Endpoint`] is one UDP socket that dials and accepts. It turns QUIC into `Input`s and
-//! `Output`s into QUIC and decides nothing itself: the driver is a loop around it.
+//! `Output`s into QUIC and decides nothing itself. [`Driver`] is the loop around it and the node,
+//! and [`Line`] is what the public handle keeps of the driver:
 //!
 //! ```text
 //! loop {
@@ -31,12 +32,19 @@
 mod clock;
 mod congestion;
 mod dial;
+mod driver;
 mod endpoint;
 mod framing;
+mod journal;
+mod line;
 mod link;
 mod tls;
+mod watches;
 
 pub use clock::{SystemClock, fresh_node, fresh_replica, fresh_seed, wall_ms};
+pub use driver::Driver;
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use framing::{CONTROL_BYTES_MAX, LOG_BYTES_MAX};
+pub use line::Line;
 pub use tls::{ALPN, Identity, SERVER_NAME, peer_identity, uri_of};
+pub use watches::{KeyChange, Origin, Watches};

@@ -16,6 +16,7 @@ use siphasher::sip::SipHasher13;
 use crate::crdt::custom::MergeState;
 use crate::error::OpenError;
 use crate::id::KeyspaceId;
+use crate::store::tally::Tally;
 
 /// Most keyspaces one process keeps: each costs a few hundred bytes and a name in every frame
 /// that touches it, and a peer may name new ones.
@@ -81,6 +82,7 @@ pub struct Keyspace {
     budget: AtomicU64,
     used: AtomicU64,
     watched: AtomicBool,
+    tally: Tally,
 }
 
 impl Keyspace {
@@ -142,6 +144,12 @@ impl Keyspace {
     /// Says that somebody wants to hear of changes from now on.
     pub fn watch(&self) {
         self.watched.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the counters of local reads and writes.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     pub(super) fn account(&self, before: usize, after: usize) {
@@ -212,7 +220,8 @@ impl Keyspaces {
         let (budget, used) = (AtomicU64::new(self.default_budget), AtomicU64::new(0));
         let watched = AtomicBool::new(false);
         let hasher = self.hasher(name);
-        let made = Arc::new(Keyspace { id, name: Box::from(name), family, hasher, merge, budget, used, watched });
+        let (name, tally) = (Box::from(name), Tally::default());
+        let made = Arc::new(Keyspace { id, name, family, hasher, merge, budget, used, watched, tally });
         all.push(Arc::clone(&made));
         Ok(made)
     }

@@ -17,6 +17,7 @@ pub mod keyspace;
 pub mod log;
 pub mod partition;
 pub mod stability;
+pub mod tally;
 pub mod write;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -29,7 +30,8 @@ pub use entry::{Body, Entry};
 pub use fragment::{Applied, Batch, Fragment, Full, Refused};
 pub use keyspace::{Family, Keyspace, Keyspaces};
 pub use partition::{KeyRef, Partition};
-pub use write::{Tick, Written};
+pub use tally::{Tallied, Tally};
+pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};
 
 use crate::clock::HlcClock;
 use crate::error::WriteError;
@@ -66,6 +68,8 @@ pub enum Gate {
     ClockRefused,
     /// This replica was removed.
     Removed,
+    /// The cache was shut down: nobody is left to send a write.
+    Stopped,
 }
 
 /// What one write needs besides its key.
@@ -205,6 +209,7 @@ impl Store {
                 return Err(WriteError::ClockRefused { skew_ms: self.skew_ms.load(Ordering::Relaxed) });
             }
             Gate::Removed => return Err(WriteError::Removed),
+            Gate::Stopped => return Err(WriteError::Stopped),
         }
         if at.key.len() > self.config.key_bytes_max {
             return Err(WriteError::KeyTooLong { len: at.key.len(), max: self.config.key_bytes_max });
@@ -250,6 +255,7 @@ impl Store {
             1 => Gate::Open,
             2 => Gate::ClockRefused,
             3 => Gate::Removed,
+            4 => Gate::Stopped,
             _ => Gate::Joining,
         }
     }
@@ -261,6 +267,7 @@ impl Store {
             Gate::Open => 1,
             Gate::ClockRefused => 2,
             Gate::Removed => 3,
+            Gate::Stopped => 4,
         };
         self.gate.store(code, Ordering::Relaxed);
     }

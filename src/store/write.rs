@@ -13,6 +13,13 @@ use crate::crdt::custom::BadState;
 use crate::crdt::register::tombstone;
 use crate::crdt::tree::winner;
 use crate::crdt::{Cell, Custom, Dot, Elem, Path, Payload, Scope, Tree};
+use crate::error::WriteError;
+
+/// Most fields, members and counters of one map that local writes may reach.
+pub const FIELDS_MAX: usize = 65_536;
+/// Most bytes of one map that local writes may reach: half of what a frame carries, so that two
+/// regions growing it at the same time still leave it sendable.
+pub const ENTRY_BYTES_MAX: usize = 2 << 20;
 
 /// Where a mutation takes its time from.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +125,29 @@ impl Partition {
             let stamp = Stamp { hlc, replica: dot.replica };
             tree.put(path, Elem { dot, stamp, deadline, value });
         })
+    }
+
+    /// Checks that a map may take one more value of `len` bytes at a path.
+    ///
+    /// # Errors
+    /// [`WriteError`] when it would grow past a limit. Nothing was changed.
+    pub fn admit_growth(&self, at: &KeyRef<'_>, path: &Path, len: usize) -> Result<(), WriteError> {
+        let Some(entry) = self.entry(at) else { return Ok(()) };
+        let Body::Tree(tree) = &entry.body else { return Ok(()) };
+        let known = match path {
+            Path::Counter(name) => tree.counter(name).is_some(),
+            Path::Register | Path::Custom | Path::Ttl | Path::Field(_) | Path::Member(..) => {
+                !tree.siblings(path).is_empty()
+            }
+        };
+        if !known && tree.len() >= FIELDS_MAX {
+            return Err(WriteError::TooManyFields { len: tree.len(), max: FIELDS_MAX });
+        }
+        let bytes = entry.bytes() + len;
+        if bytes > ENTRY_BYTES_MAX {
+            return Err(WriteError::EntryTooLarge { len: bytes, max: ENTRY_BYTES_MAX });
+        }
+        Ok(())
     }
 
     fn inherited_deadline(&self, at: &KeyRef<'_>, now_ms: u64) -> u64 {

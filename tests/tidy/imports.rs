@@ -12,7 +12,8 @@ use super::source::{code, module_of, split_tests};
 /// A module, and which others it may import.
 ///
 /// `clock` and `id` are one layer. `error` names only identities, so it is a leaf that every layer above the data
-/// types may see. `config` holds what the layers below `node` are told, and only `node` and above read it.
+/// types may see. `cache` shows users what a level, an outcome, an event and a stamp are, so it sees where those
+/// words are defined; what the node does inside is private to it. `config` holds what the layers below `node` are told, and only `node` and above read it.
 /// `replication`, `repair` and `membership` meet only in `node`.
 const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &["id"]),
@@ -29,7 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sim", &["node", "wire", "store", "config", "error", "clock", "id"]),
     ("runtime", &["node", "wire", "config", "error", "clock", "id"]),
     ("persist", &["store", "config", "error", "crdt", "clock", "id"]),
-    ("cache", &["runtime", "store", "config", "error", "id"]),
+    ("cache", &["runtime", "node", "store", "config", "error", "crdt", "clock", "id"]),
     ("resp", &["cache"]),
     ("admin", &["cache"]),
     ("dns", &["cache"]),

@@ -1,0 +1,161 @@
+//! Registers: one value per key, the last writer wins.
+//!
+//! "Last" is by stamp (hybrid logical clock, then replica), so every region picks the same winner
+//! without asking. A delete is a write: it beats every older value, also one still on its way.
+//!
+//! # Invariants
+//! * A read decodes what one replica wrote whole: never a mixture of two values.
+
+use std::borrow::Borrow;
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::crdt::Cell;
+use crate::error::{ReadError, WriteError};
+use crate::store::{Body, Entry};
+
+use super::encoded::{Encoded, decode};
+use super::receipt::Receipt;
+use super::space::{Space, handle_impls, keyspace_methods};
+use super::ttl::Ttl;
+
+/// A keyspace of registers; made by [`Cache::registers`](super::Cache::registers).
+///
+/// A key may be given borrowed (`&str` for `String`, `&[T]` for `Vec<T>`): the borrowed form must
+/// serialise as the owned one does, as all of the standard library's do.
+pub struct Registers<K, V> {
+    space: Space,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+handle_impls!(Registers<K, V>);
+
+/// What [`Registers::touch_if_half`] did.
+#[derive(Clone, Debug)]
+pub enum Touched {
+    /// The life was extended.
+    Extended(Receipt),
+    /// More than half of it was left: nothing was written.
+    Fresh,
+    /// There is no such value.
+    Missing,
+}
+
+impl<K: Serialize, V> Registers<K, V> {
+    /// Sets a value.
+    ///
+    /// # Errors
+    /// [`WriteError`] when a limit is exceeded or writes are not accepted; nothing was written.
+    pub fn set<Q>(&self, key: &Q, value: &V, ttl: Ttl) -> Result<Receipt, WriteError>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+        V: Serialize,
+    {
+        let key = Encoded::name("key", key)?;
+        let value = Encoded::value(value)?;
+        self.space.write(key.as_slice(), Some(value.len()), |m| {
+            let deadline = m.deadline(ttl)?;
+            Ok(m.partition.set(m.at, value.to_bytes(), deadline, m.tick))
+        })
+    }
+
+    /// Returns the value, if there is one that has not expired.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the key does not encode or the stored bytes are no `V`.
+    pub fn get<Q>(&self, key: &Q) -> Result<Option<V>, ReadError>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+        V: DeserializeOwned,
+    {
+        let key = Encoded::name("key", key)?;
+        // The clone counts a reference; decoding runs the caller's code, so not under the lock.
+        let found = self.space.read(key.as_slice(), |entry, now_ms| cell(entry)?.visible(now_ms).cloned());
+        found.map(|bytes| decode("value", &bytes)).transpose()
+    }
+
+    /// Deletes a value, also one this process has not seen: the deletion beats every older write
+    /// that is still on its way.
+    ///
+    /// # Errors
+    /// [`WriteError`] when writes are not accepted; nothing was written.
+    pub fn delete<Q>(&self, key: &Q) -> Result<Receipt, WriteError>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let key = Encoded::name("key", key)?;
+        self.space.write(key.as_slice(), None, |m| Ok(m.partition.delete(m.at, m.tick)))
+    }
+
+    /// Extends a value's life to `ttl` from now, if it is visible and that is later than its
+    /// present end. Returns `None` when there is nothing visible.
+    ///
+    /// Every call is an event that is replicated; for a sliding time to live on every read use
+    /// [`Registers::touch_if_half`].
+    ///
+    /// # Errors
+    /// [`WriteError`] when writes are not accepted or `ttl` is zero; nothing was written.
+    pub fn touch<Q>(&self, key: &Q, ttl: Ttl) -> Result<Option<Receipt>, WriteError>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let key = Encoded::name("key", key)?;
+        self.space.write_if(key.as_slice(), None, |m| {
+            let deadline = m.deadline(ttl)?;
+            Ok(m.partition.touch(m.at, deadline, m.tick))
+        })
+    }
+
+    /// Extends a value's life only if less than half of `ttl` is left: a sliding time to live that
+    /// costs at most two events per `ttl`, however often it is read.
+    ///
+    /// # Errors
+    /// As [`Registers::touch`].
+    pub fn touch_if_half<Q>(&self, key: &Q, ttl: Ttl) -> Result<Touched, WriteError>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let encoded = Encoded::name("key", key)?;
+        let left = self.space.read(encoded.as_slice(), |entry, now_ms| {
+            let cell = cell(entry)?;
+            cell.visible(now_ms).map(|_| ttl.is_half_gone(now_ms, cell.deadline))
+        });
+        match left {
+            None => Ok(Touched::Missing),
+            Some(false) => Ok(Touched::Fresh),
+            Some(true) => Ok(self.touch(key, ttl)?.map_or(Touched::Missing, Touched::Extended)),
+        }
+    }
+
+    /// Returns every visible key and value, in no particular order. It visits every entry of the
+    /// process, under one partition's shared lock at a time, so it is no snapshot of one instant.
+    ///
+    /// # Errors
+    /// [`ReadError`] when a key or value is none of the types asked for.
+    pub fn entries(&self) -> Result<Vec<(K, V)>, ReadError>
+    where
+        K: DeserializeOwned,
+        V: DeserializeOwned,
+    {
+        let visible = |key: &Bytes, entry: &Entry, now_ms| Some((key.clone(), cell(entry)?.visible(now_ms)?.clone()));
+        let found = self.space.visit(visible);
+        found.iter().map(|(key, value)| Ok((decode("key", key)?, decode("value", value)?))).collect()
+    }
+
+    keyspace_methods!();
+}
+
+fn cell(entry: &Entry) -> Option<&Cell> {
+    match &entry.body {
+        Body::Register(cell) => cell.as_ref(),
+        Body::Tree(_) | Body::Custom(_) => None,
+    }
+}

@@ -1,0 +1,185 @@
+//! The loop: the one task that owns the node and the network.
+//!
+//! It waits for whichever comes first of a closed set (an input from the network, a command of the
+//! handle, a local write to send, the node's deadline), gives it to the node and carries out what
+//! the node wants: the drain rule of [`crate::node`].
+//!
+//! # Invariants
+//! * One input or command per turn, then every output of it; the node bounds the work of one input.
+//! * Nothing here waits but the `select!`: outputs are queued, answers nobody awaits are dropped.
+//! * However the task ends, watchers, waiters and senders of commands learn that it has.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::sleep_until;
+
+use crate::clock::Mono;
+use crate::node::{Event, Input, Node, Outcome, Output, WaitId};
+use crate::runtime::clock::SystemClock;
+use crate::runtime::endpoint::Endpoint;
+use crate::runtime::journal::Journal;
+use crate::runtime::line::{COMMANDS, Command, EVENTS, Line, Signals};
+use crate::runtime::watches::{Origin, Watches};
+
+/// Fewer waits than this are never searched for abandoned ones.
+const SWEEP_WAITS_MIN: usize = 1_024;
+
+/// The owner of the node and the network.
+#[derive(Debug)]
+pub struct Driver {
+    node: Node,
+    endpoint: Endpoint,
+    clock: SystemClock,
+    commands: mpsc::Receiver<Command>,
+    waits: BTreeMap<WaitId, oneshot::Sender<Outcome>>,
+    next_wait: u64,
+    /// With so many waits the abandoned ones are looked for: twice what the last search left, so
+    /// that a wait costs a constant share of the searches.
+    sweep_waits_at: usize,
+    events: broadcast::Sender<Event>,
+    journal: Journal,
+    ending: Ending,
+}
+
+/// Dropped last, after the queue of commands was closed.
+#[derive(Debug)]
+struct Ending {
+    signals: Arc<Signals>,
+    watches: Arc<Watches>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.watches.close();
+        self.signals.applied.notify_waiters();
+    }
+}
+
+impl Driver {
+    /// Takes the node and the network over. `addresses` are those of the peers, for the logs.
+    #[must_use]
+    pub fn new(node: Node, endpoint: Endpoint, addresses: Vec<String>) -> (Self, Line) {
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let events = broadcast::Sender::new(EVENTS);
+        let (signals, watches) = (Arc::new(Signals::default()), Arc::new(Watches::new()));
+        let clock = SystemClock::start();
+        let line = Line {
+            commands: sender,
+            signals: Arc::clone(&signals),
+            watches: Arc::clone(&watches),
+            events: events.downgrade(),
+            clock,
+        };
+        let driver = Self {
+            node,
+            endpoint,
+            clock,
+            commands,
+            waits: BTreeMap::new(),
+            next_wait: 0,
+            sweep_waits_at: SWEEP_WAITS_MIN,
+            events,
+            journal: Journal::new(addresses),
+            ending: Ending { signals, watches },
+        };
+        (driver, line)
+    }
+
+    /// Drives until it is told to shut down or every handle is gone.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends everything at once: peers are not told, waits end unanswered.
+    pub async fn run(mut self) {
+        let reply = loop {
+            let due = self.clock.instant(self.node.next_deadline().unwrap_or(Mono(u64::MAX)));
+            tokio::select! {
+                input = self.endpoint.next() => self.take(input),
+                command = self.commands.recv() => match command {
+                    Some(Command::Shutdown { reply }) => break Some(reply),
+                    Some(command) => self.obey(command),
+                    None => break None,
+                },
+                () = self.ending.signals.wake.notified() => self.take(Input::Written),
+                () = sleep_until(due) => self.take(Input::Deadline),
+            }
+        };
+        self.take(Input::Shutdown);
+        self.commands.close();
+        let Self { endpoint, events, ending, .. } = self;
+        endpoint.shutdown().await;
+        drop((events, ending));
+        if reply.is_some_and(|reply| reply.send(()).is_err()) {
+            tracing::debug!("shut down, and nobody waited for it");
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let may_apply = matches!(input, Input::Log { .. } | Input::Deadline);
+        self.node.handle(self.clock.now(), input);
+        while let Some(output) = self.node.poll() {
+            if let Some(told) = self.endpoint.apply(output) {
+                self.tell(told);
+            }
+        }
+        if may_apply {
+            self.ending.signals.applied.notify_waiters();
+        }
+    }
+
+    fn tell(&mut self, output: Output) {
+        match output {
+            Output::Resolved { id, outcome } => {
+                // A receiver that is gone has stopped waiting.
+                drop(self.waits.remove(&id).map(|reply| reply.send(outcome)));
+            }
+            Output::Event(event) => {
+                self.journal.note(&event);
+                drop(self.events.send(event));
+            }
+            Output::Changed(changes) => {
+                for change in changes {
+                    self.ending.watches.tell(change.keyspace, change.key, Origin::Remote);
+                }
+            }
+            Output::Dial { .. }
+            | Output::Control { .. }
+            | Output::Log { .. }
+            | Output::Beat { .. }
+            | Output::Close { .. } => {}
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Wait { mark, level, deadline, reply } => {
+                // The write may still wait to be sent: its wake-up and this command race.
+                self.take(Input::Written);
+                let id = WaitId(self.next_wait);
+                self.next_wait += 1;
+                self.waits.insert(id, reply);
+                self.take(Input::Wait { id, mark, level, deadline });
+                self.sweep_waits();
+            }
+            Command::Stats { reply } => drop(reply.send(self.node.stats())),
+            Command::ResetLag => self.node.reset_lag(),
+            // Taken by the loop.
+            Command::Shutdown { .. } => {}
+        }
+    }
+
+    /// Ends the waits nobody is interested in any more.
+    fn sweep_waits(&mut self) {
+        if self.waits.len() < self.sweep_waits_at {
+            return;
+        }
+        let abandoned: Vec<WaitId> =
+            self.waits.iter().filter(|(_, reply)| reply.is_closed()).map(|(id, _)| *id).collect();
+        for id in abandoned {
+            self.waits.remove(&id);
+            self.take(Input::CancelWait { id });
+        }
+        self.sweep_waits_at = (self.waits.len() * 2).max(SWEEP_WAITS_MIN);
+    }
+}

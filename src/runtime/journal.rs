@@ -1,0 +1,80 @@
+//! What the logs say about each event: for a person at three in the morning.
+//!
+//! The levels follow one rule: `warn` is worth waking somebody for, `info` is a change of view,
+//! `debug` repeats what was said. Values are fields, so that they can be searched.
+//!
+//! # Invariants
+//! * A peer that stays away is warned of once, not at every attempt to dial it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::{Discriminant, discriminant};
+
+use crate::error::PeerFault;
+use crate::id::{NodeId, RegionId};
+use crate::node::{Event, PeerSlot};
+
+/// What was already said.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    addresses: Vec<String>,
+    unreachable: BTreeSet<PeerSlot>,
+    refused: BTreeMap<NodeId, Discriminant<PeerFault>>,
+}
+
+impl Journal {
+    pub(super) fn new(addresses: Vec<String>) -> Self {
+        Self { addresses, ..Self::default() }
+    }
+
+    /// Writes an event down.
+    pub(super) fn note(&mut self, event: &Event) {
+        match event {
+            Event::Joined { founded: true } => tracing::info!("no cluster found: founded one"),
+            Event::Joined { founded: false } => tracing::info!("joined the cluster"),
+            Event::Up { node, region, replica } => {
+                self.unreachable.clear();
+                self.refused.remove(node);
+                tracing::info!(%node, %region, %replica, "peer is up");
+            }
+            Event::Down { node, region } => {
+                tracing::warn!(%node, %region, "peer is down; writes go on and reach it when it is back");
+            }
+            Event::MemberJoined { replica } => tracing::info!(%replica, "a replica joined"),
+            Event::MemberRemoved { replica } => tracing::info!(%replica, "a replica was removed"),
+            Event::Refused { node, region, fault } => self.note_refused(*node, region, fault),
+            Event::Unreachable { slot, why } => self.note_unreachable(*slot, why),
+            Event::ClockRefused { skew_ms } => {
+                tracing::error!(skew_ms, "a majority of peers refuses this clock: writes are refused, set the clock");
+            }
+            Event::ClockAccepted => tracing::info!("peers accept this clock again: writes are accepted"),
+            Event::Removed => tracing::error!("this replica was removed: writes are refused, restart the node"),
+            Event::DuplicateReplica { replica } => {
+                tracing::error!(%replica, "two values under one stamp: this replica id is in use twice");
+            }
+            Event::Unsendable { unsendable } => {
+                tracing::error!(%unsendable, "a message is too large to be sent; what it carried stays missing elsewhere");
+            }
+            Event::Quarantined { fragments } => {
+                tracing::error!(fragments, "received state could not be joined and was skipped");
+            }
+        }
+    }
+
+    fn note_refused(&mut self, node: NodeId, region: &RegionId, fault: &PeerFault) {
+        let kind = discriminant(fault);
+        if self.refused.insert(node, kind) == Some(kind) {
+            tracing::debug!(%node, %region, %fault, "peer is still refused");
+        } else {
+            tracing::warn!(%node, %region, %fault, "peer is refused");
+        }
+    }
+
+    fn note_unreachable(&mut self, slot: PeerSlot, why: &str) {
+        let address = self.addresses.get(slot.0).map_or("", String::as_str);
+        if self.unreachable.insert(slot) {
+            tracing::warn!(address, why, "a configured peer does not answer; dialling goes on");
+        } else {
+            tracing::debug!(address, why, "a configured peer still does not answer");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The line between the public handle and the driver: commands one way, answers and events back.
+//!
+//! # Invariants
+//! * A local write never waits here: waking the driver stores a permit and returns.
+//! * Commands wait in a bounded queue; a caller that finds it full waits in its own task.
+//! * An answer nobody waits for any more is dropped, so dropping any future here is safe.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+
+use crate::clock::Mono;
+use crate::id::KeyspaceId;
+use crate::node::{Event, Level, Mark, Outcome, Stats};
+use crate::runtime::clock::SystemClock;
+use crate::runtime::watches::{KeyChange, Origin, Watches};
+
+/// Commands that may wait for the driver. It takes them one by one within microseconds, so this is
+/// only for the burst of a thousand tasks that all await a receipt at once.
+pub(super) const COMMANDS: usize = 1_024;
+
+/// Events kept for a subscriber that is slow: minutes of a flapping link. Past it the subscriber is
+/// told how many it missed.
+pub(super) const EVENTS: usize = 256;
+
+/// What the handle asks of the driver.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Tell when a write has come so far.
+    Wait {
+        /// The write.
+        mark: Mark,
+        /// How far.
+        level: Level,
+        /// When to give up.
+        deadline: Option<Mono>,
+        /// Where to tell it.
+        reply: oneshot::Sender<Outcome>,
+    },
+    /// Tell what was counted.
+    Stats {
+        /// Where to tell it.
+        reply: oneshot::Sender<Stats>,
+    },
+    /// Forget the lag measured so far.
+    ResetLag,
+    /// Say goodbye and end.
+    Shutdown {
+        /// Told when everything has ended.
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// What is signalled without a message.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// Local writes wait to be sent.
+    pub(super) wake: Notify,
+    /// Something may have been applied, or the driver has ended.
+    pub(super) applied: Notify,
+}
+
+/// A handle's end of the line to the driver.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) signals: Arc<Signals>,
+    pub(super) watches: Arc<Watches>,
+    pub(super) events: broadcast::WeakSender<Event>,
+    pub(super) clock: SystemClock,
+}
+
+impl Line {
+    /// Says that local writes wait to be sent.
+    pub fn wake(&self) {
+        self.signals.wake.notify_one();
+    }
+
+    /// Waits until a write has come as far as `level`, at most `within`. Returns `None` when the
+    /// driver has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: dropping the future ends the wait and nothing else.
+    pub async fn wait(&self, mark: Mark, level: Level, within: Option<Duration>) -> Option<Outcome> {
+        let deadline = within.map(|d| self.clock.now().mono.plus(d));
+        let (reply, outcome) = oneshot::channel();
+        self.commands.send(Command::Wait { mark, level, deadline, reply }).await.ok()?;
+        outcome.await.ok()
+    }
+
+    /// Returns what the node counted; `None` when the driver has ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn stats(&self) -> Option<Stats> {
+        let (reply, stats) = oneshot::channel();
+        self.commands.send(Command::Stats { reply }).await.ok()?;
+        stats.await.ok()
+    }
+
+    /// Forgets the lag measured so far.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it is forgotten or not.
+    pub async fn reset_lag(&self) {
+        if self.commands.send(Command::ResetLag).await.is_err() {
+            tracing::debug!("the lag was not reset: the driver has ended");
+        }
+    }
+
+    /// Makes the driver flush, say goodbye to every peer and end; returns when it has.
+    ///
+    /// # Cancel safety
+    /// Once begun the driver ends, whether anybody waits for it or not.
+    pub async fn shutdown(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.commands.send(Command::Shutdown { reply }).await.is_err() || done.await.is_err() {
+            tracing::debug!("the driver had ended before it was asked to");
+        }
+    }
+
+    /// Returns what hears every event from now on; `None` when the driver has ended.
+    #[must_use]
+    pub fn events(&self) -> Option<broadcast::Receiver<Event>> {
+        self.events.upgrade().map(|sender| sender.subscribe())
+    }
+
+    /// Returns what hears every change of a keyspace from now on.
+    #[must_use]
+    pub fn watch(&self, keyspace: KeyspaceId) -> broadcast::Receiver<KeyChange> {
+        self.watches.subscribe(keyspace)
+    }
+
+    /// Tells the watchers of a keyspace that this process changed a key.
+    pub fn changed(&self, keyspace: KeyspaceId, key: &[u8]) {
+        self.watches.tell(keyspace, Bytes::copy_from_slice(key), Origin::Local);
+    }
+
+    /// Returns what is ready when remote writes may have been applied, or the driver has ended.
+    /// Make it, then look, then await it: nothing is missed from when it was made.
+    pub fn applied(&self) -> Notified<'_> {
+        self.signals.applied.notified()
+    }
+
+    /// Tells whether the driver has ended.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.commands.is_closed()
+    }
+}

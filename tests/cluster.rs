@@ -1,0 +1,454 @@
+//! Whole nodes over real QUIC on loopback, through the public handle only.
+//!
+//! Every wait is for an event: a receipt, a token, a change, an event of the cluster. The only
+//! timeout is a guard against waiting for ever. Everything listens on ports the system chooses.
+#![cfg(feature = "net")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+#[path = "../examples/support/dev_ca.rs"]
+mod dev_ca;
+
+use std::future::{Future, IntoFuture};
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crdts::{CmRDT, PNCounter};
+use dev_ca::{DevCa, Leaf};
+use driftless::cache::Change;
+use driftless::config::{IdentityConfig, Pem};
+use driftless::crdt::custom::Erased;
+use driftless::error::{ConfigError, OpenError, PeerFault, StartError, WriteError};
+use driftless::id::{NodeId, RegionId};
+use driftless::runtime::uri_of;
+use driftless::{Cache, Config, Event, Events, Level, Origin, Receipt, Token, Touched, Ttl, WatchError};
+use uuid::Uuid;
+
+/// A guard against a test that would wait for ever; no test is about its length.
+const GUARD: Duration = Duration::from_secs(60);
+
+async fn guard<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(GUARD, wait).await.unwrap()
+}
+
+/// The regions of a test and the CA that all of them trust.
+struct World {
+    ca: DevCa,
+}
+
+const REGIONS: [&str; 3] = ["us-east", "eu-central", "ap-southeast"];
+
+impl World {
+    fn new() -> Self {
+        Self { ca: DevCa::new().unwrap() }
+    }
+
+    fn identity(&self, at: usize) -> IdentityConfig {
+        let node = NodeId(Uuid::from_u128(u128::try_from(at).unwrap() + 1));
+        let pem = self.ca.issue(&Leaf::new(uri_of(&RegionId::new(REGIONS[at]), node))).unwrap();
+        let text = |pem: String| Pem::Text(pem.into_bytes());
+        IdentityConfig { certificate: text(pem.certificate), key: text(pem.key), authorities: text(pem.ca) }
+    }
+
+    fn config(&self, at: usize, peers: &[&Cache]) -> Config {
+        let addresses = peers.iter().map(|cache| cache.local_addr().to_string());
+        Config::dev(REGIONS[at], "127.0.0.1:0").identity(self.identity(at)).peers(addresses)
+    }
+
+    /// Opens region `at`, which dials `peers`.
+    async fn open(&self, at: usize, peers: &[&Cache]) -> Cache {
+        open(self.config(at, peers)).await
+    }
+
+    async fn pair(&self) -> (Cache, Cache) {
+        let us = self.open(0, &[]).await;
+        let eu = self.open(1, &[&us]).await;
+        (us, eu)
+    }
+
+    async fn three(&self) -> [Cache; 3] {
+        let us = self.open(0, &[]).await;
+        let eu = self.open(1, &[&us]).await;
+        let ap = self.open(2, &[&us, &eu]).await;
+        [us, eu, ap]
+    }
+}
+
+async fn open(config: Config) -> Cache {
+    guard(Cache::open(config)).await.unwrap()
+}
+
+/// Opens nothing: the reason.
+async fn refused(config: Config) -> StartError {
+    guard(Cache::open(config)).await.unwrap_err()
+}
+
+async fn everywhere(receipt: &Receipt) {
+    let outcome = receipt.reached(Level::All).within(GUARD).await;
+    assert!(outcome.reached, "{outcome:?}");
+}
+
+/// Waits until every cache has applied what every other has.
+async fn settled(caches: &[&Cache], receipts: &[Receipt]) {
+    let mut token = Token::new();
+    receipts.iter().for_each(|receipt| token.observe(receipt));
+    for cache in caches {
+        assert!(cache.caught_up(&token, GUARD).await);
+    }
+    assert!(caches.iter().all(|cache| cache.digest() == caches[0].digest()));
+}
+
+/// Waits for the first event that `pick` wants.
+async fn event<T>(events: &mut Events, mut pick: impl FnMut(Event) -> Option<T>) -> T {
+    guard(async {
+        loop {
+            if let Some(found) = pick(events.recv().await.unwrap()) {
+                return found;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_one_node_writes_the_other_reads() {
+    let (us, eu) = World::new().pair().await;
+    let here = us.registers::<String, Vec<u32>>("scores").unwrap();
+    let there = eu.registers::<String, Vec<u32>>("scores").unwrap();
+
+    let receipt = here.set("alice", &vec![1, 2, 3], Ttl::minutes(1)).unwrap();
+    assert_eq!(here.get("alice").unwrap(), Some(vec![1, 2, 3]), "a write is read at once where it was made");
+    everywhere(&receipt).await;
+    assert_eq!(there.get("alice").unwrap(), Some(vec![1, 2, 3]));
+
+    everywhere(&there.delete("alice").unwrap()).await;
+    assert_eq!(here.get("alice").unwrap(), None);
+    assert!(matches!(here.touch("alice", Ttl::minutes(1)), Ok(None)), "nothing to touch");
+    let stats = us.stats().await;
+    let scores = stats.keyspace("scores").unwrap();
+    assert_eq!((scores.hits, scores.misses, scores.writes), (1, 1, 1));
+    assert_eq!((stats.node.members, stats.node.peers.len()), (2, 1));
+}
+
+#[tokio::test]
+async fn every_family_of_types_crosses() {
+    let (us, eu) = World::new().pair().await;
+    let (cart, cart_there) =
+        (us.maps::<u32, String, u32>("carts").unwrap(), eu.maps::<u32, String, u32>("carts").unwrap());
+    cart.put(&1, "apple", &2).unwrap();
+    cart.put_ttl(&1, "pear", &1, Ttl::minutes(1)).unwrap();
+    cart.remove(&1, "pear").unwrap().unwrap();
+    cart.add(&1, "tags", "gift").unwrap();
+    cart.add(&1, "tags", "sale").unwrap();
+    cart.discard(&1, "tags", "sale").unwrap().unwrap();
+    cart.increment(&1, "views", 5).unwrap();
+    everywhere(&cart.increment(&1, "views", -2).unwrap()).await;
+    assert_eq!(cart_there.entries().unwrap(), [(1, "apple".to_owned(), 2)]);
+    assert_eq!(cart_there.get_all(&1).unwrap().len(), 1);
+    assert_eq!(cart_there.siblings(&1, "apple").unwrap(), [2]);
+    assert!(cart_there.members::<String, _, _>(&1, "tags").unwrap().contains("gift"));
+    assert!(!cart_there.contains(&1, "tags", "sale").unwrap());
+    assert_eq!(cart_there.count(&1, "views").unwrap(), 3);
+
+    let (hits, hits_there) = (us.counters::<String>("hits").unwrap(), eu.counters::<String>("hits").unwrap());
+    everywhere(&hits.add("home", 7, Ttl::minutes(1)).unwrap()).await;
+    everywhere(&hits_there.add("home", 1, Ttl::minutes(1)).unwrap()).await;
+    assert_eq!(hits.entries().unwrap(), [("home".to_owned(), 8)]);
+    everywhere(&hits.reset("home").unwrap().unwrap()).await;
+    assert_eq!(hits_there.value("home").unwrap(), 0);
+
+    let (tags, tags_there) = (us.sets::<String, u8>("tags").unwrap(), eu.sets::<String, u8>("tags").unwrap());
+    tags.add("a", &1, Ttl::NEVER).unwrap();
+    everywhere(&tags.add("a", &2, Ttl::NEVER).unwrap()).await;
+    everywhere(&tags_there.remove("a", &1).unwrap().unwrap()).await;
+    assert_eq!(tags.members("a").unwrap().into_iter().collect::<Vec<_>>(), [2]);
+    everywhere(&tags.clear("a").unwrap().unwrap()).await;
+    assert!(tags_there.entries().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_custom_type_is_merged_by_its_own_rules() {
+    let world = World::new();
+    let declare =
+        |config: Config| config.custom("votes", "pn-counter/1", Arc::new(Erased::<PNCounter<u64>>::default()));
+    let us = open(declare(world.config(0, &[]))).await;
+    let eu = open(declare(world.config(1, &[&us]))).await;
+    let vote = |cache: &Cache| {
+        let votes = cache.custom::<String, PNCounter<u64>>("votes").unwrap();
+        votes.update("cat", Ttl::NEVER, |state, actor| state.apply(state.inc(actor))).unwrap().1
+    };
+    everywhere(&vote(&us)).await;
+    let both = [vote(&us), vote(&eu)];
+    settled(&[&us, &eu], &both).await;
+    for cache in [&us, &eu] {
+        let votes = cache.custom::<String, PNCounter<u64>>("votes").unwrap();
+        assert_eq!(votes.get("cat").unwrap().unwrap().read(), 3.into());
+    }
+    let undeclared = us.custom::<String, PNCounter<u64>>("likes").unwrap_err();
+    assert_eq!(undeclared, OpenError::UndeclaredCustom { name: "likes".to_owned() });
+}
+
+#[tokio::test]
+async fn three_nodes_that_write_the_same_keys_at_once_converge() {
+    let caches = World::new().three().await;
+    let mut receipts = Vec::new();
+    for round in 0..50_u32 {
+        for (at, cache) in caches.iter().enumerate() {
+            let users = cache.registers::<u32, String>("users").unwrap();
+            receipts.push(users.set(&(round % 7), &format!("{at}/{round}"), Ttl::NEVER).unwrap());
+            receipts.push(cache.counters::<u32>("hits").unwrap().add(&(round % 3), 1, Ttl::NEVER).unwrap());
+        }
+    }
+    let last = receipts.last().unwrap();
+    for level in [Level::Local, Level::Quorum, Level::EachRegion, Level::All] {
+        assert!(guard(last.reached(level).into_future()).await.reached, "{level:?}");
+    }
+    settled(&caches.each_ref(), &receipts).await;
+    let dump = |cache: &Cache| {
+        let mut users = cache.registers::<u32, String>("users").unwrap().entries().unwrap();
+        let mut hits = cache.counters::<u32>("hits").unwrap().entries().unwrap();
+        users.sort();
+        hits.sort_unstable();
+        (users, hits)
+    };
+    let first = dump(&caches[0]);
+    assert_eq!(first.1.iter().map(|(_, n)| n).sum::<i64>(), 150, "every increment counts once");
+    assert!(caches.iter().all(|cache| dump(cache) == first));
+    assert!(!caches[1].contexts().is_empty());
+    for cache in caches {
+        guard(cache.shutdown()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_level_that_needs_a_node_that_is_gone_times_out_as_a_value_and_the_write_stands() {
+    let caches = World::new().three().await;
+    let [us, eu, ap] = &caches;
+    let mut events = us.events();
+    guard(ap.shutdown()).await;
+    event(&mut events, |e| matches!(e, Event::Down { .. }).then_some(())).await;
+
+    let receipt = us.registers::<u32, u32>("n").unwrap().set(&1, &2, Ttl::NEVER).unwrap();
+    assert!(receipt.reached(Level::Quorum).within(GUARD).await.reached);
+    let outcome = receipt.reached(Level::All).within(Duration::from_millis(1)).await;
+    assert_eq!((outcome.reached, outcome.acked, outcome.needed), (false, 2, 3));
+    assert_eq!(outcome.missing[0].region, RegionId::new("ap-southeast"));
+    let regions = receipt.reached(Level::EachRegion).within(Duration::ZERO).await;
+    assert_eq!((regions.reached, regions.acked, regions.needed), (false, 2, 3));
+    assert_eq!(eu.registers::<u32, u32>("n").unwrap().get(&1).unwrap(), Some(2));
+
+    // A wait that nobody bounded ends with the cache, and one that is dropped is forgotten.
+    let forever = tokio::spawn(receipt.reached(Level::All).into_future());
+    drop(receipt.reached(Level::All).into_future());
+    tokio::task::yield_now().await;
+    guard(us.shutdown()).await;
+    assert!(!guard(forever).await.unwrap().reached);
+    assert!(!guard(receipt.reached(Level::Quorum).into_future()).await.reached, "nobody is asked after a shutdown");
+    assert!(guard(receipt.reached(Level::Local).into_future()).await.reached);
+}
+
+#[tokio::test]
+async fn a_watcher_hears_of_remote_and_local_changes_and_of_what_it_missed() {
+    let (us, eu) = World::new().pair().await;
+    let (here, there) = (us.registers::<u32, u32>("n").unwrap(), eu.registers::<u32, u32>("n").unwrap());
+    let mut watch = there.watch();
+    here.set(&1, &10, Ttl::NEVER).unwrap();
+    assert_eq!(guard(watch.recv()).await, Ok(Change { key: 1, origin: Origin::Remote }));
+    assert_eq!(there.get(&1).unwrap(), Some(10), "the value is there when the change is told");
+    there.set(&2, &20, Ttl::NEVER).unwrap();
+    assert_eq!(guard(watch.recv()).await, Ok(Change { key: 2, origin: Origin::Local }));
+
+    for n in 0..1_030 {
+        there.set(&n, &n, Ttl::NEVER).unwrap();
+    }
+    assert_eq!(guard(watch.recv()).await, Err(WatchError::Lagged { missed: 6 }));
+    assert_eq!(guard(watch.recv()).await, Ok(Change { key: 6, origin: Origin::Local }));
+
+    guard(eu.shutdown()).await;
+    let over = guard(async {
+        loop {
+            if let Err(error) = watch.recv().await {
+                return error;
+            }
+        }
+    });
+    assert_eq!(over.await, WatchError::Closed);
+    assert_eq!(guard(there.watch().recv()).await, Err(WatchError::Closed));
+}
+
+#[tokio::test]
+async fn a_token_carries_what_a_client_wrote_to_another_region() {
+    let (us, eu) = World::new().pair().await;
+    let (here, there) = (us.registers::<u32, u32>("n").unwrap(), eu.registers::<u32, u32>("n").unwrap());
+    let mut token = here.set(&1, &10, Ttl::NEVER).unwrap().token();
+    token.merge(&here.set(&2, &20, Ttl::NEVER).unwrap().token());
+    token.merge(&here.token(&1).unwrap());
+    assert!(us.covers(&token) && eu.caught_up(&token, GUARD).await && eu.covers(&token));
+    assert_eq!((there.get(&1).unwrap(), there.get(&2).unwrap()), (Some(10), Some(20)));
+
+    guard(us.shutdown()).await;
+    let unsent = Token::new();
+    assert!(eu.covers(&unsent), "an empty token asks for nothing");
+    let lonely = there.set(&3, &30, Ttl::NEVER).unwrap().token();
+    assert!(!us.caught_up(&lonely, Duration::ZERO).await && !guard(us.caught_up(&lonely, GUARD)).await);
+}
+
+#[tokio::test]
+async fn a_node_that_starts_again_gets_its_state_back_and_succeeds_its_old_id() {
+    let world = World::new();
+    let (us, eu) = world.pair().await;
+    let receipt = eu.registers::<u32, u32>("n").unwrap().set(&1, &10, Ttl::NEVER).unwrap();
+    everywhere(&receipt).await;
+    let (old, mut events) = (eu.replica(), us.events());
+    guard(eu.shutdown()).await;
+    drop(eu);
+
+    let eu = world.open(1, &[&us]).await;
+    assert_ne!(eu.replica(), old);
+    assert_eq!(eu.registers::<u32, u32>("n").unwrap().get(&1).unwrap(), Some(10), "there as soon as it is open");
+    event(&mut events, |e| matches!(e, Event::MemberRemoved { replica } if replica == old).then_some(())).await;
+    let receipt = us.registers::<u32, u32>("n").unwrap().set(&1, &11, Ttl::NEVER).unwrap();
+    everywhere(&receipt).await;
+    assert_eq!(us.stats().await.node.members, 2);
+}
+
+#[tokio::test]
+async fn shutting_down_joins_everything_and_later_writes_are_refused() {
+    let cache = World::new().open(0, &[]).await;
+    let numbers = cache.registers::<u32, u32>("n").unwrap();
+    numbers.set(&1, &1, Ttl::NEVER).unwrap();
+    let (mut events, address) = (cache.events(), cache.local_addr());
+    guard(cache.shutdown()).await;
+    guard(cache.shutdown()).await;
+    assert_eq!(guard(events.recv()).await, Err(WatchError::Closed));
+    assert_eq!(numbers.set(&1, &2, Ttl::NEVER).unwrap_err(), WriteError::Stopped);
+    assert_eq!(numbers.get(&1).unwrap(), Some(1), "reads go on");
+    assert_eq!(cache.stats().await.node.members, 0);
+    drop(UdpSocket::bind(address).unwrap());
+}
+
+#[tokio::test]
+async fn dropping_a_cache_frees_its_port_and_stops_writes() {
+    let cache = World::new().open(0, &[]).await;
+    let (numbers, mut events) = (cache.registers::<u32, u32>("n").unwrap(), cache.events());
+    drop(cache);
+    assert_eq!(guard(events.recv()).await, Err(WatchError::Closed));
+    assert_eq!(numbers.set(&1, &2, Ttl::NEVER).unwrap_err(), WriteError::Stopped);
+}
+
+#[tokio::test]
+async fn a_write_over_a_limit_is_refused_and_changes_nothing() {
+    let world = World::new();
+    let mut config = world.config(0, &[]);
+    config.limits.value_bytes_max = 100;
+    config.limits.key_bytes_max = 10;
+    let cache = open(config).await;
+    let texts = cache.registers::<String, String>("texts").unwrap();
+    texts.set("k", &"old".to_owned(), Ttl::NEVER).unwrap();
+    let before = cache.digest();
+
+    let long = texts.set("k", &"x".repeat(99), Ttl::NEVER).unwrap_err();
+    assert_eq!(long, WriteError::ValueTooLarge { len: 101, max: 100 });
+    let key = texts.set("0123456789", &String::new(), Ttl::NEVER).unwrap_err();
+    assert_eq!(key, WriteError::KeyTooLong { len: 11, max: 10 });
+    assert_eq!(texts.set("k", &String::new(), Ttl::seconds(0)).unwrap_err(), WriteError::ZeroTtl);
+    assert_eq!(texts.touch("k", Ttl::from(Duration::ZERO)).unwrap_err(), WriteError::ZeroTtl);
+    texts.set_budget(1);
+    let full = texts.set("k2", &String::new(), Ttl::NEVER).unwrap_err();
+    assert!(matches!(full, WriteError::OverCapacity { budget: 1, .. }) && full.is_retryable(), "{full}");
+    assert_eq!((cache.digest(), texts.get("k").unwrap()), (before, Some("old".to_owned())));
+
+    let other = cache.maps::<String, String, String>("texts").unwrap_err();
+    assert_eq!(other, OpenError::OtherFamily { name: "texts".to_owned(), existing: "registers", wanted: "maps" });
+}
+
+#[tokio::test]
+async fn a_map_is_refused_to_outgrow_a_frame() {
+    let cache = World::new().open(0, &[]).await;
+    let maps = cache.maps::<u8, u32, String>("maps").unwrap();
+    let value = "x".repeat(500_000);
+    let grown = (0..10).find_map(|field| maps.put(&1, &field, &value).err());
+    assert!(matches!(grown, Some(WriteError::EntryTooLarge { max: 2_097_152, .. })), "{grown:?}");
+    assert!(maps.remove(&1, &0).unwrap().is_some(), "what frees room is always admitted");
+}
+
+#[tokio::test]
+async fn a_sliding_life_is_extended_only_when_half_of_it_is_gone() {
+    let cache = World::new().open(0, &[]).await;
+    let sessions = cache.registers::<String, u32>("sessions").unwrap();
+    let (half_hour, minute) = (Ttl::minutes(30), Ttl::minutes(1));
+    assert!(matches!(sessions.touch_if_half("a", half_hour), Ok(Touched::Missing)));
+    sessions.set("a", &1, minute).unwrap();
+    let before = cache.digest();
+    assert!(matches!(sessions.touch_if_half("a", minute), Ok(Touched::Fresh)));
+    assert_eq!(cache.digest(), before, "nothing was minted");
+    assert!(matches!(sessions.touch_if_half("a", half_hour), Ok(Touched::Extended(_))));
+    assert_ne!(cache.digest(), before);
+}
+
+#[tokio::test]
+async fn a_node_whose_peers_do_not_answer_opens_alone() {
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let world = World::new();
+    let mut config = world.config(0, &[]);
+    config.node.peers = vec![nobody.local_addr().unwrap().to_string()];
+    let cache = open(config).await;
+    let receipt = cache.registers::<u32, u32>("n").unwrap().set(&1, &1, Ttl::NEVER).unwrap();
+    assert!(receipt.reached(Level::All).within(GUARD).await.reached, "of one member");
+    guard(cache.shutdown()).await;
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why_and_starts_nothing() {
+    let world = World::new();
+    let first = world.open(0, &[]).await;
+    let mut taken = world.config(1, &[]);
+    taken.node.listen = first.local_addr().to_string();
+    assert!(matches!(refused(taken).await, StartError::Bind { addr, .. } if addr == first.local_addr()));
+
+    let mut unreadable = world.config(1, &[]);
+    unreadable.node.identity.as_mut().unwrap().key = Pem::File("/nowhere/at/all/node.key".into());
+    let error = refused(unreadable).await;
+    assert!(matches!(&error, StartError::Unreadable { path, .. } if path.ends_with("node.key")), "{error}");
+
+    let mut elsewhere = world.config(1, &[]);
+    elsewhere.node.region = RegionId::new("mars");
+    let error = refused(elsewhere).await;
+    assert!(
+        matches!(&error, StartError::OtherIdentity { certificate, config }
+            if certificate.contains("eu-central") && config.contains("mars")),
+        "{error}"
+    );
+    let mut nobody = world.config(1, &[]);
+    nobody.node.identity = None;
+    assert!(matches!(refused(nobody).await, StartError::NoIdentity));
+    let mut nowhere = world.config(1, &[]);
+    nowhere.node.listen = "no port".to_owned();
+    let error = refused(nowhere).await;
+    assert!(matches!(&error, StartError::Config(ConfigError::Field { field: "node.listen", .. })), "{error}");
+}
+
+#[tokio::test]
+async fn nodes_with_other_partition_counts_refuse_each_other_and_both_keep_serving() {
+    let world = World::new();
+    let us = world.open(0, &[]).await;
+    let mut seen_here = us.events();
+    let mut config = world.config(1, &[&us]);
+    config.limits.partitions = 16;
+    let eu = open(config).await;
+    let mut seen_there = eu.events();
+
+    let fault = |e| if let Event::Refused { fault, .. } = e { Some(fault) } else { None };
+    let expected = |theirs: &str, ours: &str| PeerFault::Incompatible {
+        what: "the number of partitions",
+        theirs: theirs.to_owned(),
+        ours: ours.to_owned(),
+    };
+    assert_eq!(event(&mut seen_here, fault).await, expected("16", "64"));
+    assert_eq!(event(&mut seen_there, fault).await, expected("64", "16"));
+    for cache in [&us, &eu] {
+        let numbers = cache.registers::<u32, u32>("n").unwrap();
+        numbers.set(&1, &1, Ttl::NEVER).unwrap();
+        assert_eq!(numbers.get(&1).unwrap(), Some(1));
+    }
+}
