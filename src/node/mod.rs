@@ -106,6 +106,7 @@ impl Node {
         config.check()?;
         let outbox = Outbox::new(store.partition_count(), config.replication.linger);
         let limits = Limits::default();
+        let encoder = Encoder::new(limits);
         Ok(Self {
             rng: fastrand::Rng::with_seed(seed),
             members: MemberSet::default(),
@@ -120,7 +121,7 @@ impl Node {
             received_bytes: 0,
             seen_before: Vec::new(),
             timers: Timers::default(),
-            encoder: Encoder::new(limits),
+            encoder: if config.replication.compress { encoder } else { encoder.without_compression() },
             decoder: Decoder::default(),
             limits,
             stats: Stats::default(),

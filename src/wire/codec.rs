@@ -35,6 +35,12 @@ impl Encoder {
         Self { limits, ..Self::default() }
     }
 
+    /// Makes it send everything as it is: right inside one data centre.
+    #[must_use]
+    pub fn without_compression(self) -> Self {
+        Self { packer: Packer::off(), ..self }
+    }
+
     /// Encodes a frame for a log stream, compressed where that pays. The bytes may be shared by all
     /// links.
     ///

@@ -27,6 +27,8 @@ const WINDOW_LOG_MAX: u64 = 20;
 pub(super) struct Packer {
     zstd: Option<Compressor<'static>>,
     out: Vec<u8>,
+    /// Nothing is compressed: right where the network is faster than zstd.
+    off: bool,
 }
 
 impl fmt::Debug for Packer {
@@ -36,10 +38,15 @@ impl fmt::Debug for Packer {
 }
 
 impl Packer {
+    /// Builds one that compresses nothing.
+    pub(super) fn off() -> Self {
+        Self { off: true, ..Self::default() }
+    }
+
     /// Compresses `plain`, leaving `head` bytes of room in front; returns whether that was worth it.
     /// What would exceed the ratio a receiver allows is not.
     pub(super) fn pack(&mut self, plain: &[u8], head: usize, ratio: u64) -> bool {
-        if plain.len() < WORTH_BYTES {
+        if self.off || plain.len() < WORTH_BYTES {
             return false;
         }
         self.out.clear();

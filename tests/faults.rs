@@ -1,0 +1,252 @@
+//! Bad peers, at the node: each fault closes its own link with a precise reason, changes nothing
+//! here, and leaves the other peers as they were.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use driftless::clock::{Hlc, Mono, Now};
+use driftless::config::Config;
+use driftless::crdt::custom::Erased;
+use driftless::crdt::{Member, MemberSet};
+use driftless::error::PeerFault;
+use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId};
+use driftless::node::{CloseCode, Event, Input, LinkId, Me, Node, Output, PeerIdentity};
+use driftless::store::{Batch, Family, Fragment, Store};
+use driftless::wire::{Control, Decoder, Encoder, Frame, Hello, Limits, Part};
+
+const GOOD: LinkId = LinkId(1);
+const BAD: LinkId = LinkId(2);
+const WALL_MS: u64 = 1_700_000_000_000;
+
+fn now() -> Now {
+    Now { mono: Mono(1_000), wall_ms: WALL_MS }
+}
+
+fn node_id(n: u128) -> NodeId {
+    NodeId(uuid::Uuid::from_u128(n))
+}
+
+fn identity(n: u128, region: &str) -> PeerIdentity {
+    PeerIdentity { node: node_id(n), region: RegionId::new(region), expires_ms: u64::MAX }
+}
+
+/// A joined node with one good peer, and what it says.
+struct Bench {
+    node: Node,
+    store: Arc<Store>,
+    encoder: Encoder,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let config = Config::wan("us-east", "unused:0").custom(
+            "docs",
+            "counter:1",
+            Arc::new(Erased::<crdts::PNCounter<u64>>::default()),
+        );
+        let me = Me { node: node_id(1), region: RegionId::new("us-east"), replica: ReplicaId(10) };
+        let store = Arc::new(Store::new(me.replica, config.store()));
+        let node = Node::new(me, config, Arc::clone(&store), 7).unwrap();
+        let mut bench = Self { node, store, encoder: Encoder::default() };
+        bench.handle(Input::Deadline);
+        assert!(bench.node.stats().joined, "without peers it founds");
+        let outputs = bench.link_up(GOOD, identity(2, "eu-central"));
+        let hello =
+            outputs.iter().find_map(|o| if let Output::Control { bytes, .. } = o { Some(bytes.clone()) } else { None });
+        let Control::Hello(ours) = Decoder::default().decode_control(&hello.unwrap(), &Limits::default()).unwrap()
+        else {
+            panic!("the first message is a hello")
+        };
+        let good = Hello { node: node_id(2), region: RegionId::new("eu-central"), replica: ReplicaId(20), ..ours };
+        bench.control(GOOD, &Control::Hello(good));
+        assert_eq!(bench.node.stats().peers.len(), 1);
+        bench
+    }
+
+    fn handle(&mut self, input: Input) -> Vec<Output> {
+        self.node.handle(now(), input);
+        std::iter::from_fn(|| self.node.poll()).collect()
+    }
+
+    fn link_up(&mut self, link: LinkId, peer: PeerIdentity) -> Vec<Output> {
+        self.handle(Input::LinkUp { link, peer, dialled: None })
+    }
+
+    fn control(&mut self, link: LinkId, message: &Control) -> Vec<Output> {
+        let bytes = self.encoder.encode_control(message).unwrap();
+        self.handle(Input::Control { link, bytes })
+    }
+
+    /// What a well-behaved third node would say.
+    fn hello(&mut self) -> Hello {
+        let outputs = self.link_up(BAD, identity(3, "ap-southeast"));
+        let bytes =
+            outputs.iter().find_map(|o| if let Output::Control { link: BAD, bytes } = o { Some(bytes) } else { None });
+        let Control::Hello(ours) = Decoder::default().decode_control(bytes.unwrap(), &Limits::default()).unwrap()
+        else {
+            panic!("the first message is a hello")
+        };
+        Hello { node: node_id(3), region: RegionId::new("ap-southeast"), replica: ReplicaId(30), ..ours }
+    }
+
+    /// Sends a spoiled hello and returns the fault it was refused for.
+    fn refused(&mut self, spoil: impl FnOnce(&mut Hello)) -> PeerFault {
+        let mut hello = self.hello();
+        spoil(&mut hello);
+        let outputs = self.control(BAD, &Control::Hello(hello));
+        self.fault_in(&outputs)
+    }
+
+    /// Checks that only the bad link was closed, and returns why.
+    fn fault_in(&self, outputs: &[Output]) -> PeerFault {
+        let closed: Vec<_> = outputs
+            .iter()
+            .filter_map(|o| if let Output::Close { link, code, .. } = o { Some((*link, *code)) } else { None })
+            .collect();
+        let fault = outputs
+            .iter()
+            .find_map(|o| if let Output::Event(Event::Refused { fault, .. }) = o { Some(fault.clone()) } else { None })
+            .unwrap();
+        assert_eq!(closed, [(BAD, CloseCode::of(&fault))]);
+        let peers = self.node.stats().peers;
+        assert!(peers.iter().any(|p| p.node == node_id(2) && p.up), "the good peer stays");
+        assert_eq!(self.node.stats().keys, 0, "nothing was written");
+        fault
+    }
+
+    /// Opens a good session on the link that is about to misbehave.
+    fn session(&mut self) {
+        let hello = self.hello();
+        self.control(BAD, &Control::Hello(hello));
+        assert_eq!(self.node.stats().peers.len(), 2);
+    }
+}
+
+#[test]
+fn a_peer_of_a_later_protocol_is_told_both_versions() {
+    let fault = Bench::new().refused(|h| (h.version, h.min_version) = (9, 8));
+    assert!(
+        matches!(fault, PeerFault::Incompatible { theirs, ours, .. } if theirs.contains('8') && ours.contains('1'))
+    );
+}
+
+#[test]
+fn a_peer_of_another_cluster_is_refused() {
+    let fault = Bench::new().refused(|h| h.cluster = "other".to_owned());
+    assert!(matches!(fault, PeerFault::Incompatible { what: "the cluster's name", .. }));
+}
+
+#[test]
+fn a_peer_with_another_partition_count_is_refused() {
+    let fault = Bench::new().refused(|h| h.partitions = 128);
+    let (theirs, ours) = ("128".to_owned(), "64".to_owned());
+    assert_eq!(fault, PeerFault::Incompatible { what: "the number of partitions", theirs, ours });
+}
+
+#[test]
+fn a_peer_that_places_keys_otherwise_is_refused() {
+    let fault = Bench::new().refused(|h| h.hash_check ^= 1);
+    assert!(matches!(fault, PeerFault::Incompatible { what: "the digest of the hash key", .. }));
+}
+
+#[test]
+fn a_peer_without_our_custom_type_is_refused() {
+    let fault = Bench::new().refused(|h| h.custom.clear());
+    assert!(matches!(fault, PeerFault::Incompatible { theirs, .. } if theirs == "undeclared"));
+    let fault = Bench::new().refused(|h| h.custom.push(("more".to_owned(), "set:1".to_owned())));
+    assert!(matches!(fault, PeerFault::Incompatible { ours, .. } if ours == "undeclared"));
+}
+
+#[test]
+fn a_peer_that_claims_another_region_than_its_certificate_is_refused() {
+    let fault = Bench::new().refused(|h| h.region = RegionId::new("us-east"));
+    assert!(
+        matches!(fault, PeerFault::Identity { claimed, proven } if claimed.contains("us-east") && proven.contains("ap-southeast"))
+    );
+}
+
+#[test]
+fn a_replica_id_in_use_is_refused_whoever_has_it() {
+    let fault = Bench::new().refused(|h| h.replica = ReplicaId(10));
+    assert_eq!(fault, PeerFault::DuplicateReplica { replica: ReplicaId(10), other: node_id(1) });
+    let mut bench = Bench::new();
+    let member = Member { node: node_id(2), region: RegionId::new("eu-central"), since_ms: 1 };
+    let mut members = MemberSet::default();
+    members.add(ReplicaId(20), &member);
+    bench.control(GOOD, &Control::Report { hlc: Hlc(1), changed: Vec::new(), members: Some(members) });
+    let fault = bench.refused(|h| h.replica = ReplicaId(20));
+    assert_eq!(fault, PeerFault::DuplicateReplica { replica: ReplicaId(20), other: node_id(2) });
+}
+
+#[test]
+fn a_removed_replica_is_refused_for_ever() {
+    let mut bench = Bench::new();
+    let mut members = MemberSet::default();
+    members.remove(ReplicaId(30));
+    bench.control(GOOD, &Control::Report { hlc: Hlc(1), changed: Vec::new(), members: Some(members) });
+    assert_eq!(bench.refused(|_| {}), PeerFault::Removed { replica: ReplicaId(30) });
+}
+
+#[test]
+fn a_clock_an_hour_ahead_is_refused_by_name_and_number() {
+    let fault = Bench::new().refused(|h| h.wall_ms += 3_600_000);
+    assert_eq!(fault, PeerFault::ClockDrift { ahead_ms: 3_600_000, max_ms: 1_000 });
+}
+
+#[test]
+fn bytes_that_are_no_message_close_their_link_only() {
+    let mut bench = Bench::new();
+    bench.hello();
+    let outputs = bench.handle(Input::Control { link: BAD, bytes: Bytes::from_static(b"\x01\x40garbage") });
+    assert!(matches!(bench.fault_in(&outputs), PeerFault::Malformed { .. }));
+}
+
+#[test]
+fn a_second_hello_is_a_fault() {
+    let mut bench = Bench::new();
+    bench.session();
+    let hello = Hello { ..bench.hello() };
+    let outputs = bench.control(BAD, &Control::Hello(hello.clone()));
+    drop(outputs);
+    let outputs = bench.control(BAD, &Control::Hello(hello));
+    assert!(matches!(bench.fault_in(&outputs), PeerFault::Malformed { why: "a second hello" }));
+}
+
+fn frame(bench: &mut Bench, from: u64, hlc: Hlc) -> Bytes {
+    let space = bench.store.spaces().open("registers", Family::Register).unwrap();
+    let scope = driftless::crdt::Scope::Key;
+    let fragment = Fragment::empty(space.id(), Bytes::from_static(b"k"), scope);
+    let batch = Batch { partition: PartitionId(0), ctx: driftless::crdt::Ctx::default(), fragments: vec![fragment] };
+    let frame = Frame { from: ReplicaId(from), hlc, parts: vec![Part::Batch(batch)] };
+    bench.encoder.encode_frame(&frame, bench.store.spaces()).unwrap()
+}
+
+#[test]
+fn a_frame_in_another_replicas_name_is_refused() {
+    let mut bench = Bench::new();
+    bench.session();
+    let bytes = frame(&mut bench, 20, Hlc::from_ms(WALL_MS));
+    let outputs = bench.handle(Input::Log { link: BAD, bytes });
+    assert!(matches!(bench.fault_in(&outputs), PeerFault::Identity { .. }));
+}
+
+#[test]
+fn a_frame_far_ahead_of_the_wall_clock_closes_the_link_and_a_little_ahead_waits() {
+    let mut bench = Bench::new();
+    bench.session();
+    let bytes = frame(&mut bench, 30, Hlc::from_ms(WALL_MS + 4_000));
+    assert!(!bench.handle(Input::Log { link: BAD, bytes }).iter().any(|o| matches!(o, Output::Close { .. })));
+    assert_eq!(bench.node.stats().penned_frames, 1);
+    let bytes = frame(&mut bench, 30, Hlc::from_ms(WALL_MS + 3_600_000));
+    let outputs = bench.handle(Input::Log { link: BAD, bytes });
+    assert_eq!(bench.fault_in(&outputs), PeerFault::ClockDrift { ahead_ms: 3_600_000, max_ms: 1_000 });
+}
+
+#[test]
+fn a_frame_before_any_hello_is_ignored() {
+    let mut bench = Bench::new();
+    bench.hello();
+    let bytes = frame(&mut bench, 30, Hlc::from_ms(WALL_MS));
+    assert!(bench.handle(Input::Log { link: BAD, bytes }).is_empty());
+}
