@@ -3,8 +3,6 @@
 //! Each test is one history, told with as few replicas as it needs; its name says what must hold.
 //! Expiry, eviction and dropped logs have their own file, `stories_of_memory.rs`.
 
-#![expect(clippy::unwrap_used, reason = "a story stops where an assumption of its own fails")]
-
 #[path = "support/replica.rs"]
 mod replica;
 
@@ -487,7 +485,7 @@ fn clearing_a_map_of_a_thousand_fields_is_one_fragment_and_leaves_nothing() {
 
 #[test]
 fn a_hundred_writers_of_one_field_agree_on_the_last_and_keep_one() {
-    let ids: [u64; 100] = std::array::from_fn(|i| i as u64 + 1);
+    let ids: [u64; 100] = (1..=100).collect::<Vec<_>>().try_into().unwrap();
     let mut writers = replicas(ids);
     for w in &writers {
         w.put("m", field("f"), &b(&w.id.0.to_string()), FOREVER);

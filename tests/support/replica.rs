@@ -8,9 +8,14 @@
 //! * Mail of a removed member is refused for ever (R-FENCE).
 //! * An incremental batch goes only to a peer whose known context has the floor (R-TRUNC).
 
-#![allow(dead_code, reason = "each test file uses its own part of this")]
-#![expect(clippy::allow_attributes, reason = "an expectation would be unfulfilled where all of it is used")]
-#![expect(clippy::unwrap_used, reason = "a test stops where an assumption of its own fails")]
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "each test file uses its own part of this, and stops where an assumption fails"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Random operations on three real replicas, in a form proptest can shrink.
 
+#![expect(clippy::indexing_slicing, reason = "the steps name one of three replicas")]
+
 use driftless::crdt::Path;
 use proptest::prelude::*;
 
@@ -43,7 +45,7 @@ pub(crate) fn play(steps: &[Step]) -> [Replica; 3] {
 
 fn write(r: &Replica, step: &Step, n: u64) {
     let value = b(&n.to_string());
-    let deadline = if step.arg % 2 == 0 { FOREVER } else { r.clock_ms + 4 * u64::from(step.arg) };
+    let deadline = if step.arg.is_multiple_of(2) { FOREVER } else { r.clock_ms + 4 * u64::from(step.arg) };
     let register = if step.arg < 3 { "r0" } else { "r1" };
     let path: Path = [field("a"), field("b"), member("a")][usize::from(step.arg) % 3].clone();
     match step.op {
