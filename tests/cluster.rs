@@ -3,13 +3,15 @@
 //! Every wait is for an event: a receipt, a token, a change, an event of the cluster. The only
 //! timeout is a guard against waiting for ever. Everything listens on ports the system chooses.
 #![cfg(feature = "net")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 
 #[path = "../examples/support/dev_ca.rs"]
 mod dev_ca;
 
+use std::fs;
 use std::future::{Future, IntoFuture};
 use std::net::UdpSocket;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,9 +45,13 @@ impl World {
         Self { ca: DevCa::new().unwrap() }
     }
 
-    fn identity(&self, at: usize) -> IdentityConfig {
+    fn certify(&self, at: usize) -> dev_ca::Pem {
         let node = NodeId(Uuid::from_u128(u128::try_from(at).unwrap() + 1));
-        let pem = self.ca.issue(&Leaf::new(uri_of(&RegionId::new(REGIONS[at]), node))).unwrap();
+        self.ca.issue(&Leaf::new(uri_of(&RegionId::new(REGIONS[at]), node))).unwrap()
+    }
+
+    fn identity(&self, at: usize) -> IdentityConfig {
+        let pem = self.certify(at);
         let text = |pem: String| Pem::Text(pem.into_bytes());
         IdentityConfig { certificate: text(pem.certificate), key: text(pem.key), authorities: text(pem.ca) }
     }
@@ -238,11 +244,13 @@ async fn a_level_that_needs_a_node_that_is_gone_times_out_as_a_value_and_the_wri
     assert_eq!(eu.registers::<u32, u32>("n").unwrap().get(&1).unwrap(), Some(2));
 
     // A wait that nobody bounded ends with the cache, and one that is dropped is forgotten.
-    let forever = tokio::spawn(receipt.reached(Level::All).into_future());
-    drop(receipt.reached(Level::All).into_future());
-    tokio::task::yield_now().await;
-    guard(us.shutdown()).await;
-    assert!(!guard(forever).await.unwrap().reached);
+    tokio::select! {
+        biased;
+        outcome = receipt.reached(Level::All) => assert!(!outcome.reached),
+        () = std::future::ready(()) => {}
+    }
+    let (ended, ()) = guard(async { tokio::join!(receipt.reached(Level::All).into_future(), us.shutdown()) }).await;
+    assert_eq!((ended.reached, ended.acked, ended.needed), (false, 2, 3));
     assert!(!guard(receipt.reached(Level::Quorum).into_future()).await.reached, "nobody is asked after a shutdown");
     assert!(guard(receipt.reached(Level::Local).into_future()).await.reached);
 }
@@ -406,8 +414,10 @@ async fn what_cannot_start_says_why_and_starts_nothing() {
     taken.node.listen = first.local_addr().to_string();
     assert!(matches!(refused(taken).await, StartError::Bind { addr, .. } if addr == first.local_addr()));
 
-    let mut unreadable = world.config(1, &[]);
-    unreadable.node.identity.as_mut().unwrap().key = Pem::File("/nowhere/at/all/node.key".into());
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("a-directory-without-a-key");
+    world.certify(1).write(&dir).unwrap();
+    fs::remove_file(dir.join("node.key")).unwrap();
+    let unreadable = world.config(1, &[]).identity(IdentityConfig::in_dir(dir));
     let error = refused(unreadable).await;
     assert!(matches!(&error, StartError::Unreadable { path, .. } if path.ends_with("node.key")), "{error}");
 
