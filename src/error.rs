@@ -78,6 +78,17 @@ pub enum WriteError {
         /// The limit in bytes.
         max: usize,
     },
+    /// The value has more tags than the limit, or one is too long.
+    #[error("a value has at most {max} tags of at most {bytes_max} bytes each; nothing was written")]
+    TooManyTags {
+        /// The limit.
+        max: usize,
+        /// The limit of one tag in bytes.
+        bytes_max: usize,
+    },
+    /// There is no room for the keyspace that an invalidation needs.
+    #[error("no further keyspace can be opened, and an invalidation needs one; nothing was cleared")]
+    TooManyKeyspaces,
     /// The entry holds as many fields as the limit allows.
     #[error("the entry holds {len} fields, the limit is {max}; nothing was written")]
     TooManyFields {
@@ -102,6 +113,8 @@ impl WriteError {
             | Self::Unencodable { .. }
             | Self::Undecodable { .. }
             | Self::EntryTooLarge { .. }
+            | Self::TooManyTags { .. }
+            | Self::TooManyKeyspaces
             | Self::TooManyFields { .. } => false,
         }
     }

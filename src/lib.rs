@@ -83,3 +83,4 @@ pub use cache::{
 pub use config::Config;
 pub use error::Error;
 pub use node::{Event, Level, Outcome};
+pub use store::Selector;

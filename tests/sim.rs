@@ -1,7 +1,7 @@
 //! Whole clusters in virtual time: real nodes, stores and wire bytes under cuts, crashes, restarts
 //! and skewed clocks. Every failure prints the seed that replays it.
 #![cfg(feature = "sim")]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use driftless::crdt::{Ctx, Dot, NEVER, Path};
 use driftless::id::PartitionId;
 use driftless::node::{Input, Level, Mark, WaitId};
 use driftless::sim::{SimCluster, SimConfig};
-use driftless::store::{Body, Family, KeyRef, Store};
+use driftless::store::{Body, Family, KeyRef, Selector, Store};
 
 /// Seeds of the random runs; each takes a few milliseconds.
 const SEEDS: u64 = 300;
@@ -106,9 +106,15 @@ fn mutate(cluster: &mut SimCluster, rng: &mut fastrand::Rng, at: usize, step: u6
     let (field, counter) = (Path::Field(Bytes::from(format!("f{}", rng.u8(..3)))), Bytes::from_static(b"c"));
     let value = Bytes::from(format!("{at}.{step}"));
     let deadline = if rng.bool() { NEVER } else { cluster.now(at).wall_ms + rng.u64(1..4_000) };
+    if rng.u8(..25) == 0 {
+        let selector = if rng.bool() { Selector::All } else { Selector::Tag("odd".to_owned()) };
+        cluster.invalidate(at, &registers, &selector);
+        return;
+    }
+    let tags = if step % 2 == 1 { vec![Bytes::from_static(b"odd")] } else { Vec::new() };
     let written = match rng.u8(..10) {
         0..3 => cluster.write(at, &reg, Some(4), |p, t| {
-            p.set(&reg, value, deadline, t);
+            p.set_tagged(&reg, (value, tags), deadline, t);
         }),
         3 => cluster.write(at, &reg, None, |p, t| {
             p.delete(&reg, t);
@@ -294,4 +300,27 @@ fn contexts_name_every_event_once() {
     let marks: Vec<Mark> = (0..20).filter_map(|n| set(&mut cluster, n % 3, "same", "v")).collect();
     let dots: std::collections::BTreeSet<(PartitionId, Dot)> = marks.iter().map(|m| (m.partition, m.dot)).collect();
     assert_eq!(dots.len(), marks.len());
+}
+
+#[test]
+fn an_invalidation_beats_older_writes_still_on_their_way_and_spares_younger_ones() {
+    let mut cluster = formed(9, SimConfig::default());
+    set(&mut cluster, 0, "old", "v").unwrap();
+    assert!(cluster.run_until(ms(5_000), converged).is_some());
+    cluster.isolate(2);
+    set(&mut cluster, 2, "unseen", "v").unwrap();
+    cluster.run_for(ms(100));
+    let space = cluster.store(0).unwrap().spaces().open("registers", Family::Register).unwrap();
+    cluster.invalidate(0, &space, &Selector::All);
+    assert_eq!(get(&cluster, 0, "old"), None);
+    cluster.run_for(ms(100));
+    set(&mut cluster, 1, "young", "v").unwrap();
+    cluster.heal();
+    assert!(cluster.run_until(ms(5_000), converged).is_some());
+    for at in 0..3 {
+        let shown = ["old", "unseen", "young"].map(|key| get(&cluster, at, key).is_some());
+        assert_eq!(shown, [false, false, true], "at node {at}");
+    }
+    cluster.run_for(ms(25_000));
+    assert_eq!(cluster.node(2).unwrap().stats().keys, 1, "the epochs and the stubs are collected");
 }

@@ -46,7 +46,7 @@ pub use counters::Counters;
 pub use customs::Customs;
 pub use maps::Maps;
 pub use receipt::{Reached, Receipt};
-pub use registers::{Registers, Touched};
+pub use registers::{Registers, TAG_BYTES_MAX, TAGS_MAX, Touched};
 pub use sets::Sets;
 pub use stats::{CacheStats, KeyspaceStats};
 pub use token::Token;

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::crdt::Cell;
 use crate::error::{ReadError, WriteError};
-use crate::store::{Body, Entry};
+use crate::store::{Body, Entry, Selector};
 
 use super::encoded::{Encoded, decode};
 use super::receipt::Receipt;
@@ -32,6 +32,11 @@ pub struct Registers<K, V> {
 }
 
 handle_impls!(Registers<K, V>);
+
+/// Most tags of one value: each costs its length plus 32 bytes in memory and on the wire.
+pub const TAGS_MAX: usize = 16;
+/// Longest tag in bytes.
+pub const TAG_BYTES_MAX: usize = 256;
 
 /// What [`Registers::touch_if_half`] did.
 #[derive(Clone, Debug)]
@@ -61,6 +66,40 @@ impl<K: Serialize, V> Registers<K, V> {
             let deadline = m.deadline(ttl)?;
             Ok(m.partition.set(m.at, value.to_bytes(), deadline, m.tick))
         })
+    }
+
+    /// Sets a value and files it under tags, any of which an invalidation may name: at most
+    /// [`TAGS_MAX`] of [`TAG_BYTES_MAX`] bytes each.
+    ///
+    /// # Errors
+    /// As [`Registers::set`], and [`WriteError::TooManyTags`]; nothing was written.
+    pub fn set_tagged<Q>(&self, key: &Q, value: &V, ttl: Ttl, tags: &[&str]) -> Result<Receipt, WriteError>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+        V: Serialize,
+    {
+        if tags.len() > TAGS_MAX || tags.iter().any(|tag| tag.len() > TAG_BYTES_MAX) {
+            return Err(WriteError::TooManyTags { max: TAGS_MAX, bytes_max: TAG_BYTES_MAX });
+        }
+        let (key, value) = (Encoded::name("key", key)?, Encoded::value(value)?);
+        let tags: Vec<Bytes> = tags.iter().map(|tag| Bytes::copy_from_slice(tag.as_bytes())).collect();
+        self.space.write(key.as_slice(), Some(value.len()), |m| {
+            let deadline = m.deadline(ttl)?;
+            Ok(m.partition.set_tagged(m.at, (value.to_bytes(), tags), deadline, m.tick))
+        })
+    }
+
+    /// Clears every value a selector matches that was written before now: here at once, in every
+    /// other region as the invalidation arrives, whatever was on its way meanwhile. What is written
+    /// afterwards lives on. One small event per partition goes out, however many keys it clears.
+    ///
+    /// It has come as far as every one of the receipts has.
+    ///
+    /// # Errors
+    /// [`WriteError`] when writes are not accepted; nothing was cleared.
+    pub fn invalidate(&self, selector: &Selector) -> Result<Vec<Receipt>, WriteError> {
+        self.space.invalidate(selector)
     }
 
     /// Returns the value, if there is one that has not expired.

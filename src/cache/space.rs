@@ -13,7 +13,7 @@ use crate::error::WriteError;
 use crate::id::PartitionId;
 use crate::node::Mark;
 use crate::runtime::{KeyChange, Line, wall_ms};
-use crate::store::{Entry, Intent, KeyRef, Keyspace, Partition, Store, Tick, Written};
+use crate::store::{Entry, Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick, Written};
 
 use super::receipt::Receipt;
 use super::ttl::Ttl;
@@ -118,6 +118,18 @@ impl Space {
             }
         }
         Ok((self.store.place(at.hash), result))
+    }
+
+    /// Clears what a selector matches, in every partition.
+    pub(super) fn invalidate(&self, selector: &Selector) -> Result<Vec<Receipt>, WriteError> {
+        let (all, wake) = self.store.invalidate(&self.keyspace, selector, wall_ms())?;
+        if wake {
+            self.line.wake();
+        }
+        for (space, key) in all.iter().flat_map(|cleared| &cleared.keys) {
+            self.line.changed(*space, key);
+        }
+        Ok(all.iter().map(|cleared| self.receipt(cleared.partition, cleared.written)).collect())
     }
 
     fn receipt(&self, partition: PartitionId, written: Written) -> Receipt {

@@ -33,6 +33,8 @@ pub enum Payload {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cell {
     reg: LWWReg<Payload, Stamp>,
+    /// What else the value is filed under, in order; part of the value.
+    tags: Option<Box<[Bytes]>>,
     /// Number of the event that wrote the value; its replica is the stamp's.
     seq: u64,
     /// The event that set the deadline.
@@ -56,7 +58,22 @@ impl Cell {
     #[must_use]
     pub fn new(payload: Payload, hlc: Hlc, dot: Dot, deadline: u64) -> Self {
         let marker = Stamp { hlc, replica: dot.replica };
-        Self { reg: LWWReg { val: payload, marker }, seq: dot.seq, touch: dot, deadline }
+        Self { reg: LWWReg { val: payload, marker }, tags: None, seq: dot.seq, touch: dot, deadline }
+    }
+
+    /// Files the value under tags.
+    #[must_use]
+    pub fn with_tags(self, mut tags: Vec<Bytes>) -> Self {
+        tags.sort();
+        tags.dedup();
+        let tags = (!tags.is_empty()).then(|| tags.into_boxed_slice());
+        Self { tags, ..self }
+    }
+
+    /// Returns what the value is filed under, in order.
+    #[must_use]
+    pub fn tags(&self) -> &[Bytes] {
+        self.tags.as_deref().unwrap_or_default()
     }
 
     /// Returns the order of the value among all writes of this register.
@@ -99,6 +116,7 @@ impl Cell {
     pub fn forget(&mut self) {
         if matches!(self.reg.val, Payload::Value(_)) {
             self.reg.val = Payload::Absent;
+            self.tags = None;
         }
     }
 
@@ -129,6 +147,7 @@ impl Cell {
         let known = matches!(other.reg.val, Payload::Absent);
         if refill {
             self.reg.val = other.reg.val.clone();
+            self.tags.clone_from(&other.tags);
         } else if !known && self.reg.validate_merge(&other.reg).is_err() {
             return Err(DuplicateReplica { replica: self.stamp().replica });
         }

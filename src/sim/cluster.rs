@@ -16,7 +16,7 @@ use crate::id::{NodeId, ReplicaId};
 use crate::node::{
     CloseCode, DialError, Event, Input, LinkEnd, LinkId, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId,
 };
-use crate::store::{Intent, KeyRef, Partition, Store, Tick};
+use crate::store::{Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 
 /// Wall clock of every node at virtual time zero.
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -231,6 +231,16 @@ impl SimCluster {
             self.input(at, Input::Written);
         }
         Ok(result)
+    }
+
+    /// Clears what a selector matches, as a node's own threads would; nothing happens when the node
+    /// does not accept writes.
+    pub fn invalidate(&mut self, at: usize, space: &Keyspace, selector: &Selector) {
+        let wall_ms = self.now(at).wall_ms;
+        let done = self.store(at).map(|store| store.invalidate(space, selector, wall_ms));
+        if let Some(Ok((_, true))) = done {
+            self.input(at, Input::Written);
+        }
     }
 
     /// Gives a node an input right now, for instance a wait.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::entry::{Body, Entry, Misfit};
 use super::fragment::{Applied, Batch, Fragment, Full, Refused};
-use super::keyspace::Keyspaces;
+use super::keyspace::{Family, Keyspaces};
 use super::partition::{KeyRef, Partition};
 use crate::crdt::{Ctx, Path, Payload, Scope};
 use crate::id::{KeyspaceId, ReplicaId};
@@ -101,6 +101,14 @@ impl Partition {
             }
             Some(Err(Misfit::Duplicate(found))) => applied.duplicates.push(found.replica),
             Some(Err(Misfit::State(_))) | None => applied.quarantined += 1,
+        }
+        match space.family() {
+            Family::Epoch => {
+                let cleared = self.on_epoch(&space, &fragment.key, around.spaces, around.collect_before_ms);
+                applied.changed.extend(cleared);
+            }
+            Family::Register => drop(self.enforce_epochs(slot, &space, around.collect_before_ms)),
+            Family::Map | Family::Counter | Family::Set | Family::Custom => {}
         }
         self.settle(slot, &space, around.collect_before_ms);
         self.bound_log();

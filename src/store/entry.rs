@@ -20,6 +20,8 @@ use crate::id::KeyspaceId;
 const ENTRY_BYTES: usize = 160;
 /// Bytes an element or contribution costs beyond its value.
 const ELEM_BYTES: usize = 96;
+/// Bytes a tag costs beyond its text.
+const TAG_BYTES: usize = 32;
 
 /// The state of a key, by family.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,7 +37,7 @@ pub enum Body {
 impl Body {
     fn new(family: Family) -> Self {
         match family {
-            Family::Register => Self::Register(None),
+            Family::Register | Family::Epoch => Self::Register(None),
             Family::Map | Family::Counter | Family::Set => Self::Tree(Box::default()),
             Family::Custom => Self::Custom(Box::new(None)),
         }
@@ -332,7 +334,7 @@ impl Entry {
     pub fn bytes(&self) -> usize {
         ENTRY_BYTES
             + match &self.body {
-                Body::Register(cell) => cell.as_ref().map_or(0, |c| payload_bytes(c.payload())),
+                Body::Register(cell) => cell.as_ref().map_or(0, cell_bytes),
                 Body::Tree(tree) => tree_bytes(tree),
                 Body::Custom(custom) => custom.as_ref().as_ref().map_or(0, |c| payload_bytes(&c.state)),
             }
@@ -379,6 +381,10 @@ fn siblings_beyond_one(tree: &Tree, scope: &Scope) -> usize {
         Scope::Path(path) => tree.siblings(path).len().saturating_sub(1),
         Scope::Key => tree.elems().map(|(_, s)| s.len().saturating_sub(1)).sum(),
     }
+}
+
+pub(super) fn cell_bytes(cell: &Cell) -> usize {
+    payload_bytes(cell.payload()) + cell.tags().iter().map(|tag| TAG_BYTES + tag.len()).sum::<usize>()
 }
 
 pub(super) fn payload_bytes(payload: &Payload) -> usize {

@@ -40,7 +40,7 @@ impl Fragment {
     /// Returns roughly how many bytes it takes on the wire, for cutting batches.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let cell = self.cell.as_ref().map_or(0, |c| 24 + super::entry::payload_bytes(c.payload()));
+        let cell = self.cell.as_ref().map_or(0, |c| 24 + super::entry::cell_bytes(c));
         let elems: usize = self.branch.elems.iter().flat_map(|(_, s)| s).map(|e| 40 + e.value.len()).sum();
         let counters: usize = self.branch.counters.iter().map(|(n, c)| n.len() + 40 * c.len()).sum();
         let custom = self.custom.as_ref().map_or(0, |c| 32 + super::entry::payload_bytes(&c.state));

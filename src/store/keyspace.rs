@@ -24,6 +24,9 @@ pub const KEYSPACES_MAX: usize = 1_024;
 /// Longest keyspace name in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 
+/// What the name of a companion keyspace begins with: no other name may.
+const EPOCHS: char = '\0';
+
 /// The family of types a keyspace holds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Family {
@@ -37,6 +40,8 @@ pub enum Family {
     Set,
     /// A custom type.
     Custom,
+    /// The invalidation epochs of a register keyspace.
+    Epoch,
 }
 
 impl Family {
@@ -49,13 +54,15 @@ impl Family {
             Self::Counter => 2,
             Self::Set => 3,
             Self::Custom => 4,
+            Self::Epoch => 5,
         }
     }
 
     /// Returns the family of a number frames carry.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        [Self::Register, Self::Map, Self::Counter, Self::Set, Self::Custom].into_iter().find(|f| f.code() == code)
+        let all = [Self::Register, Self::Map, Self::Counter, Self::Set, Self::Custom, Self::Epoch];
+        all.into_iter().find(|f| f.code() == code)
     }
 
     /// Returns what a person calls it.
@@ -67,6 +74,7 @@ impl Family {
             Self::Counter => "counters",
             Self::Set => "sets",
             Self::Custom => "custom entries",
+            Self::Epoch => "epochs",
         }
     }
 }
@@ -78,6 +86,7 @@ pub struct Keyspace {
     name: Box<str>,
     family: Family,
     hasher: SipHasher13,
+    target: Option<KeyspaceId>,
     merge: Option<Arc<dyn MergeState>>,
     budget: AtomicU64,
     used: AtomicU64,
@@ -102,6 +111,12 @@ impl Keyspace {
     #[must_use]
     pub fn family(&self) -> Family {
         self.family
+    }
+
+    /// Returns the keyspace whose registers these epochs clear.
+    #[must_use]
+    pub fn target(&self) -> Option<KeyspaceId> {
+        self.target
     }
 
     /// Returns the keyed hash that places a key; equal in every process of the cluster.
@@ -187,7 +202,22 @@ impl Keyspaces {
     /// [`OpenError`] when the name is bad, the family differs or there are too many. Nothing is
     /// opened then.
     pub fn open(&self, name: &str, family: Family) -> Result<Arc<Keyspace>, OpenError> {
-        self.open_with(name, family, None)
+        match (family, name.strip_prefix(EPOCHS)) {
+            (Family::Epoch, Some(target)) => {
+                let target = self.open(target, Family::Register)?;
+                self.open_with(name, family, None, Some(target.id()))
+            }
+            (Family::Epoch, None) | (_, Some(_)) => Err(OpenError::BadName { len: name.len(), max: NAME_BYTES_MAX }),
+            (_, None) => self.open_with(name, family, None, None),
+        }
+    }
+
+    /// Returns the companion keyspace that holds the epochs of a register keyspace.
+    ///
+    /// # Errors
+    /// As [`Keyspaces::open`].
+    pub fn open_epochs(&self, target: &Keyspace) -> Result<Arc<Keyspace>, OpenError> {
+        self.open(&format!("{EPOCHS}{}", target.name()), Family::Epoch)
     }
 
     /// Like [`Keyspaces::open`] for a custom type, with its way to merge.
@@ -195,7 +225,7 @@ impl Keyspaces {
     /// # Errors
     /// As [`Keyspaces::open`].
     pub fn open_custom(&self, name: &str, merge: Arc<dyn MergeState>) -> Result<Arc<Keyspace>, OpenError> {
-        self.open_with(name, Family::Custom, Some(merge))
+        self.open_with(name, Family::Custom, Some(merge), None)
     }
 
     fn open_with(
@@ -203,8 +233,10 @@ impl Keyspaces {
         name: &str,
         family: Family,
         merge: Option<Arc<dyn MergeState>>,
+        target: Option<KeyspaceId>,
     ) -> Result<Arc<Keyspace>, OpenError> {
-        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        let len_max = NAME_BYTES_MAX + if target.is_some() { EPOCHS.len_utf8() } else { 0 };
+        if name.is_empty() || name.len() > len_max {
             return Err(OpenError::BadName { len: name.len(), max: NAME_BYTES_MAX });
         }
         let mut all = self.all.write();
@@ -221,7 +253,7 @@ impl Keyspaces {
         let watched = AtomicBool::new(false);
         let hasher = self.hasher(name);
         let (name, tally) = (Box::from(name), Tally::default());
-        let made = Arc::new(Keyspace { id, name, family, hasher, merge, budget, used, watched, tally });
+        let made = Arc::new(Keyspace { id, name, family, hasher, target, merge, budget, used, watched, tally });
         all.push(Arc::clone(&made));
         Ok(made)
     }

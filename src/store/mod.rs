@@ -12,6 +12,7 @@
 pub mod apply;
 pub mod capture;
 pub mod entry;
+mod epoch;
 pub mod fragment;
 pub mod keyspace;
 pub mod log;
@@ -27,6 +28,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use apply::Around;
 pub use capture::{Budget, Captured};
 pub use entry::{Body, Entry};
+pub use epoch::Selector;
 pub use fragment::{Applied, Batch, Fragment, Full, Refused};
 pub use keyspace::{Family, Keyspace, Keyspaces};
 pub use partition::{KeyRef, Partition};
@@ -35,7 +37,7 @@ pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};
 
 use crate::clock::HlcClock;
 use crate::error::WriteError;
-use crate::id::{PartitionId, ReplicaId};
+use crate::id::{KeyspaceId, PartitionId, ReplicaId};
 
 /// Most partitions a cluster may have: the dirty marks and reports of an idle link follow it.
 pub const PARTITIONS_MAX: usize = 4_096;
@@ -79,6 +81,17 @@ pub struct Intent {
     pub wall_ms: u64,
     /// Bytes of the new value; `None` for a mutation that frees room and is always admitted.
     pub value_len: Option<usize>,
+}
+
+/// What an invalidation did in one partition.
+#[derive(Clone, Debug)]
+pub struct Cleared {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The epoch's event.
+    pub written: Written,
+    /// The keys cleared here, if the keyspace is watched.
+    pub keys: Vec<(KeyspaceId, bytes::Bytes)>,
 }
 
 /// All partitions of one replica.
@@ -199,6 +212,33 @@ impl Store {
         let wrote = partition.seq() != before;
         drop(partition);
         Ok((result, wrote && self.mark_dirty(id)))
+    }
+
+    /// Clears every register of a keyspace that a selector matches and that was written before now,
+    /// here at once and elsewhere as the epoch arrives. One event per partition; the last value
+    /// says that the driver sleeps and must be woken to send them.
+    ///
+    /// # Errors
+    /// [`WriteError`] when writes are not accepted or a limit is exceeded; nothing was written.
+    pub fn invalidate(
+        &self,
+        target: &Keyspace,
+        selector: &Selector,
+        wall_ms: u64,
+    ) -> Result<(Vec<Cleared>, bool), WriteError> {
+        let epochs = self.spaces.open_epochs(target).map_err(|_full| WriteError::TooManyKeyspaces)?;
+        let key = selector.to_key();
+        let at = KeyRef::new(&epochs, &key);
+        self.admit(&at, Intent { wall_ms, value_len: None })?;
+        let (mut all, mut wake) = (Vec::new(), false);
+        for id in self.partition_ids() {
+            let Some(mut partition) = self.lock(id) else { continue };
+            let (written, keys) = partition.invalidate(&at, &self.spaces, &Tick { clock: &self.clock, wall_ms });
+            drop(partition);
+            wake |= self.mark_dirty(id);
+            all.push(Cleared { partition: id, written, keys });
+        }
+        Ok((all, wake))
     }
 
     fn admit(&self, at: &KeyRef<'_>, intent: Intent) -> Result<(), WriteError> {

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use hashbrown::HashTable;
 
 use super::entry::Entry;
+use super::epoch::Epochs;
 use super::keyspace::Keyspace;
 use super::log::Log;
 use crate::crdt::{Ctx, Dot, NEVER, Scope};
@@ -79,6 +80,7 @@ pub struct Partition {
     /// Every entry counts as truncated until all members have the floor.
     pub(super) floor_inherited: bool,
     pub(super) truncated: Vec<u32>,
+    pub(super) epochs: Epochs,
 }
 
 impl Partition {
@@ -102,6 +104,7 @@ impl Partition {
             graves: BinaryHeap::new(),
             floor_inherited: false,
             truncated: Vec::new(),
+            epochs: Epochs::default(),
         }
     }
 
@@ -258,6 +261,7 @@ impl Partition {
             found.remove();
         }
         self.free.push(slot);
+        self.drop_epoch(space, &s.key);
     }
 }
 

@@ -75,6 +75,20 @@ impl Partition {
         })
     }
 
+    /// Sets a register and files the value under tags that an epoch may name.
+    pub fn set_tagged(
+        &mut self,
+        at: &KeyRef<'_>,
+        (value, tags): (Bytes, Vec<Bytes>),
+        deadline: u64,
+        tick: &Tick<'_>,
+    ) -> Written {
+        self.event(at, Scope::Path(Path::Register), tick, |entry, hlc, dot| {
+            let cell = Cell::new(Payload::Value(value), hlc, dot, deadline).with_tags(tags);
+            entry.body = Body::Register(Some(cell));
+        })
+    }
+
     /// Deletes a register, also one never seen here: the tombstone beats an older write in flight.
     pub fn delete(&mut self, at: &KeyRef<'_>, tick: &Tick<'_>) -> Written {
         self.event(at, Scope::Path(Path::Register), tick, |entry, hlc, dot| {

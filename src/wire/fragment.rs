@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! fragment  = head [space] key state [covers]
-//! register  = [mark seq [touch] value | nothing]
+//! register  = [mark seq [touch] [n tag*] value | nothing]
 //! custom    = [mark n (replica seq)* state | nothing]
 //! whole map = n (path siblings)* n (name contributions)*
 //! one path  = path (siblings | contributions)
@@ -44,6 +44,8 @@ const ABSENT: u64 = 1 << 8;
 const EMPTY: u64 = 1 << 9;
 /// An evicted map.
 const HOLE: u64 = 1 << 10;
+/// The value is filed under tags.
+const TAGS: u64 = 1 << 11;
 /// In an element's head: its event is of another replica than its stamp.
 const OTHER: u64 = 1 << 3;
 
@@ -82,7 +84,7 @@ impl<'a> FragmentsOut<'a> {
         }
         pen.name(&fragment.key)?;
         match family {
-            Family::Register => self.put_cell(pen, ctx, fragment.cell.as_ref())?,
+            Family::Register | Family::Epoch => self.put_cell(pen, ctx, fragment.cell.as_ref())?,
             Family::Custom => self.put_custom(pen, ctx, fragment.custom.as_ref())?,
             Family::Map | Family::Counter | Family::Set => self.put_branch(pen, ctx, fragment)?,
         }
@@ -94,9 +96,10 @@ impl<'a> FragmentsOut<'a> {
 
     fn state_flags(&self, family: Family, fragment: &Fragment) -> u64 {
         match family {
-            Family::Register => fragment.cell.as_ref().map_or(EMPTY, |cell| {
+            Family::Register | Family::Epoch => fragment.cell.as_ref().map_or(EMPTY, |cell| {
                 let touch = if cell.touch == cell.dot() { 0 } else { TOUCH };
-                touch | payload_flag(cell.payload()) | self.run.flags(cell.stamp(), cell.deadline)
+                let tags = if cell.tags().is_empty() { 0 } else { TAGS };
+                touch | tags | payload_flag(cell.payload()) | self.run.flags(cell.stamp(), cell.deadline)
             }),
             Family::Custom => fragment
                 .custom
@@ -118,6 +121,11 @@ impl<'a> FragmentsOut<'a> {
         put_seq(pen, ctx, cell.dot())?;
         if cell.touch != cell.dot() {
             put_dot(pen, ctx, cell.touch)?;
+        }
+        if !cell.tags().is_empty() {
+            pen.tally.add(Counted::Elems, width(cell.tags().len()))?;
+            pen.count(cell.tags().len());
+            cell.tags().iter().try_for_each(|tag| pen.name(tag))?;
         }
         put_payload(pen, cell.payload())
     }
@@ -238,9 +246,9 @@ impl<'a> FragmentsIn<'a> {
             fragment.scope = Scope::Key;
         }
         let known = match family {
-            Family::Register => {
+            Family::Register | Family::Epoch => {
                 fragment.cell = self.take_cell(reader, ctx, head)?;
-                SHARED | STATE | TOUCH
+                SHARED | STATE | TOUCH | TAGS
             }
             Family::Custom => {
                 fragment.custom = self.take_custom(reader, ctx, head)?;
@@ -286,7 +294,21 @@ impl<'a> FragmentsIn<'a> {
         let (stamp, deadline) = self.run.take(reader, head)?;
         let dot = Dot { replica: stamp.replica, seq: take_seq(reader, ctx, stamp.replica)? };
         let touch = if head & TOUCH == 0 { dot } else { take_dot(reader, ctx)? };
-        let mut cell = Cell::new(take_payload(reader, head)?, stamp.hlc, dot, deadline);
+        let mut tags = Vec::new();
+        if head & TAGS != 0 {
+            for _ in 0..reader.uint()? {
+                reader.tally.add(Counted::Elems, 1)?;
+                let tag = reader.name()?;
+                if tags.last().is_some_and(|last| *last >= tag) {
+                    return Err(malformed("the tags do not ascend"));
+                }
+                tags.push(tag);
+            }
+            if tags.is_empty() || head & (TOMBSTONE | ABSENT) != 0 {
+                return Err(malformed("only a value has tags, and at least one"));
+            }
+        }
+        let mut cell = Cell::new(take_payload(reader, head)?, stamp.hlc, dot, deadline).with_tags(tags);
         cell.touch = touch;
         Ok(Some(cell))
     }

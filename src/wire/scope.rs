@@ -69,7 +69,7 @@ fn path_of(reader: &mut Reader<'_>, code: u64) -> Result<Path, PeerFault> {
 /// Returns the scope that a fragment's events have unless told otherwise.
 pub(super) fn usual_scope(family: Family, scope: &Scope) -> Scope {
     match family {
-        Family::Register => Scope::Path(Path::Register),
+        Family::Register | Family::Epoch => Scope::Path(Path::Register),
         Family::Custom => Scope::Path(Path::Custom),
         Family::Map | Family::Counter | Family::Set => scope.clone(),
     }

@@ -1,0 +1,189 @@
+//! Invalidation as a CRDT: one stamped epoch instead of a deletion per key.
+//!
+//! An epoch says of every register of its keyspace that a selector matches: whatever was written
+//! before me is gone. It is stored as a tombstone of a companion keyspace, once per partition, so
+//! it replicates, is joined and is collected by the rules every register follows; a region that
+//! was cut off clears its own entries when the epoch arrives, and a write made after the epoch
+//! lives on.
+//!
+//! # Invariants
+//! * An entry whose stamp is below a matching epoch is dropped as soon as both are here, so no
+//!   fragment carries it on.
+//! * An epoch stays until it is stable and old (R-AGE), so an older write still on its way meets it.
+//!
+//! Maps, sets and counters have no epochs: a counter's contributions carry no stamp. Clear them.
+
+use bytes::Bytes;
+
+use super::entry::{Body, Entry};
+use super::keyspace::{Family, Keyspace, Keyspaces};
+use super::partition::{KeyRef, Partition};
+use super::write::{Tick, Written};
+use crate::clock::Stamp;
+use crate::crdt::Cell;
+use crate::id::KeyspaceId;
+
+/// Which entries of a keyspace an epoch clears.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Selector {
+    /// All of them.
+    All,
+    /// Those whose key is a text that begins so.
+    Prefix(String),
+    /// Those set with this tag.
+    Tag(String),
+}
+
+impl Selector {
+    /// Returns the key an epoch of this selector is stored under.
+    #[must_use]
+    pub fn to_key(&self) -> Bytes {
+        let tagged = |kind: u8, text: &str| [&[kind], text.as_bytes()].concat().into();
+        match self {
+            Self::All => Bytes::from_static(&[0]),
+            Self::Prefix(text) => tagged(1, text),
+            Self::Tag(text) => tagged(2, text),
+        }
+    }
+
+    /// Returns the selector of a key; `None` for bytes no version so far writes.
+    #[must_use]
+    pub fn of_key(key: &[u8]) -> Option<Self> {
+        let (kind, text) = key.split_first()?;
+        let text = std::str::from_utf8(text).ok()?.to_owned();
+        match kind {
+            0 if text.is_empty() => Some(Self::All),
+            1 => Some(Self::Prefix(text)),
+            2 => Some(Self::Tag(text)),
+            _ => None,
+        }
+    }
+
+    fn selects(&self, key: &[u8], cell: &Cell) -> bool {
+        match self {
+            Self::All => true,
+            Self::Prefix(prefix) => text_of(key).is_some_and(|text| text.starts_with(prefix.as_bytes())),
+            Self::Tag(tag) => cell.tags().iter().any(|t| t.as_ref() == tag.as_bytes()),
+        }
+    }
+}
+
+/// Returns the text of a key that is one MessagePack string.
+fn text_of(key: &[u8]) -> Option<&[u8]> {
+    match key {
+        [0xa0..=0xbf, text @ ..] | [0xd9, _, text @ ..] | [0xda, _, _, text @ ..] => Some(text),
+        _ => None,
+    }
+}
+
+/// The epochs of a partition.
+#[derive(Debug, Default)]
+pub(super) struct Epochs(Vec<(KeyspaceId, Selector, Stamp)>);
+
+impl Epochs {
+    fn set(&mut self, target: KeyspaceId, selector: &Selector, stamp: Stamp) {
+        match self.0.iter_mut().find(|(id, s, _)| *id == target && s == selector) {
+            Some((_, _, known)) => *known = (*known).max(stamp),
+            None => self.0.push((target, selector.clone(), stamp)),
+        }
+    }
+
+    fn drop(&mut self, target: KeyspaceId, selector: &Selector) {
+        self.0.retain(|(id, s, _)| *id != target || s != selector);
+    }
+
+    /// Tells whether an epoch has cleared this state.
+    fn clears(&self, target: KeyspaceId, key: &[u8], cell: &Cell) -> bool {
+        let below = |(id, selector, stamp): &(KeyspaceId, Selector, Stamp)| {
+            *id == target && cell.stamp() < *stamp && selector.selects(key, cell)
+        };
+        self.0.iter().any(below)
+    }
+}
+
+impl Partition {
+    /// Clears every older entry of a register keyspace that the selector matches. Returns the keys
+    /// cleared here, if the keyspace is watched.
+    pub fn invalidate(
+        &mut self,
+        epochs: &KeyRef<'_>,
+        spaces: &Keyspaces,
+        tick: &Tick<'_>,
+    ) -> (Written, Vec<(KeyspaceId, Bytes)>) {
+        let written = self.delete(epochs, tick);
+        (written, self.on_epoch(epochs.space, epochs.key, spaces, 0))
+    }
+
+    /// An epoch was written or has arrived: notes it and drops what it clears. Returns the keys,
+    /// if the keyspace is watched.
+    pub(super) fn on_epoch(
+        &mut self,
+        space: &Keyspace,
+        key: &[u8],
+        spaces: &Keyspaces,
+        collect_before_ms: u64,
+    ) -> Vec<(KeyspaceId, Bytes)> {
+        let Some((target, selector)) = space.target().zip(Selector::of_key(key)) else { return Vec::new() };
+        let stamp = self.entry(&KeyRef::new(space, key)).and_then(cell_of).map(Cell::stamp);
+        let (Some(stamp), Some(target)) = (stamp, spaces.get(target)) else { return Vec::new() };
+        self.epochs.set(target.id(), &selector, stamp);
+        let slots = 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        let cleared = slots.filter_map(|slot| self.enforce_epochs(slot, &target, collect_before_ms));
+        cleared.filter(|_| target.is_watched()).map(|key| (target.id(), key)).collect()
+    }
+
+    /// Drops an entry's value if an epoch has cleared it, and returns its key then.
+    pub(super) fn enforce_epochs(&mut self, slot: u32, space: &Keyspace, collect_before_ms: u64) -> Option<Bytes> {
+        let s = self.slot(slot).filter(|s| s.keyspace == space.id())?;
+        let cell = cell_of(&s.entry).filter(|c| !c.is_grave() && self.epochs.clears(space.id(), &s.key, c));
+        let key = cell.map(|_| s.key.clone())?;
+        self.change(slot, space, |entry| {
+            if let Body::Register(Some(cell)) = &mut entry.body {
+                cell.forget();
+            }
+        });
+        self.settle(slot, space, collect_before_ms);
+        Some(key)
+    }
+
+    /// An epoch was collected: every member has it, nothing older can arrive any more.
+    pub(super) fn drop_epoch(&mut self, space: &Keyspace, key: &[u8]) {
+        if space.family() == Family::Epoch
+            && let Some((target, selector)) = space.target().zip(Selector::of_key(key))
+        {
+            self.epochs.drop(target, &selector);
+        }
+    }
+}
+
+fn cell_of(entry: &Entry) -> Option<&Cell> {
+    match &entry.body {
+        Body::Register(cell) => cell.as_ref(),
+        Body::Tree(_) | Body::Custom(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_survives_its_key() {
+        for selector in [Selector::All, Selector::Prefix("user:".to_owned()), Selector::Tag("t".to_owned())] {
+            assert_eq!(Selector::of_key(&selector.to_key()), Some(selector));
+        }
+        assert_eq!(Selector::of_key(&[9, 1]), None);
+        assert_eq!(Selector::of_key(&[]), None);
+    }
+
+    #[test]
+    fn a_prefix_is_one_of_the_text_and_not_of_its_encoding() {
+        let long = format!("{}{}", "user:", "x".repeat(300));
+        for text in ["user:7", long.as_str()] {
+            let key = rmp_serde::to_vec(text).unwrap();
+            assert_eq!(text_of(&key), Some(text.as_bytes()));
+        }
+        assert_eq!(text_of(&rmp_serde::to_vec(&7_u32).unwrap()), None);
+    }
+}
