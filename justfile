@@ -10,7 +10,7 @@ ci:
 
 # Every test; `just test NAME` only those whose name contains NAME.
 test *args:
-    cargo test {{args}}
+    cargo test --all-features {{args}}
 
 # Three regions over a userspace WAN: a cut, a heal, a kill, a restart, a verdict. `just demo --short` for a taste.
 demo *args:

@@ -84,3 +84,8 @@ pub use config::Config;
 pub use error::Error;
 pub use node::{Event, Level, Outcome};
 pub use store::Selector;
+
+/// The README, so that its quick start is compiled and run as a documentation test.
+#[cfg(all(doctest, feature = "net"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -6,7 +6,6 @@
 # program behind the command, after `--`.
 name=$1
 shift
-[[ -f README.md ]] || { echo "there is no README.md yet"; exit 77; }
 command=$(awk -v marker="<!-- ci: $name -->" '
     index($0, marker) { marked = 1; next }
     marked && /^```/ { if (inside) exit; inside = 1; next }

@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //! * A write's dot goes to the context, the log and the entry under one lock.
-//! * The context advances only through `covers` and full synchronisation (see DESIGN 4.4 in
+//! * The context advances only through `covers` and full synchronisation (see the rules in
 //!   `docs/design.md`), never by adopting a sender's context.
 //! * Own sequence numbers are contiguous from 1.
 //! * Iteration over slots is in slot order; the hash index serves point lookups only.

@@ -75,9 +75,11 @@ pub(crate) fn payload() -> impl Strategy<Value = Payload> {
 }
 
 pub(crate) fn cell() -> impl Strategy<Value = Cell> {
-    (payload(), hlc(), dot(), deadline(), proptest::option::of(dot())).prop_map(
-        |(payload, hlc, dot, deadline, touch)| {
-            let mut cell = Cell::new(payload, hlc, dot, deadline);
+    let tags = vec(bytes(1..9), 0..3);
+    (payload(), hlc(), dot(), deadline(), proptest::option::of(dot()), tags).prop_map(
+        |(payload, hlc, dot, deadline, touch, tags)| {
+            let tags = if matches!(payload, Payload::Value(_)) { tags } else { Vec::new() };
+            let mut cell = Cell::new(payload, hlc, dot, deadline).with_tags(tags);
             cell.touch = touch.unwrap_or(dot);
             cell
         },

@@ -131,6 +131,9 @@ fn registers() -> Vec<(&'static str, Vec<Fragment>)> {
         cell.extend(dot(B, 44), MS + 3_600_000);
     }
     touched.covers.push((dot(B, 44), Scope::Path(Path::Register)));
+    let mut tagged = register("alice", value("v1"), dot(A, 118), MS + 1_800_000);
+    let tags = vec![Bytes::from_static(b"route:7"), Bytes::from_static(b"user:alice")];
+    tagged.cell = tagged.cell.map(|cell| cell.with_tags(tags));
     let mut settled = register("whole", value("v2"), dot(B, 40), NEVER);
     settled.scope = Scope::Key;
     settled.covers.clear();
@@ -147,6 +150,7 @@ fn registers() -> Vec<(&'static str, Vec<Fragment>)> {
         ("register_tombstone", vec![register("alice", Payload::Tombstone, dot(A, 120), NEVER)]),
         ("register_absent", vec![register("alice", Payload::Absent, dot(B, 50), MS - 5)]),
         ("register_touched", vec![touched]),
+        ("register_tagged", vec![tagged]),
         ("register_whole", vec![settled]),
         ("register_covers_runs", vec![many]),
         ("register_nothing", vec![nothing]),
