@@ -341,6 +341,26 @@ fn a_full_synchronisation_hands_over_what_was_found_stable_and_drains_the_log() 
     settle(&mut [&mut a, &mut x, &mut c]);
 }
 
+#[test]
+fn a_full_synchronisation_collects_nothing_before_it_has_inherited_the_floor() {
+    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
+    c.set("k", &b("v"), FOREVER);
+    c.increment("m", "n", 6, FOREVER);
+    sync_all(&mut [&mut a, &mut x, &mut c], 2);
+    later(&mut [&mut a, &mut x, &mut c], 1);
+    let old = c.full();
+    a.delete("k");
+    a.reset("m", "n").unwrap();
+    a.drop_log(usize::MAX);
+    x.clock_ms += LONG;
+    x.deliver(&a.full());
+    // C has seen neither; what it says must meet the tombstone and the floors at X.
+    x.deliver(&old);
+    assert_eq!((x.get("k", 0), x.count("m", "n", 0)), (None, 0));
+    settle(&mut [&mut a, &mut x, &mut c]);
+    assert!(a.entries().is_empty() && x.entries().is_empty() && c.entries().is_empty());
+}
+
 /// A's map was emptied and its log dropped, then one field came back and became stable.
 #[test]
 fn a_map_with_dropped_unstable_records_is_not_evicted_even_if_it_was_empty_meanwhile() {

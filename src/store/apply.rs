@@ -64,6 +64,8 @@ impl Partition {
         }
         let mut applied = Applied::default();
         let behind = !self.ctx.includes(&full.frontier);
+        // What the sender's log no longer names must not be collected while it is being joined.
+        self.floor_inherited = true;
         self.join_absent_trees(batch, around, &mut applied);
         self.drop_absent(batch, around, &mut applied);
         for fragment in &batch.fragments {
@@ -76,7 +78,6 @@ impl Partition {
             self.ctx.join(&batch.ctx);
             self.frontier.join(&full.frontier);
             self.floor.join(&full.floor);
-            self.floor_inherited = true;
         }
         self.report(from, &batch.ctx);
         Ok(applied)
