@@ -22,7 +22,7 @@
 //! let sessions = cache.registers::<String, String>("sessions")?;
 //! let receipt = sessions.set("alice", &"logged in".to_owned(), Ttl::minutes(30))?;
 //! let outcome = receipt.reached(Level::Quorum).within(Duration::from_millis(500)).await;
-//! println!("{} of {} regions have it", outcome.acked, outcome.needed);
+//! println!("{} members have it, {} are needed", outcome.acked, outcome.needed);
 //!
 //! let carts = cache.maps::<String, String, u32>("carts")?;
 //! carts.put("u1", "sku-9", &2)?;
@@ -37,7 +37,7 @@
 //! # }
 //! ```
 //! [`Cache`] has the same with two nodes, to run. For the price of local speed there is no
-//! linearizability: [`Level::All`] says that every region has a write, not that nobody wrote since.
+//! linearizability: [`Level::All`] says that every member has a write, not that nobody wrote since.
 //!
 //! # What happens to concurrent writes
 //! | type | two regions write at once |

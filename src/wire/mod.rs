@@ -1,8 +1,8 @@
 //! What travels between replicas, and how it becomes bytes.
 //!
 //! [`message`] is what the node works with, [`codec`] turns it into bytes and back. Below: the
-//! [`envelope`] with its version and compression, the layouts of [`frame`]s and their [`fragment`]s
-//! and of [`control`] messages, and single values in [`pack`].
+//! `envelope` with its version and compression, the layouts of `frame`s and their `fragment`s
+//! and of `control` messages, and single values in `pack`.
 //!
 //! # Invariants
 //! * A changed byte is a reviewed decision: `tests/golden` pins the bytes of every version.
