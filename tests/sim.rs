@@ -295,3 +295,19 @@ fn contexts_name_every_event_once() {
     let dots: std::collections::BTreeSet<(PartitionId, Dot)> = marks.iter().map(|m| (m.partition, m.dot)).collect();
     assert_eq!(dots.len(), marks.len());
 }
+
+#[test]
+fn lag_is_told_of_new_writes_and_not_of_the_values_that_touches_carry() {
+    let mut cluster = formed(7, SimConfig::default());
+    set(&mut cluster, 0, "k", "v").unwrap();
+    assert!(cluster.run_until(ms(5_000), converged).is_some());
+    cluster.run_for(ms(3_000));
+    let store = cluster.store(0).unwrap();
+    let space = store.spaces().open("registers", Family::Register).unwrap();
+    let key = KeyRef::new(&space, b"k");
+    let touched = cluster.write(0, &key, None, |p, tick| p.touch(&key, NEVER, tick)).unwrap();
+    assert!(touched.is_some() && cluster.run_until(ms(5_000), converged).is_some());
+    let peers = cluster.node(1).unwrap().stats().peers;
+    let lags: Vec<_> = peers.iter().flat_map(|peer| peer.lag.counts()).collect();
+    assert!(matches!(lags[..], [(lag, 1)] if lag < 1_000), "{lags:?}");
+}
