@@ -303,6 +303,7 @@ fn contexts_name_every_event_once() {
 }
 
 #[test]
+
 fn an_invalidation_beats_older_writes_still_on_their_way_and_spares_younger_ones() {
     let mut cluster = formed(9, SimConfig::default());
     set(&mut cluster, 0, "old", "v").unwrap();
@@ -323,4 +324,20 @@ fn an_invalidation_beats_older_writes_still_on_their_way_and_spares_younger_ones
     }
     cluster.run_for(ms(25_000));
     assert_eq!(cluster.node(2).unwrap().stats().keys, 1, "the epochs and the stubs are collected");
+}
+
+#[test]
+fn lag_is_told_of_new_writes_and_not_of_the_values_that_touches_carry() {
+    let mut cluster = formed(7, SimConfig::default());
+    set(&mut cluster, 0, "k", "v").unwrap();
+    assert!(cluster.run_until(ms(5_000), converged).is_some());
+    cluster.run_for(ms(3_000));
+    let store = cluster.store(0).unwrap();
+    let space = store.spaces().open("registers", Family::Register).unwrap();
+    let key = KeyRef::new(&space, b"k");
+    let touched = cluster.write(0, &key, None, |p, tick| p.touch(&key, NEVER, tick)).unwrap();
+    assert!(touched.is_some() && cluster.run_until(ms(5_000), converged).is_some());
+    let peers = cluster.node(1).unwrap().stats().peers;
+    let lags: Vec<_> = peers.iter().flat_map(|peer| peer.lag.counts()).collect();
+    assert!(matches!(lags[..], [(lag, 1)] if lag < 1_000), "{lags:?}");
 }

@@ -221,20 +221,39 @@ pub(crate) struct Stats {
     pub(crate) hits: u64,
     pub(crate) writes: u64,
     pub(crate) refused: u64,
+    /// Pairs of concurrent writes this replica met, of which one lost.
+    pub(crate) conflicts: u64,
     /// Per region of origin, how long its writes took to become visible here.
     pub(crate) lag: BTreeMap<String, Histogram>,
-    /// Bytes of frames before and after compression.
+    /// Bytes of frames before and after compression, over the links as they are now.
     pub(crate) frame_bytes_raw: u64,
     pub(crate) frame_bytes_sent: u64,
 }
 
-/// How often each delay was seen, in steps of [`Histogram::STEP_US`].
+/// How often each delay in milliseconds was seen.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Histogram(pub(crate) BTreeMap<u64, u64>);
 
 impl Histogram {
-    /// Width of a step in microseconds: well below the millisecond in which lag is told.
-    pub(crate) const STEP_US: u64 = 100;
+    /// Counts a delay.
+    pub(crate) fn add(&mut self, ms: u64, count: u64) {
+        *self.0.entry(ms).or_default() += count;
+    }
+
+    /// Returns the smallest delay that `percent` of all do not exceed.
+    pub(crate) fn quantile(&self, percent: u64) -> Option<u64> {
+        let rank = self.len().saturating_mul(percent).div_ceil(100);
+        let mut passed = 0;
+        self.0.iter().find_map(|(ms, count)| {
+            passed += count;
+            (passed >= rank).then_some(*ms)
+        })
+    }
+
+    /// Returns how many delays were counted.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.values().sum()
+    }
 }
 
 /// Everything a region shows, and everything it has seen.

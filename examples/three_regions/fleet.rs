@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::identity::Identities;
 use crate::oracle::{Key, Killed};
+use crate::process::Transport;
 use crate::progress::Progress;
 use crate::region_process::{RegionProcess, SharedJournal};
 use crate::support::protocol::{Command, Contexts, Dump, Report, Stats};
@@ -25,9 +26,6 @@ use crate::{DemoArgs, Network};
 
 /// Up to this much is added to each delay.
 const JITTER: Duration = Duration::from_millis(4);
-
-/// The share of datagrams lost on each path.
-const LOSS: f64 = 0.005;
 
 /// All regions of a run.
 #[derive(Debug)]
@@ -42,6 +40,7 @@ pub(crate) struct Fleet {
     addresses: Vec<SocketAddr>,
     identities: Identities,
     workload: PathBuf,
+    transport: Vec<String>,
     patience: Duration,
     questions: u64,
 }
@@ -54,7 +53,7 @@ impl Fleet {
             Network::Relay => Some(
                 Wan::start(REGIONS.len(), args.seed, |from, to| {
                     let name = |site: usize| REGIONS.get(site).copied().unwrap_or_default();
-                    Weather { delay: one_way(name(from), name(to)), jitter: JITTER, loss: LOSS }
+                    Weather { delay: one_way(name(from), name(to)), jitter: JITTER, loss: args.loss / 100.0 }
                 })
                 .await?,
             ),
@@ -79,6 +78,7 @@ impl Fleet {
             addresses,
             identities,
             workload,
+            transport: arguments_of(args.transport),
             patience: args.timeout(),
             questions: 0,
         };
@@ -116,6 +116,7 @@ impl Fleet {
         args.extend(["--identity".to_owned(), identity.display().to_string()]);
         args.extend(["--workload".to_owned(), self.workload.display().to_string()]);
         args.extend(["--share".to_owned(), format!("{site}/{}", REGIONS.len())]);
+        args.extend(self.transport.iter().cloned());
         for peer in self.sites().filter(|peer| *peer != site) {
             args.extend(["--peer".to_owned(), self.address_of(peer, site)?.to_string()]);
         }
@@ -290,4 +291,14 @@ impl Fleet {
         }
         Ok(())
     }
+}
+
+/// Returns the arguments that say the same to a region.
+fn arguments_of(transport: Transport) -> Vec<String> {
+    let all = [
+        (transport.no_express, "--no-express"),
+        (transport.no_loss_tolerance, "--no-loss-tolerance"),
+        (transport.no_compression, "--no-compression"),
+    ];
+    all.iter().filter(|(given, _)| *given).map(|(_, name)| (*name).to_owned()).collect()
 }

@@ -34,6 +34,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use report::Figures;
 
 /// Three regions, active-active, over real QUIC on one machine.
 #[derive(Parser, Debug)]
@@ -75,6 +76,11 @@ pub(crate) struct DemoArgs {
     /// The network between the regions.
     #[arg(long, value_enum, default_value_t = Network::Relay)]
     wan: Network,
+    /// Datagrams the relay loses, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.5, value_parser = parse_percent)]
+    loss: f64,
+    #[command(flatten)]
+    transport: process::Transport,
     /// How long a region may take to join or to catch up before that is a failure.
     #[arg(long, value_name = "N", default_value_t = 30)]
     timeout_seconds: u64,
@@ -83,10 +89,17 @@ pub(crate) struct DemoArgs {
 /// The network between the regions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Network {
-    /// 40, 75 and 110 ms one way, up to 4 ms of jitter, 0.5 % loss.
+    /// 40, 75 and 110 ms one way, up to 4 ms of jitter, and `--loss`.
     Relay,
     /// Raw loopback. Without the relay nobody can be cut off, so that part is left out.
     None,
+}
+
+fn parse_percent(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(percent) if (0.0..=50.0).contains(&percent) => Ok(percent),
+        Ok(_) | Err(_) => Err("expected a percentage from 0 to 50".to_owned()),
+    }
 }
 
 impl DemoArgs {
@@ -111,18 +124,21 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the demo; true if everything is as it must be.
+/// Runs the demo; true if everything is as it must be. The figures are written in any case.
 fn demo(args: &DemoArgs) -> Result<bool, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let figures = runtime.block_on(async {
+    let mut figures = Figures::new(args);
+    let played = runtime.block_on(async {
         tokio::select! {
-            figures = phases::play(args) => figures,
+            played = phases::play(args, &mut figures) => played,
             stopped = tokio::signal::ctrl_c() => {
                 stopped?;
                 Err("interrupted; all regions were ended".into())
             }
         }
-    })?;
+    });
+    // What was measured until then is shown and written all the same; the verdict says why no more.
+    figures.complain_unless(played.is_ok(), &played.err().map(|e| e.to_string()).unwrap_or_default());
     write!(std::io::stdout(), "{}", report::table(&figures)?)?;
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report::json(&figures))?;

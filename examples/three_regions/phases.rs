@@ -60,7 +60,7 @@ impl Plan {
 }
 
 /// Plays everything and judges it.
-pub(crate) async fn play(args: &DemoArgs) -> Result<Figures, Box<dyn Error>> {
+pub(crate) async fn play(args: &DemoArgs, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
     let path = &args.workload;
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let mut ops = workload::parse(&text).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -68,17 +68,17 @@ pub(crate) async fn play(args: &DemoArgs) -> Result<Figures, Box<dyn Error>> {
         ops.truncate(SHORT_OPS);
     }
     let plan = Plan::new(args, ops.len());
-    let mut figures = Figures::new(args, plan.cut_s);
+    figures.cut_s = plan.cut_s;
     let begun = Instant::now();
     let mut fleet = Fleet::start(args, ops).await?;
-    figures.join = begun.elapsed();
+    figures.join = Some(begun.elapsed());
     let [warm, steady, cut, heal, kill, last] = plan.ends;
     warm_up(&mut fleet, (0, warm)).await?;
-    figures.steady = run_steady(&mut fleet, (warm, steady), plan.steady_s).await?;
-    cut_and_heal(&mut fleet, &mut figures, (steady, cut, heal), &plan).await?;
-    let resume = kill_and_restart(&mut fleet, &mut figures, (heal, kill), &plan).await?;
+    run_steady(&mut fleet, figures, (warm, steady), plan.steady_s).await?;
+    cut_and_heal(&mut fleet, figures, (steady, cut, heal), &plan).await?;
+    let resume = kill_and_restart(&mut fleet, figures, (heal, kill), &plan).await?;
     finish(&mut fleet, (resume, kill, last), plan.last_s).await?;
-    drain(&mut fleet, &mut figures).await?;
+    drain(&mut fleet, figures).await?;
     let dumps = dump_in_silence(&mut fleet).await?;
     for (site, stats) in fleet.sites().zip(&mut figures.stats) {
         add_stats(stats, &fleet.stats(site).await?);
@@ -105,24 +105,37 @@ async fn warm_up(fleet: &mut Fleet, range: (usize, usize)) -> Result<(), Box<dyn
     }
 }
 
-async fn run_steady(fleet: &mut Fleet, range: (usize, usize), seconds: f64) -> Result<Vec<Steady>, Box<dyn Error>> {
+async fn run_steady(
+    fleet: &mut Fleet,
+    figures: &mut Figures,
+    range: (usize, usize),
+    seconds: f64,
+) -> Result<(), Box<dyn Error>> {
     fleet.progress.phase("all regions write the same keys");
     fleet.mark().await?;
-    let before: Vec<_> = ALL.map(|site| fleet.sent_by(site)).to_vec();
-    let writes_before = fleet.journal.open().records.len();
+    let mut before = Vec::new();
+    for site in fleet.sites() {
+        before.push((fleet.sent_by(site), fleet.stats(site).await?));
+    }
+    let (begun, writes_before) = (Instant::now(), fleet.journal.open().records.len());
     fleet.run(&ALL, range, seconds).await?;
     fleet.finish_run(&ALL, range.1, within(fleet, seconds)).await?;
+    figures.steady_took = Some(begun.elapsed());
     let target = fleet.union().await?;
     fleet.reach(&ALL, &target).await?;
-    let mut steady = Vec::new();
-    for (site, before) in fleet.sites().zip(before) {
-        let bytes = fleet.sent_by(site).zip(before).map(|(after, before)| after.saturating_sub(before));
+    for (site, (sent, stats)) in fleet.sites().zip(before) {
+        let bytes = fleet.sent_by(site).zip(sent).map(|(after, before)| after.saturating_sub(before));
         let name = REGIONS.get(site).copied().unwrap_or_default();
         let writes =
             fleet.journal.open().records.iter().skip(writes_before).filter(|r| r.region == name).map(|_| 1).sum();
-        steady.push(Steady { writes, bytes, lag: fleet.stats(site).await?.lag });
+        let now = fleet.stats(site).await?;
+        let frame_bytes = (
+            now.frame_bytes_raw.saturating_sub(stats.frame_bytes_raw),
+            now.frame_bytes_sent.saturating_sub(stats.frame_bytes_sent),
+        );
+        figures.steady.push(Steady { writes, bytes, frame_bytes, lag: now.lag });
     }
-    Ok(steady)
+    Ok(())
 }
 
 async fn cut_and_heal(
@@ -236,7 +249,7 @@ fn next_silence(deadlines: &[u64], now_ms: u64) -> u64 {
     at
 }
 
-async fn conclude(fleet: Fleet, mut figures: Figures, dumps: Vec<Dump>) -> Result<Figures, Box<dyn Error>> {
+async fn conclude(fleet: Fleet, figures: &mut Figures, dumps: Vec<Dump>) -> Result<(), Box<dyn Error>> {
     let evidence = {
         let mut journal = fleet.journal.open();
         if journal.unreadable > fleet.killed.len() {
@@ -248,8 +261,9 @@ async fn conclude(fleet: Fleet, mut figures: Figures, dumps: Vec<Dump>) -> Resul
     };
     fleet.quit().await?;
     figures.count_writes(&evidence.records);
-    figures.findings = oracle::judge(&evidence);
-    Ok(figures)
+    figures.compared = evidence.dumps.iter().map(|dump| dump.cells.len()).max();
+    figures.findings = Some(oracle::judge(&evidence));
+    Ok(())
 }
 
 fn add_stats(sum: &mut Stats, more: &Stats) {
@@ -257,8 +271,7 @@ fn add_stats(sum: &mut Stats, more: &Stats) {
     sum.hits += more.hits;
     sum.writes += more.writes;
     sum.refused += more.refused;
-    sum.frame_bytes_raw += more.frame_bytes_raw;
-    sum.frame_bytes_sent += more.frame_bytes_sent;
+    sum.conflicts += more.conflicts;
 }
 
 #[cfg(test)]

@@ -4,14 +4,17 @@
 //! * Progress goes to standard error, so standard output holds the result and nothing else.
 
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::Instant;
 
 /// The bar; clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
     terminal: bool,
+    begun: Instant,
 }
 
 impl Progress {
@@ -19,12 +22,14 @@ impl Progress {
     pub(crate) fn new(writes: u64) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = if terminal { ProgressBar::new(writes) } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos:>6}/{len} writes  {msg}");
+        let style = ProgressStyle::with_template("{elapsed_precise} {bar:24} {percent:>3} %  {wide_msg}");
+        // Phases in which nothing is written are seen to be alive by their clock.
+        bar.enable_steady_tick(Duration::from_millis(200));
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, terminal }
+        Self { bar, terminal, begun: Instant::now() }
     }
 
-    /// Counts one write.
+    /// Counts one operation that writes.
     pub(crate) fn wrote(&self) {
         self.bar.inc(1);
     }
@@ -35,7 +40,7 @@ impl Progress {
             self.bar.set_message(what.to_owned());
         } else {
             // Where standard error is closed there is nobody to be told.
-            drop(writeln!(std::io::stderr(), "... {what}"));
+            drop(writeln!(std::io::stderr(), "{:5.1} s  {what}", self.begun.elapsed().as_secs_f64()));
         }
     }
 

@@ -176,9 +176,11 @@ async fn read(
                 journal.records.push(*record);
             }
             Report::NoEffect { index } => {
+                progress.wrote();
                 journal.open().last.insert(name.clone(), index);
             }
             Report::Refused { index, reason } => {
+                progress.wrote();
                 let mut journal = journal.open();
                 journal.last.insert(name.clone(), index);
                 journal.refused.push(format!("operation {index} in {name}: {reason}"));

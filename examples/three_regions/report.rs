@@ -1,19 +1,21 @@
-//! What the run came to: a table for people, and the same figures as JSON.
+//! What the run came to: the figures, and how they are written as JSON; `table.rs` shows them.
 //!
 //! # Invariants
 //! * Both are made from [`Figures`] and nothing else, so they cannot disagree.
 //! * A figure that was not measured is shown as `-` and written as `null`, never as 0.
 
+mod table;
+
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::oracle::Findings;
+use crate::oracle::{Findings, Place};
 use crate::support::protocol::{Histogram, Record, Stats};
 use crate::support::topology::{REGIONS, one_way};
 use crate::{DemoArgs, Network};
+pub(crate) use table::table;
 
 /// Reasons listed in the JSON; a broken run can have one per write.
 const REASONS_MAX: usize = 20;
@@ -24,16 +26,21 @@ pub(crate) struct Steady {
     pub(crate) writes: u64,
     /// Sent into both of its links, headers included.
     pub(crate) bytes: Option<u64>,
+    /// Bytes of its frames before and after compression.
+    pub(crate) frame_bytes: (u64, u64),
+    /// Per region of origin.
     pub(crate) lag: BTreeMap<String, Histogram>,
 }
 
-/// Everything measured in a run.
+/// Everything measured in a run; what was not reached is missing.
 #[derive(Debug)]
 pub(crate) struct Figures {
     pub(crate) network: Network,
+    pub(crate) loss: f64,
     pub(crate) seed: u64,
     pub(crate) cut_s: f64,
-    pub(crate) join: Duration,
+    pub(crate) join: Option<Duration>,
+    pub(crate) steady_took: Option<Duration>,
     pub(crate) steady: Vec<Steady>,
     pub(crate) heal: Option<Duration>,
     pub(crate) restart: Option<Duration>,
@@ -42,17 +49,22 @@ pub(crate) struct Figures {
     pub(crate) stats: Vec<Stats>,
     pub(crate) writes: Vec<u64>,
     pub(crate) refused: Vec<String>,
-    pub(crate) findings: Findings,
+    /// Visible values that were compared.
+    pub(crate) compared: Option<usize>,
+    /// Missing when the run did not come so far.
+    pub(crate) findings: Option<Findings>,
     complaints: Vec<String>,
 }
 
 impl Figures {
-    pub(crate) fn new(args: &DemoArgs, cut_s: f64) -> Self {
+    pub(crate) fn new(args: &DemoArgs) -> Self {
         Self {
             network: args.wan,
+            loss: args.loss,
             seed: args.seed,
-            cut_s,
-            join: Duration::ZERO,
+            cut_s: 0.0,
+            join: None,
+            steady_took: None,
             steady: Vec::new(),
             heal: None,
             restart: None,
@@ -60,7 +72,8 @@ impl Figures {
             stats: vec![Stats::default(); REGIONS.len()],
             writes: Vec::new(),
             refused: Vec::new(),
-            findings: Findings::default(),
+            compared: None,
+            findings: None,
             complaints: Vec::new(),
         }
     }
@@ -80,23 +93,27 @@ impl Figures {
 
     /// Tells whether all is as it must be.
     pub(crate) fn is_good(&self) -> bool {
-        self.verdict() == "converged"
+        self.verdict() == CONVERGED
     }
 
-    fn verdict(&self) -> String {
-        let found = self.findings.verdict();
-        match (self.complaints.is_empty(), found.as_str()) {
-            (true, _) => found,
-            (false, "converged") => self.complaints.join(", "),
-            (false, _) => format!("{}, {found}", self.complaints.join(", ")),
+    pub(super) fn verdict(&self) -> String {
+        let found = self.findings.as_ref().map(Findings::verdict).filter(|found| found != CONVERGED);
+        let wrong: Vec<String> = self.complaints.iter().cloned().chain(found).collect();
+        match (wrong.is_empty(), &self.findings) {
+            (true, Some(_)) => CONVERGED.to_owned(),
+            (true, None) => "nothing was judged".to_owned(),
+            (false, _) => wrong.join(", "),
         }
     }
 
-    /// Returns the lag of what arrived at a region, in the order of [`REGIONS`], or at all.
-    fn lag(&self, at: Option<usize>) -> Lag {
+    fn steady_of(&self, at: Option<usize>) -> impl Iterator<Item = (usize, &Steady)> {
+        self.steady.iter().enumerate().filter(move |(site, _)| at.is_none_or(|at| at == *site))
+    }
+
+    /// Returns the lag of what arrived at a region, or anywhere.
+    pub(super) fn lag(&self, at: Option<usize>) -> Lag {
         let mut lag = Lag::default();
-        let sites = self.steady.iter().enumerate().filter(|(site, _)| at.is_none_or(|at| at == *site));
-        for (site, steady) in sites {
+        for (site, steady) in self.steady_of(at) {
             let here = REGIONS.get(site).copied().unwrap_or_default();
             for (from, histogram) in &steady.lag {
                 let path = if self.network == Network::Relay { one_way(from, here) } else { Duration::ZERO };
@@ -107,51 +124,56 @@ impl Figures {
     }
 
     /// Returns bytes per write per link, of one region or of all.
-    fn bytes_per_write(&self, at: Option<usize>) -> Option<f64> {
-        let sites = || self.steady.iter().enumerate().filter(|(site, _)| at.is_none_or(|at| at == *site));
-        let bytes: Option<u64> = sites().map(|(_, s)| s.bytes).sum();
-        let writes: u64 = sites().map(|(_, s)| s.writes).sum();
+    pub(super) fn bytes_per_write(&self, at: Option<usize>) -> Option<f64> {
+        let bytes: Option<u64> = self.steady_of(at).map(|(_, s)| s.bytes).sum();
+        let writes: u64 = self.steady_of(at).map(|(_, s)| s.writes).sum();
         // Every write goes to every other region.
         ratio(bytes?, writes.saturating_mul(2))
     }
 
-    fn compression(&self, at: Option<usize>) -> Option<f64> {
-        let sites = || self.stats.iter().enumerate().filter(|(site, _)| at.is_none_or(|at| at == *site));
-        ratio(sites().map(|(_, s)| s.frame_bytes_raw).sum(), sites().map(|(_, s)| s.frame_bytes_sent).sum())
+    pub(super) fn compression(&self, at: Option<usize>) -> Option<f64> {
+        let sum = |pick: fn(&Steady) -> u64| self.steady_of(at).map(|(_, s)| pick(s)).sum();
+        ratio(sum(|s| s.frame_bytes.0), sum(|s| s.frame_bytes.1))
     }
 
-    fn conflicts(&self) -> u64 {
-        self.findings.conflicts.values().sum()
+    /// Returns what one region, or all of them, issued: reads, writes and the rate of hits.
+    pub(super) fn traffic(&self, at: Option<usize>) -> (u64, u64, Option<f64>) {
+        let is_at = |site: usize| at.is_none_or(|at| at == site);
+        let stats = || self.stats.iter().enumerate().filter(|(site, _)| is_at(*site)).map(|(_, stats)| stats);
+        let writes = self.writes.iter().enumerate().filter(|(site, _)| is_at(*site)).map(|(_, n)| n).sum();
+        let reads = stats().map(|s| s.reads).sum();
+        (reads, writes, ratio(stats().map(|s| s.hits).sum(), reads))
+    }
+
+    /// Returns the writes that met a concurrent one, of one region or of all.
+    pub(super) fn conflicts(&self, at: Option<usize>) -> Option<u64> {
+        let conflicts = &self.findings.as_ref()?.conflicts;
+        let counts = |name: &str| conflicts.get(name).copied().unwrap_or(0);
+        Some(match at {
+            Some(site) => REGIONS.get(site).map_or(0, |name| counts(name)),
+            None => conflicts.values().sum(),
+        })
     }
 }
 
-/// Delays and how often each was seen, in microseconds.
+/// The verdict of a good run.
+const CONVERGED: &str = "converged";
+
+/// From a write until another region shows it, and the part of it that is not the path's.
 #[derive(Debug, Default)]
-struct Lag {
-    total: BTreeMap<u64, u64>,
-    added: BTreeMap<u64, u64>,
+pub(super) struct Lag {
+    pub(super) total: Histogram,
+    pub(super) added: Histogram,
 }
 
 impl Lag {
     fn add(&mut self, histogram: &Histogram, path: Duration) {
-        let path_us = u64::try_from(path.as_micros()).unwrap_or(u64::MAX);
-        for (step, count) in &histogram.0 {
-            let us = step.saturating_mul(Histogram::STEP_US);
-            *self.total.entry(us).or_default() += count;
-            *self.added.entry(us.saturating_sub(path_us)).or_default() += count;
+        let path_ms = u64::try_from(path.as_millis()).unwrap_or(u64::MAX);
+        for (ms, count) in &histogram.0 {
+            self.total.add(*ms, *count);
+            self.added.add(ms.saturating_sub(path_ms), *count);
         }
     }
-}
-
-/// Returns the smallest delay that `percent` of all do not exceed, in milliseconds.
-fn quantile_ms(delays: &BTreeMap<u64, u64>, percent: u64) -> Option<f64> {
-    let all: u64 = delays.values().sum();
-    let rank = all.saturating_mul(percent).div_ceil(100);
-    let mut passed = 0;
-    delays.iter().find_map(|(us, count)| {
-        passed += count;
-        (passed >= rank).then(|| float(*us) / 1_000.0)
-    })
 }
 
 #[expect(clippy::as_conversions, reason = "counts below 2^53 are exact, and larger ones are only shown")]
@@ -173,16 +195,17 @@ fn rounded(figure: Option<f64>) -> Option<f64> {
 
 /// Returns the figures as JSON; the keys are documented in `examples/README.md`.
 pub(crate) fn json(figures: &Figures) -> Value {
-    let (findings, lag) = (&figures.findings, figures.lag(None));
-    let percentiles = |delays| json!({ "p50": quantile_ms(delays, 50), "p99": quantile_ms(delays, 99) });
+    let (findings, lag) = (figures.findings.as_ref(), figures.lag(None));
     let regions: Vec<Value> = REGIONS.iter().enumerate().map(|(site, name)| region_json(figures, site, name)).collect();
-    let keys = |keys: Vec<String>| keys.into_iter().take(REASONS_MAX).collect::<Vec<_>>();
     json!({
         "verdict": figures.verdict(),
-        "diverged_keys": findings.diverged.len(),
-        "lost_writes": findings.lost.len(),
-        "lost_local_on_kill": { "count": findings.lost_local, "oldest_ms": findings.lost_local_oldest_ms },
-        "resurrected_keys": findings.resurrected.len(),
+        "diverged_keys": findings.map(|f| f.diverged.len()),
+        "lost_writes": findings.map(|f| f.lost.len()),
+        "lost_local_on_kill": {
+            "count": findings.map(|f| f.lost_local),
+            "oldest_ms": findings.map(|f| f.lost_local_oldest_ms),
+        },
+        "resurrected_keys": findings.map(|f| f.resurrected.len()),
         "heal_ms": ms(figures.heal),
         "restart_ms": ms(figures.restart),
         "lag_added_ms": percentiles(&lag.added),
@@ -190,119 +213,51 @@ pub(crate) fn json(figures: &Figures) -> Value {
         "bytes_per_write_per_link": rounded(figures.bytes_per_write(None)),
         "compression_ratio": rounded(figures.compression(None)),
         "writes": figures.writes.iter().sum::<u64>(),
-        "conflicts": figures.conflicts(),
-        "join_ms": ms(Some(figures.join)),
+        "conflicts": figures.conflicts(None),
+        "join_ms": ms(figures.join),
         "drain_ms": ms(figures.drain),
         "cut_seconds": (figures.network == Network::Relay).then_some(figures.cut_s),
+        "loss_percent": (figures.network == Network::Relay).then_some(figures.loss),
         "seed": figures.seed,
-        "ambiguous_places": findings.ambiguous,
-        "unjudged_keys": findings.unjudged.len(),
+        "compared_values": figures.compared,
+        "ambiguous_places": findings.map(|f| f.ambiguous),
+        "unjudged_keys": findings.map(|f| f.unjudged.len()),
         "refused_operations": figures.refused.len(),
         "regions": regions,
-        "what_went_wrong": {
-            "diverged": keys(findings.diverged.iter().map(|k| format!("{}/{}", k.keyspace, k.key)).collect()),
-            "lost": keys(findings.lost.clone()),
-            "resurrected": keys(findings.resurrected.iter().map(|(k, path)| {
-                format!("{}/{} {}", k.keyspace, k.key, path.as_deref().unwrap_or_default())
-            }).collect()),
-            "refused": keys(figures.refused.clone()),
-        },
+        "what_went_wrong": findings.map(|f| reasons(f, &figures.refused)),
     })
+}
+
+fn percentiles(delays: &Histogram) -> Value {
+    json!({ "p50": delays.quantile(50), "p99": delays.quantile(99) })
 }
 
 fn region_json(figures: &Figures, site: usize, name: &str) -> Value {
-    let lag = figures.lag(Some(site));
-    let stats = figures.stats.get(site).cloned().unwrap_or_default();
+    let at = Some(site);
+    let (lag, (reads, writes, hit_rate)) = (figures.lag(at), figures.traffic(at));
     json!({
         "region": name,
-        "reads": stats.reads,
-        "writes": figures.writes.get(site),
-        "hit_rate": rounded(ratio(stats.hits, stats.reads)),
-        "lag_added_ms": { "p50": quantile_ms(&lag.added, 50), "p99": quantile_ms(&lag.added, 99) },
-        "lag_total_ms": { "p50": quantile_ms(&lag.total, 50), "p99": quantile_ms(&lag.total, 99) },
-        "bytes_per_write_per_link": rounded(figures.bytes_per_write(Some(site))),
-        "compression_ratio": rounded(figures.compression(Some(site))),
-        "conflicts": figures.findings.conflicts.get(name).copied().unwrap_or(0),
+        "reads": reads,
+        "writes": writes,
+        "hit_rate": rounded(hit_rate),
+        "lag_added_ms": percentiles(&lag.added),
+        "lag_total_ms": percentiles(&lag.total),
+        "bytes_per_write_per_link": rounded(figures.bytes_per_write(at)),
+        "compression_ratio": rounded(figures.compression(at)),
+        "conflicts": figures.conflicts(at),
+        "conflicts_resolved_here": figures.stats.get(site).map(|stats| stats.conflicts),
     })
 }
 
-/// Returns the table.
-pub(crate) fn table(figures: &Figures) -> Result<String, std::fmt::Error> {
-    let mut out = String::new();
-    write_table(&mut out, figures)?;
-    Ok(out)
-}
-
-fn write_table(out: &mut String, figures: &Figures) -> std::fmt::Result {
-    writeln!(
-        out,
-        "\n{:<13}{:>7}{:>8}{:>7}{:>18}{:>18}{:>9}{:>7}{:>11}",
-        "region", "reads", "writes", "hits", "lag p50/p99", "added p50/p99", "B/write", "zip", "conflicts"
-    )?;
-    for (site, name) in REGIONS.iter().enumerate() {
-        let (lag, stats) = (figures.lag(Some(site)), figures.stats.get(site).cloned().unwrap_or_default());
-        let hits = ratio(stats.hits, stats.reads).map(|r| r * 100.0);
-        writeln!(
-            out,
-            "{:<13}{:>7}{:>8}{:>7}{:>18}{:>18}{:>9}{:>7}{:>11}",
-            name,
-            stats.reads,
-            figures.writes.get(site).copied().unwrap_or(0),
-            shown(hits, 0, " %"),
-            pair(&lag.total),
-            pair(&lag.added),
-            shown(figures.bytes_per_write(Some(site)), 0, ""),
-            shown(figures.compression(Some(site)), 2, "x"),
-            figures.findings.conflicts.get(*name).copied().unwrap_or(0),
-        )?;
-    }
-    writeln!(out, "lag: from a write until another region shows it; added: beyond the path's own delay")?;
-    writeln!(out, "B/write: UDP bytes on each link for each write; conflicts: writes that met a concurrent one\n")?;
-    write_story(out, figures)
-}
-
-fn write_story(out: &mut String, figures: &Figures) -> std::fmt::Result {
-    let findings = &figures.findings;
-    let name = |site: usize| REGIONS.get(site).copied().unwrap_or_default();
-    let seconds = |duration: Option<Duration>| shown(duration.map(|d| d.as_secs_f64()), 2, " s");
-    writeln!(out, "{:<10}all three regions after {}", "joined", seconds(Some(figures.join)))?;
-    if figures.network == Network::Relay {
-        let (cut, healed) = (figures.cut_s, seconds(figures.heal));
-        writeln!(out, "{:<10}{} for {cut} s; converged {healed} after the heal", "cut off", name(2))?;
-    }
-    let restarted = seconds(figures.restart);
-    writeln!(out, "{:<10}{}; back and caught up {restarted} after its restart", "killed", name(1))?;
-    let (count, oldest) = (findings.lost_local, findings.lost_local_oldest_ms);
-    writeln!(out, "{:<10}{count} writes that only it had were lost with it, the oldest {oldest} ms old", "")?;
-    if findings.ambiguous > 0 || !findings.unjudged.is_empty() || !figures.refused.is_empty() {
-        let (open, unjudged, refused) = (findings.ambiguous, findings.unjudged.len(), figures.refused.len());
-        writeln!(
-            out,
-            "{:<10}{open} places with an open order, {unjudged} keys not judged, {refused} operations refused",
-            ""
-        )?;
-    }
-    let wrong = (findings.diverged.len(), findings.lost.len(), findings.resurrected.len());
-    writeln!(
-        out,
-        "{:<10}{}: {} keys diverged, {} writes lost, {} keys resurrected",
-        "verdict",
-        figures.verdict(),
-        wrong.0,
-        wrong.1,
-        wrong.2
-    )
-}
-
-fn pair(delays: &BTreeMap<u64, u64>) -> String {
-    match (quantile_ms(delays, 50), quantile_ms(delays, 99)) {
-        (Some(p50), Some(p99)) => format!("{p50:.1}/{p99:.1} ms"),
-        _ => "-".to_owned(),
-    }
-}
-
-fn shown(figure: Option<f64>, digits: usize, unit: &str) -> String {
-    figure.map_or_else(|| "-".to_owned(), |f| format!("{f:.digits$}{unit}"))
+fn reasons(findings: &Findings, refused: &[String]) -> Value {
+    let first = |all: Vec<String>| all.into_iter().take(REASONS_MAX).collect::<Vec<_>>();
+    let place = |(key, path): &Place| format!("{}/{} {}", key.keyspace, key.key, path.as_deref().unwrap_or_default());
+    json!({
+        "diverged": first(findings.diverged.iter().map(|k| format!("{}/{}", k.keyspace, k.key)).collect()),
+        "lost": first(findings.lost.clone()),
+        "resurrected": first(findings.resurrected.iter().map(place).collect()),
+        "refused": first(refused.to_vec()),
+    })
 }
 
 #[cfg(test)]
@@ -312,19 +267,20 @@ mod tests {
 
     fn figures() -> Figures {
         let args = crate::Cli::parse_from(["three_regions"]).demo;
-        let mut figures = Figures::new(&args, 4.0);
-        let histogram = Histogram((0..100).map(|n| (400 + n, 1)).collect());
+        let mut figures = Figures::new(&args);
+        let histogram = Histogram((0..100).map(|n| (40 + n, 1)).collect());
         let lag = BTreeMap::from([("eu-central".to_owned(), histogram)]);
-        figures.steady = vec![Steady { writes: 10, bytes: Some(1_000), lag }];
+        figures.steady = vec![Steady { writes: 10, bytes: Some(1_000), frame_bytes: (0, 0), lag }];
+        figures.findings = Some(Findings::default());
         figures
     }
 
     #[test]
     fn added_lag_is_what_lies_beyond_the_path() {
         let lag = figures().lag(None);
-        assert_eq!((quantile_ms(&lag.total, 50), quantile_ms(&lag.total, 99)), (Some(44.9), Some(49.8)));
-        assert_eq!((quantile_ms(&lag.added, 50), quantile_ms(&lag.added, 99)), (Some(4.9), Some(9.8)));
-        assert_eq!(quantile_ms(&BTreeMap::new(), 99), None);
+        assert_eq!((lag.total.quantile(50), lag.total.quantile(99)), (Some(89), Some(138)));
+        assert_eq!((lag.added.quantile(50), lag.added.quantile(99)), (Some(49), Some(98)));
+        assert_eq!(Histogram::default().quantile(99), None);
     }
 
     #[test]
@@ -353,10 +309,21 @@ mod tests {
     #[test]
     fn what_did_not_happen_is_part_of_the_verdict() {
         let mut figures = figures();
-        assert!(figures.is_good() && table(&figures).unwrap().contains("verdict   converged"));
+        assert!(figures.is_good() && table(&figures).unwrap().contains(" converged: 0 keys diverged"));
         figures.complain_unless(false, "did not converge after the heal");
         assert!(!figures.is_good());
-        figures.findings.lost.push("one".to_owned());
+        figures.findings.as_mut().unwrap().lost.push("one".to_owned());
         assert_eq!(figures.verdict(), "did not converge after the heal, 1 writes lost");
+    }
+
+    #[test]
+    fn a_run_that_ended_early_is_no_good_run_and_has_no_counts() {
+        let mut figures = Figures { findings: None, ..figures() };
+        assert!(!figures.is_good());
+        figures.complain_unless(false, "the regions never converged");
+        let report = json(&figures);
+        assert_eq!(report["verdict"], "the regions never converged");
+        assert_eq!((&report["lost_writes"], &report["what_went_wrong"]), (&Value::Null, &Value::Null));
+        assert!(table(&figures).unwrap().ends_with("the regions never converged\n"));
     }
 }

@@ -10,16 +10,16 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::clock::Now;
-use crate::crdt::{Ctx, Seen};
+use crate::clock::{Hlc, Now};
+use crate::crdt::{Ctx, Dot, Seen};
 use crate::error::PeerFault;
 use crate::id::{PartitionId, ReplicaId};
 use crate::node::Node;
 use crate::node::event::{Change, Event};
 use crate::node::input::LinkId;
-use crate::node::link::{Session, Staged};
+use crate::node::link::Staged;
 use crate::node::output::Output;
-use crate::store::{Applied, Around, Batch, Full, Refused};
+use crate::store::{Applied, Around, Batch, Fragment, Full, Refused};
 use crate::wire::{Beat, Control, Frame, FullChunk, Part};
 
 /// Frames that may wait for the wall clock: at most 64 MiB, for at most ten drift bounds.
@@ -159,13 +159,13 @@ impl Node {
     fn apply_batch(&mut self, now: Now, link: LinkId, batch: &Batch) {
         let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
-        let Some(result) = self.store.lock(batch.partition).map(|mut p| p.apply(session.replica, batch, &around))
-        else {
-            return;
-        };
+        let Some(mut partition) = self.store.lock(batch.partition) else { return };
+        let lags = lags(session.replica, batch, partition.ctx(), now.wall_ms);
+        let result = partition.apply(session.replica, batch, &around);
+        drop(partition);
         match result {
             Ok(applied) => {
-                record_lag(session, batch, now.wall_ms);
+                lags.into_iter().for_each(|ms| session.lag.record(ms));
                 session.traffic.fragments_in += u64::try_from(batch.fragments.len()).unwrap_or(0);
                 session.traffic.news_in += applied.news;
                 self.note_report(link, batch.partition, &batch.ctx);
@@ -254,13 +254,14 @@ impl Node {
     }
 }
 
-/// Counts how long the sender's own writes took to get here.
-fn record_lag(session: &mut Session, batch: &Batch, wall_ms: u64) {
-    for fragment in &batch.fragments {
-        let own = fragment.covers.iter().any(|(dot, _)| dot.replica == session.replica);
-        let written_ms = fragment.newest().ms();
-        if own && written_ms > 0 {
-            session.lag.record(wall_ms.saturating_sub(written_ms));
-        }
-    }
+/// Returns how many milliseconds each of the sender's own writes took to get here. Only what is new
+/// here counts, and only what carries the stamp of its own event: a touch carries its value's.
+fn lags(sender: ReplicaId, batch: &Batch, seen: &Ctx, wall_ms: u64) -> Vec<u64> {
+    let written = |fragment: &Fragment| {
+        let cell = fragment.cell.as_ref().map(|c| (c.dot(), c.stamp().hlc));
+        let elems = fragment.branch.elems.iter().flat_map(|(_, siblings)| siblings).map(|e| (e.dot, e.stamp.hlc));
+        let own = |(dot, _): &(Dot, Hlc)| dot.replica == sender && !seen.has(*dot);
+        cell.into_iter().chain(elems).filter(own).map(|(_, hlc)| hlc.ms()).max()
+    };
+    batch.fragments.iter().filter_map(written).map(|ms| wall_ms.saturating_sub(ms)).collect()
 }

@@ -46,6 +46,11 @@ impl LagHistogram {
         self.total == 0
     }
 
+    /// Returns each lag in milliseconds that occurred and how often it did, in order.
+    pub fn counts(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        (0..).zip(&self.counts).filter(|(_, count)| **count > 0).map(|(ms, count)| (ms, u64::from(*count)))
+    }
+
     /// Returns the milliseconds that the share `q` of the writes did not exceed.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<u64> {
@@ -163,7 +168,12 @@ mod tests {
         (1..=100).for_each(|ms| lag.record(ms));
         assert_eq!((lag.quantile(0.5), lag.quantile(0.99), lag.quantile(1.0)), (Some(50), Some(99), Some(100)));
         lag.record(u64::MAX);
+        lag.record(7);
         assert_eq!(lag.quantile(1.0), Some(8_192));
+        assert_eq!(
+            lag.counts().filter(|(ms, n)| *n != 1 || *ms > 99).collect::<Vec<_>>(),
+            [(7, 2), (100, 1), (8_192, 1)]
+        );
         assert_eq!(LagHistogram::default().quantile(0.5), None);
     }
 }

@@ -100,7 +100,7 @@ impl Control {
             let look = self.target.as_ref().map(|_| Instant::now() + LOOK);
             tokio::select! {
                 line = lines.next_line() => match line? {
-                    Some(line) => if self.answer(serde_json::from_str(&line)?)? == Stay::No {
+                    Some(line) => if self.answer(serde_json::from_str(&line)?).await? == Stay::No {
                         break;
                     },
                     None => break,
@@ -111,7 +111,8 @@ impl Control {
             }
             self.look_for_target()?;
         }
-        self.replica.shutdown().await
+        self.replica.shutdown().await;
+        Ok(())
     }
 
     /// Replays the whole share once, shows what it came to, and serves peers until interrupted.
@@ -124,7 +125,8 @@ impl Control {
                 _ = self.replica.acked() => {}
                 stopped = tokio::signal::ctrl_c() => {
                     stopped?;
-                    return self.replica.shutdown().await;
+                    self.replica.shutdown().await;
+                    return Ok(());
                 }
             }
         }
@@ -132,22 +134,23 @@ impl Control {
         let name = &self.place.region;
         writeln!(std::io::stdout(), "{name}: {writes} writes, {reads} reads, {hits} hits, {refused} refused; serving")?;
         tokio::signal::ctrl_c().await?;
-        self.replica.shutdown().await
+        self.replica.shutdown().await;
+        Ok(())
     }
 
-    fn answer(&mut self, command: Command) -> Result<Stay, Box<dyn Error>> {
+    async fn answer(&mut self, command: Command) -> Result<Stay, Box<dyn Error>> {
         match command {
             Command::Run { from, to, rate } => self.begin(from, to, rate),
             Command::Mark => {
-                self.replica.mark();
+                self.replica.mark().await;
                 say(&Report::Marked)?;
             }
             Command::Stats => {
                 let mut stats = self.tally.clone();
-                self.replica.measure(&mut stats);
+                self.replica.measure(&mut stats).await;
                 say(&Report::Stats(Box::new(stats)))?;
             }
-            Command::Dump => say(&Report::Dump(Box::new(self.dump())))?,
+            Command::Dump => say(&Report::Dump(Box::new(self.dump()?)))?,
             Command::Digest => say(&Report::Digest { digest: digest(&self.replica.contexts())? })?,
             Command::Contexts => say(&Report::Contexts(Box::new(self.replica.contexts())))?,
             Command::Reach { id, target } => self.target = Some((id, target)),
@@ -156,11 +159,11 @@ impl Control {
         Ok(Stay::Yes)
     }
 
-    fn dump(&self) -> Dump {
+    fn dump(&mut self) -> Result<Dump, Box<dyn Error>> {
         let from_ms = wall_ms();
-        let cells = self.replica.dump();
+        let cells = self.replica.dump()?;
         let contexts = self.replica.contexts();
-        Dump { region: self.place.region.clone(), from_ms, to_ms: wall_ms(), contexts, cells }
+        Ok(Dump { region: self.place.region.clone(), from_ms, to_ms: wall_ms(), contexts, cells })
     }
 
     fn begin(&mut self, from: usize, to: usize, rate: f64) {

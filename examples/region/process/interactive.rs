@@ -37,7 +37,8 @@ pub(crate) async fn serve(mut replica: Replica) -> Result<(), Box<dyn Error>> {
         index = index.saturating_add(1);
         writeln!(std::io::stdout(), "{answer}")?;
     }
-    replica.shutdown().await
+    replica.shutdown().await;
+    Ok(())
 }
 
 fn show(applied: Result<Applied, Box<dyn Error>>) -> String {

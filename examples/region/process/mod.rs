@@ -21,6 +21,8 @@ use std::sync::Arc;
 use crate::support::workload::{self, Op};
 use replica::{Replica, Setup};
 
+pub(crate) use replica::Transport;
+
 /// How a region is started.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct RegionArgs {
@@ -51,6 +53,8 @@ pub(crate) struct RegionArgs {
     /// Speak JSON lines with the demo on standard input and output.
     #[arg(long)]
     pub(crate) control: bool,
+    #[command(flatten)]
+    pub(crate) transport: Transport,
 }
 
 fn parse_turn(text: &str) -> Result<(usize, usize), String> {
@@ -97,6 +101,7 @@ async fn serve(args: RegionArgs) -> Result<(), Box<dyn Error>> {
         listen: args.listen,
         peers: args.peers.clone(),
         identity: args.identity.clone(),
+        transport: args.transport,
         ops: Arc::clone(&ops),
     };
     let replica = if args.control { control::start(setup).await? } else { Replica::start(setup).await? };
