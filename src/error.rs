@@ -86,6 +86,14 @@ pub enum WriteError {
         /// The limit of one tag in bytes.
         bytes_max: usize,
     },
+    /// Earlier invalidations of the keyspace wait to be known everywhere.
+    #[error(
+        "{max} invalidations of this keyspace wait until every member has them; nothing was cleared, use a prefix or `All`"
+    )]
+    TooManyEpochs {
+        /// The limit.
+        max: usize,
+    },
     /// There is no room for the keyspace that an invalidation needs.
     #[error("no further keyspace can be opened, and an invalidation needs one; nothing was cleared")]
     TooManyKeyspaces,
@@ -104,7 +112,9 @@ impl WriteError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::OverCapacity { .. } | Self::ClockRefused { .. } | Self::NotJoined => true,
+            Self::OverCapacity { .. } | Self::ClockRefused { .. } | Self::NotJoined | Self::TooManyEpochs { .. } => {
+                true
+            }
             Self::KeyTooLong { .. }
             | Self::ValueTooLarge { .. }
             | Self::ZeroTtl

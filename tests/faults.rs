@@ -8,12 +8,12 @@ use bytes::Bytes;
 use driftless::clock::{Hlc, Mono, Now};
 use driftless::config::Config;
 use driftless::crdt::custom::Erased;
-use driftless::crdt::{Member, MemberSet};
+use driftless::crdt::{Ctx, Member, MemberSet};
 use driftless::error::PeerFault;
 use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId};
 use driftless::node::{CloseCode, Event, Input, LinkId, Me, Node, Output, PeerIdentity};
-use driftless::store::{Batch, Family, Fragment, Store};
-use driftless::wire::{Control, Decoder, Encoder, Frame, Hello, Limits, Part};
+use driftless::store::{Batch, Family, Fragment, Intent, KeyRef, Store};
+use driftless::wire::{Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part};
 
 const GOOD: LinkId = LinkId(1);
 const BAD: LinkId = LinkId(2);
@@ -36,6 +36,8 @@ struct Bench {
     node: Node,
     store: Arc<Store>,
     encoder: Encoder,
+    /// Keys that a test wrote here itself.
+    keys: u64,
 }
 
 impl Bench {
@@ -48,7 +50,7 @@ impl Bench {
         let me = Me { node: node_id(1), region: RegionId::new("us-east"), replica: ReplicaId(10) };
         let store = Arc::new(Store::new(me.replica, config.store()));
         let node = Node::new(me, config, Arc::clone(&store), 7).unwrap();
-        let mut bench = Self { node, store, encoder: Encoder::default() };
+        let mut bench = Self { node, store, encoder: Encoder::default(), keys: 0 };
         bench.handle(Input::Deadline);
         assert!(bench.node.stats().joined, "without peers it founds");
         let outputs = bench.link_up(GOOD, identity(2, "eu-central"));
@@ -111,7 +113,7 @@ impl Bench {
         assert_eq!(closed, [(BAD, CloseCode::of(&fault))]);
         let peers = self.node.stats().peers;
         assert!(peers.iter().any(|p| p.node == node_id(2) && p.up), "the good peer stays");
-        assert_eq!(self.node.stats().keys, 0, "nothing was written");
+        assert_eq!(self.node.stats().keys, self.keys, "nothing was written");
         fault
     }
 
@@ -217,7 +219,7 @@ fn frame(bench: &mut Bench, from: u64, hlc: Hlc) -> Bytes {
     let space = bench.store.spaces().open("registers", Family::Register).unwrap();
     let scope = driftless::crdt::Scope::Key;
     let fragment = Fragment::empty(space.id(), Bytes::from_static(b"k"), scope);
-    let batch = Batch { partition: PartitionId(0), ctx: driftless::crdt::Ctx::default(), fragments: vec![fragment] };
+    let batch = Batch { partition: PartitionId(0), ctx: Ctx::default(), fragments: vec![fragment] };
     let frame = Frame { from: ReplicaId(from), hlc, parts: vec![Part::Batch(batch)] };
     bench.encoder.encode_frame(&frame, bench.store.spaces()).unwrap()
 }
@@ -249,4 +251,42 @@ fn a_frame_before_any_hello_is_ignored() {
     bench.hello();
     let bytes = frame(&mut bench, 30, Hlc::from_ms(WALL_MS));
     assert!(bench.handle(Input::Log { link: BAD, bytes }).is_empty());
+}
+
+#[test]
+fn a_history_that_cannot_be_taken_in_is_refused_and_not_retried_for_ever() {
+    let mut bench = Bench::new();
+    bench.session();
+    let space = bench.store.spaces().open("registers", Family::Register).unwrap();
+    let key = KeyRef::new(&space, b"k");
+    let intent = Intent { wall_ms: WALL_MS, value_len: None };
+    bench.store.write(&key, intent, |p, tick| p.delete(&key, tick)).unwrap();
+    bench.keys = 1;
+    let partition = bench.store.place(key.hash);
+    bench.handle(Input::Written);
+    let later = |after_ms: u64| Now { mono: Mono(1_000 + after_ms * 1_000_000), wall_ms: WALL_MS };
+    bench.node.handle(later(2_000), Input::Deadline);
+    while bench.node.poll().is_some() {}
+    assert_eq!(bench.node.stats().log_records, 0, "its only member has seen it, so it is stable");
+    let chunk = |session| FullChunk {
+        partition,
+        session,
+        index: 0,
+        last: true,
+        ctx: Ctx::default(),
+        frontier: Ctx::default(),
+        floor: Ctx::default(),
+        fragments: Vec::new(),
+    };
+    let outputs: Vec<Output> = (1..=9)
+        .flat_map(|session| {
+            let frame =
+                Frame { from: ReplicaId(30), hlc: Hlc::from_ms(WALL_MS), parts: vec![Part::FullChunk(chunk(session))] };
+            let bytes = bench.encoder.encode_frame(&frame, bench.store.spaces()).unwrap();
+            bench.node.handle(later(2_000), Input::Log { link: BAD, bytes });
+            std::iter::from_fn(|| bench.node.poll()).collect::<Vec<_>>()
+        })
+        .filter(|o| matches!(o, Output::Close { .. } | Output::Event(_)))
+        .collect();
+    assert_eq!(bench.fault_in(&outputs), PeerFault::SplitHistory { partition, region: RegionId::new("ap-southeast") });
 }

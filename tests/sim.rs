@@ -106,13 +106,13 @@ fn mutate(cluster: &mut SimCluster, rng: &mut fastrand::Rng, at: usize, step: u6
     let (field, counter) = (Path::Field(Bytes::from(format!("f{}", rng.u8(..3)))), Bytes::from_static(b"c"));
     let value = Bytes::from(format!("{at}.{step}"));
     let deadline = if rng.bool() { NEVER } else { cluster.now(at).wall_ms + rng.u64(1..4_000) };
-    if rng.u8(..25) == 0 {
-        let selector = if rng.bool() { Selector::All } else { Selector::Tag("odd".to_owned()) };
-        cluster.invalidate(at, &registers, &selector);
-        return;
-    }
     let tags = if step % 2 == 1 { vec![Bytes::from_static(b"odd")] } else { Vec::new() };
-    let written = match rng.u8(..10) {
+    let op = rng.u8(..10);
+    if step % 25 == 24 {
+        let selector = if step & 1 == 0 { Selector::All } else { Selector::Tag("odd".to_owned()) };
+        return cluster.invalidate(at, &registers, &selector);
+    }
+    let written = match op {
         0..3 => cluster.write(at, &reg, Some(4), |p, t| {
             p.set_tagged(&reg, (value, tags), deadline, t);
         }),
@@ -342,4 +342,24 @@ fn lag_is_told_of_new_writes_and_not_of_the_values_that_touches_carry() {
     let peers = cluster.node(1).unwrap().stats().peers;
     let lags: Vec<_> = peers.iter().flat_map(|peer| peer.lag.counts()).collect();
     assert!(matches!(lags[..], [(lag, 1)] if lag < 1_000), "{lags:?}");
+}
+
+#[test]
+fn two_halves_that_founded_apart_become_one_and_keep_what_both_wrote() {
+    let mut cluster = SimCluster::new(11, SimConfig { nodes: 2, ..SimConfig::default() }).unwrap();
+    cluster.isolate(0);
+    assert!(cluster.run_until(ms(10_000), joined).is_some(), "each founds alone");
+    for at in 0..2 {
+        set(&mut cluster, at, &format!("of {at}"), "v").unwrap();
+        let store = cluster.store(at).unwrap();
+        let space = store.spaces().open("registers", Family::Register).unwrap();
+        let gone = KeyRef::new(&space, b"gone");
+        cluster.write(at, &gone, None, |p, t| p.delete(&gone, t)).unwrap();
+    }
+    cluster.run_for(ms(30_000));
+    assert!(cluster.node(0).unwrap().stats().log_records > 0, "nothing is stable before the peer was met");
+    cluster.heal();
+    assert!(cluster.run_until(ms(10_000), converged).is_some());
+    agree(&cluster, 11);
+    assert!(get(&cluster, 0, "of 1").is_some() && get(&cluster, 1, "of 0").is_some());
 }

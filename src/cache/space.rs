@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! * No read or write waits for a task, a peer or a lock other than its partition's.
-//! * Nothing is decoded, encoded or told under a partition's lock.
+//! * Nothing is decoded, encoded or told under a partition's lock, but for a custom type's update,
+//!   which must see the state it replaces.
 
 use std::sync::Arc;
 

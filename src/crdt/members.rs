@@ -69,14 +69,6 @@ impl MemberSet {
         changed
     }
 
-    /// Lets `new` take the place of `old`, as the same node's next running copy; returns whether
-    /// anything changed. An `old` that was never heard of has no place to take: nothing happens.
-    pub fn succeed(&mut self, old: ReplicaId, new: ReplicaId) -> bool {
-        let Some(member) = self.members.get(&old).filter(|_| old != new).cloned() else { return false };
-        let added = self.add(new, &member);
-        self.remove(old) || added
-    }
-
     /// Removes every copy of a node but its latest; returns whether there was one. Two donors that
     /// could not hear of each other may each have let in another copy of a node.
     pub fn supersede(&mut self) -> bool {
@@ -156,27 +148,10 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_takes_the_place_of_its_node_in_one_step() {
-        let mut here = set(&[(8, 1), (2, 2)], &[]);
-        assert!(here.succeed(ReplicaId(8), ReplicaId(4)));
-        assert!(!here.succeed(ReplicaId(8), ReplicaId(4)), "twice is once");
-        assert_eq!(live(&here), [2, 4]);
-        assert_eq!(here.of_node(member(1, "eu").node).collect::<Vec<_>>(), [ReplicaId(4)]);
-    }
-
-    #[test]
     fn of_two_copies_of_one_node_the_later_stays_whoever_let_them_in() {
         let mut here = set(&[(8, 1), (4, 2)], &[]);
         here.add(ReplicaId(2), &Member { since_ms: 9, ..member(1, "eu") });
         assert!(here.supersede() && !here.supersede());
         assert_eq!(live(&here), [2, 4]);
-    }
-
-    #[test]
-    fn an_unknown_or_equal_predecessor_changes_nothing() {
-        let mut here = set(&[(1, 1)], &[]);
-        assert!(!here.succeed(ReplicaId(7), ReplicaId(8)));
-        assert!(!here.succeed(ReplicaId(1), ReplicaId(1)));
-        assert_eq!(here, set(&[(1, 1)], &[]));
     }
 }

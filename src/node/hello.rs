@@ -19,6 +19,9 @@ use crate::replication::{Peer, ReportLog};
 use crate::wire::version::{MIN_VERSION, OURS, VERSION, Versions, negotiate};
 use crate::wire::{Control, Hello};
 
+/// What this version compresses frames with.
+const COMPRESSION: &str = "zstd";
+
 impl Node {
     pub(super) fn on_link_up(&mut self, now: Now, link: LinkId, identity: PeerIdentity, dialled: Option<PeerSlot>) {
         if let Some(slot) = dialled {
@@ -48,7 +51,7 @@ impl Node {
             custom: self.config.custom.iter().map(|c| (c.keyspace.clone(), c.type_name.clone())).collect(),
             members: self.members.clone(),
             ctxs: self.contexts(),
-            compression: vec!["zstd".to_owned()],
+            compression: vec![COMPRESSION.to_owned()],
         }
     }
 
@@ -109,6 +112,9 @@ impl Node {
             hello.custom.iter().find(|(n, _)| !self.config.custom.iter().any(|c| c.keyspace == *n))
         {
             return differs("the type of a custom keyspace", &format!("{name}: {theirs}"), "undeclared");
+        }
+        if self.config.replication.compress && !hello.compression.iter().any(|c| c == COMPRESSION) {
+            return differs("the compression", &hello.compression.join(", "), COMPRESSION);
         }
         self.check_identity(link, hello)?;
         self.check_clock(now, hello.wall_ms.max(hello.hlc.ms()))

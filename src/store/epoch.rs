@@ -77,6 +77,10 @@ fn text_of(key: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// Most epochs one keyspace has per partition before further invalidations made *here* are refused:
+/// each is searched for every register that arrives while it waits to be stable and old.
+pub(super) const EPOCHS_MAX: usize = 1_024;
+
 /// The epochs of a partition.
 #[derive(Debug, Default)]
 pub(super) struct Epochs(Vec<(KeyspaceId, Selector, Stamp)>);
@@ -87,6 +91,12 @@ impl Epochs {
             Some((_, _, known)) => *known = (*known).max(stamp),
             None => self.0.push((target, selector.clone(), stamp)),
         }
+    }
+
+    /// Tells whether another selector may be added.
+    pub(super) fn has_room(&self, target: KeyspaceId, selector: &Selector) -> bool {
+        let own = || self.0.iter().filter(|(id, _, _)| *id == target);
+        own().any(|(_, s, _)| s == selector) || own().count() < EPOCHS_MAX
     }
 
     fn drop(&mut self, target: KeyspaceId, selector: &Selector) {

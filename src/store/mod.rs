@@ -6,7 +6,8 @@
 //! to wake it. [`Partition`] itself is a plain struct that a single-threaded simulation drives.
 //!
 //! # Invariants
-//! * A partition's context, log and entries change under its own lock and no other is held.
+//! * A partition's context, log and entries change under its own lock; no other
+//!   partition's is held meanwhile, only the keyspace table's, which never waits for a partition.
 //! * Nothing blocks a local write because of a peer.
 
 pub mod apply;
@@ -230,6 +231,10 @@ impl Store {
         let key = selector.to_key();
         let at = KeyRef::new(&epochs, &key);
         self.admit(&at, Intent { wall_ms, value_len: None })?;
+        let full = |id| self.read(id).is_some_and(|p| !p.epochs.has_room(target.id(), selector));
+        if self.partition_ids().any(full) {
+            return Err(WriteError::TooManyEpochs { max: epoch::EPOCHS_MAX });
+        }
         let (mut all, mut wake) = (Vec::new(), false);
         for id in self.partition_ids() {
             let Some(mut partition) = self.lock(id) else { continue };
