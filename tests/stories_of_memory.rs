@@ -403,6 +403,22 @@ fn a_touched_counter_the_sender_has_not_seen_touched_survives_its_full_synchroni
 }
 
 #[test]
+fn a_touched_counter_survives_a_full_synchronisation_also_when_the_record_of_the_touch_was_dropped() {
+    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
+    a.increment("m", "n", 4, 1_100);
+    sync_all(&mut [&mut a, &mut x, &mut c], 2);
+    c.touch_counter("m", "n", FOREVER).unwrap();
+    c.drop_log(usize::MAX);
+    a.clock_ms = 1_200;
+    later(&mut [&mut a], LONG);
+    a.expire();
+    assert_eq!(a.tree("m").counter(b"n"), None);
+    c.deliver(&a.full());
+    settle(&mut [&mut a, &mut x, &mut c]);
+    assert!([&a, &x, &c].iter().all(|r| r.count("m", "n", 9_999) == 4));
+}
+
+#[test]
 fn a_swept_entry_that_has_to_stay_is_dropped_when_it_settles() {
     let [mut a, mut x] = replicas([1, 2]);
     a.increment("m", "n", 4, 1_100);

@@ -64,10 +64,12 @@ impl Partition {
         }
         let mut applied = Applied::default();
         let behind = !self.ctx.includes(&full.frontier);
+        let blind = !batch.ctx.includes(&self.floor);
+        let blind = Blind { all: blind && self.floor_inherited, truncated: blind };
         // What the sender's log no longer names must not be collected while it is being joined.
         self.floor_inherited = true;
         self.join_absent_trees(batch, around, &mut applied);
-        self.drop_absent(batch, around, &mut applied);
+        self.drop_absent(batch, blind, around, &mut applied);
         for fragment in &batch.fragments {
             self.join_fragment(fragment, &batch.ctx, around, &mut applied);
         }
@@ -163,7 +165,7 @@ impl Partition {
         }
     }
 
-    fn drop_absent(&mut self, batch: &Batch, around: &Around<'_>, applied: &mut Applied) {
+    fn drop_absent(&mut self, batch: &Batch, blind: Blind, around: &Around<'_>, applied: &mut Applied) {
         let mut theirs: BTreeMap<(KeyspaceId, &Bytes), Vec<&Fragment>> = BTreeMap::new();
         for fragment in &batch.fragments {
             theirs.entry((fragment.keyspace, &fragment.key)).or_default().push(fragment);
@@ -172,7 +174,7 @@ impl Partition {
             let Some((id, key)) = self.slot(slot).map(|s| (s.keyspace, s.key.clone())) else { continue };
             let Some(space) = around.spaces.get(id) else { continue };
             let held = theirs.get(&(id, &key)).map_or(&[][..], Vec::as_slice);
-            let changed = self.change(slot, &space, |entry| drop_absent_from(entry, held, &batch.ctx));
+            let changed = self.change(slot, &space, |entry| drop_absent_from(entry, held, &batch.ctx, blind));
             if changed == Some(true) && space.is_watched() {
                 applied.changed.push((id, key));
             }
@@ -181,7 +183,16 @@ impl Partition {
     }
 }
 
-fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx) -> bool {
+/// Entries of which I no longer know every dot, while the sender lacks some of those dropped: its
+/// silence about a contribution may mean that it missed the touch or the reset I know of.
+#[derive(Clone, Copy, Debug)]
+struct Blind {
+    all: bool,
+    truncated: bool,
+}
+
+fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx, blind: Blind) -> bool {
+    let blind = blind.all || (blind.truncated && entry.truncated);
     let unseen = entry.scopes_beyond(theirs);
     match &mut entry.body {
         Body::Register(Some(cell)) => {
@@ -202,6 +213,7 @@ fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx) -> bool
             }
             Some(_) | None => false,
         },
+        Body::Tree(_) if blind => false,
         Body::Tree(tree) => {
             let keep = |name: &Bytes, origin| {
                 let path = Path::Counter(name.clone());
