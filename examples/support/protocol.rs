@@ -225,7 +225,7 @@ pub(crate) struct Stats {
     pub(crate) conflicts: u64,
     /// Per region of origin, how long its writes took to become visible here.
     pub(crate) lag: BTreeMap<String, Histogram>,
-    /// Bytes of frames before and after compression, over the links as they are now.
+    /// Bytes of frames before and after compression.
     pub(crate) frame_bytes_raw: u64,
     pub(crate) frame_bytes_sent: u64,
 }

@@ -113,27 +113,19 @@ async fn run_steady(
 ) -> Result<(), Box<dyn Error>> {
     fleet.progress.phase("all regions write the same keys");
     fleet.mark().await?;
-    let mut before = Vec::new();
-    for site in fleet.sites() {
-        before.push((fleet.sent_by(site), fleet.stats(site).await?));
-    }
+    let before: Vec<_> = ALL.map(|site| fleet.sent_by(site)).to_vec();
     let (begun, writes_before) = (Instant::now(), fleet.journal.open().records.len());
     fleet.run(&ALL, range, seconds).await?;
     fleet.finish_run(&ALL, range.1, within(fleet, seconds)).await?;
     figures.steady_took = Some(begun.elapsed());
     let target = fleet.union().await?;
     fleet.reach(&ALL, &target).await?;
-    for (site, (sent, stats)) in fleet.sites().zip(before) {
-        let bytes = fleet.sent_by(site).zip(sent).map(|(after, before)| after.saturating_sub(before));
+    for (site, before) in fleet.sites().zip(before) {
+        let bytes = fleet.sent_by(site).zip(before).map(|(after, before)| after.saturating_sub(before));
         let name = REGIONS.get(site).copied().unwrap_or_default();
         let writes =
             fleet.journal.open().records.iter().skip(writes_before).filter(|r| r.region == name).map(|_| 1).sum();
-        let now = fleet.stats(site).await?;
-        let frame_bytes = (
-            now.frame_bytes_raw.saturating_sub(stats.frame_bytes_raw),
-            now.frame_bytes_sent.saturating_sub(stats.frame_bytes_sent),
-        );
-        figures.steady.push(Steady { writes, bytes, frame_bytes, lag: now.lag });
+        figures.steady.push(Steady { writes, bytes, lag: fleet.stats(site).await?.lag });
     }
     Ok(())
 }
@@ -272,6 +264,8 @@ fn add_stats(sum: &mut Stats, more: &Stats) {
     sum.writes += more.writes;
     sum.refused += more.refused;
     sum.conflicts += more.conflicts;
+    sum.frame_bytes_raw += more.frame_bytes_raw;
+    sum.frame_bytes_sent += more.frame_bytes_sent;
 }
 
 #[cfg(test)]

@@ -26,8 +26,6 @@ pub(crate) struct Steady {
     pub(crate) writes: u64,
     /// Sent into both of its links, headers included.
     pub(crate) bytes: Option<u64>,
-    /// Bytes of its frames before and after compression.
-    pub(crate) frame_bytes: (u64, u64),
     /// Per region of origin.
     pub(crate) lag: BTreeMap<String, Histogram>,
 }
@@ -132,17 +130,21 @@ impl Figures {
     }
 
     pub(super) fn compression(&self, at: Option<usize>) -> Option<f64> {
-        let sum = |pick: fn(&Steady) -> u64| self.steady_of(at).map(|(_, s)| pick(s)).sum();
-        ratio(sum(|s| s.frame_bytes.0), sum(|s| s.frame_bytes.1))
+        let sum = |pick: fn(&Stats) -> u64| self.stats_of(at).map(pick).sum();
+        ratio(sum(|s| s.frame_bytes_raw), sum(|s| s.frame_bytes_sent))
     }
 
     /// Returns what one region, or all of them, issued: reads, writes and the rate of hits.
     pub(super) fn traffic(&self, at: Option<usize>) -> (u64, u64, Option<f64>) {
-        let is_at = |site: usize| at.is_none_or(|at| at == site);
-        let stats = || self.stats.iter().enumerate().filter(|(site, _)| is_at(*site)).map(|(_, stats)| stats);
-        let writes = self.writes.iter().enumerate().filter(|(site, _)| is_at(*site)).map(|(_, n)| n).sum();
-        let reads = stats().map(|s| s.reads).sum();
-        (reads, writes, ratio(stats().map(|s| s.hits).sum(), reads))
+        let here = |(site, _): &(usize, &u64)| at.is_none_or(|at| at == *site);
+        let writes = self.writes.iter().enumerate().filter(here).map(|(_, n)| n).sum();
+        let reads = self.stats_of(at).map(|s| s.reads).sum();
+        (reads, writes, ratio(self.stats_of(at).map(|s| s.hits).sum(), reads))
+    }
+
+    fn stats_of(&self, at: Option<usize>) -> impl Iterator<Item = &Stats> {
+        let here = move |(site, _): &(usize, &Stats)| at.is_none_or(|at| at == *site);
+        self.stats.iter().enumerate().filter(here).map(|(_, stats)| stats)
     }
 
     /// Returns the writes that met a concurrent one, of one region or of all.
@@ -270,7 +272,7 @@ mod tests {
         let mut figures = Figures::new(&args);
         let histogram = Histogram((0..100).map(|n| (40 + n, 1)).collect());
         let lag = BTreeMap::from([("eu-central".to_owned(), histogram)]);
-        figures.steady = vec![Steady { writes: 10, bytes: Some(1_000), frame_bytes: (0, 0), lag }];
+        figures.steady = vec![Steady { writes: 10, bytes: Some(1_000), lag }];
         figures.findings = Some(Findings::default());
         figures
     }

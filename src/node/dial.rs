@@ -15,7 +15,7 @@ use crate::id::{NodeId, ReplicaId};
 use crate::node::input::{LinkId, PeerSlot};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_millis(250);
 /// How long the higher replica waits for the lower one to dial.
 const YIELD: Duration = Duration::from_secs(3);
 /// How often an address that is connected the other way round is looked at again.

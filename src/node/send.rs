@@ -79,11 +79,14 @@ impl Node {
     fn send_frame(&mut self, link: LinkId, frame: &Encoded, express: bool) {
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         session.peer.queued(frame.bytes.len());
+        let (bytes, plain) = (u64::try_from(frame.bytes.len()).unwrap_or(0), u64::try_from(frame.plain).unwrap_or(0));
         let t = &mut session.traffic;
         t.frames_out += 1;
         t.fragments_out += u64::try_from(frame.fragments).unwrap_or(0);
-        t.bytes_out += u64::try_from(frame.bytes.len()).unwrap_or(0);
-        t.raw_bytes_out += u64::try_from(frame.plain).unwrap_or(0);
+        t.bytes_out += bytes;
+        t.raw_bytes_out += plain;
+        self.stats.bytes_out += bytes;
+        self.stats.raw_bytes_out += plain;
         self.out.push_back(Output::Log { link, bytes: frame.bytes.clone(), express });
     }
 

@@ -143,6 +143,10 @@ pub struct Stats {
     pub quarantined: u64,
     /// Frames that waited for the wall clock to come near their stamps.
     pub penned_frames: u64,
+    /// Bytes of all frames sent over any link, also one that has ended, as they left.
+    pub bytes_out: u64,
+    /// Bytes of those frames before compression.
+    pub raw_bytes_out: u64,
     /// Log records kept.
     pub log_records: u64,
     /// Keys with an entry, visible or not.

@@ -63,8 +63,10 @@ const IDLE_MS: u32 = 10_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// The round trip assumed of an unknown path. The first packet of a dial is repeated after three
-/// of these, then six, so that one lost to a cut that has just healed costs little.
-const INITIAL_RTT: Duration = Duration::from_millis(100);
+/// of these, then six more, so that one lost to a cut that has just healed costs little. The last
+/// repetition must leave a long path time for the handshake within the dial's timeout of a second;
+/// with 100 ms it did not, and a heal took up to 0.8 s longer.
+const INITIAL_RTT: Duration = Duration::from_millis(50);
 
 /// Old beats are worthless: with the default of 1 MiB they queue for seconds on a bad path.
 const BEATS_OUT_BYTES: usize = 16 * 1024;

@@ -180,17 +180,16 @@ impl Replica {
         self.cache.reset_lag().await;
     }
 
-    /// Fills in what only the cache knows: lag, and bytes of frames before and after compression
-    /// over the links as they are now.
+    /// Fills in what only the cache knows: lag, conflicts, bytes before and after compression.
     pub(crate) async fn measure(&self, stats: &mut Stats) {
         let counted = self.cache.stats().await.node;
         for peer in counted.peers {
-            stats.frame_bytes_raw += peer.traffic.raw_bytes_out;
-            stats.frame_bytes_sent += peer.traffic.bytes_out;
             let lag = stats.lag.entry(peer.region.to_string()).or_default();
             peer.lag.counts().for_each(|(ms, count)| lag.add(ms, count));
         }
         stats.conflicts = counted.conflicts;
+        stats.frame_bytes_raw = counted.raw_bytes_out;
+        stats.frame_bytes_sent = counted.bytes_out;
     }
 
     /// Returns what each partition has seen.

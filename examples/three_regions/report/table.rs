@@ -67,8 +67,8 @@ fn legend(out: &mut String, figures: &Figures) -> fmt::Result {
         Network::None => writeln!(out, "  added      the same, without a network in between")?,
     }
     writeln!(out, "  conflicts  writes that met a concurrent one of another region at the same place")?;
-    writeln!(out, "  Lag, bytes and compression are of the steady phase: during the cut and the kill writes")?;
-    writeln!(out, "  wait for the path, and the heal and the restart below say for how long.\n")
+    writeln!(out, "  Lag and bytes are of the steady phase: during the cut and the kill writes wait for the")?;
+    writeln!(out, "  path, and the heal and the restart below say for how long.\n")
 }
 
 fn story(out: &mut String, figures: &Figures) -> fmt::Result {
