@@ -14,6 +14,7 @@
 pub mod context;
 pub mod counter;
 pub mod custom;
+mod elems;
 pub mod members;
 pub mod or_map;
 pub mod register;

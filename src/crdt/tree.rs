@@ -16,6 +16,7 @@ use crdts::{ResetRemove, VClock};
 
 use super::context::{Ctx, Dot};
 use super::counter::{Contribution, Counter};
+use super::elems::Elems;
 use crate::clock::Stamp;
 use crate::id::ReplicaId;
 
@@ -95,7 +96,7 @@ pub struct Branch {
 /// The state of a map entry.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tree {
-    elems: BTreeMap<Path, Vec<Elem>>,
+    elems: Elems,
     counters: BTreeMap<Bytes, Counter>,
     hole: Option<BTreeSet<Path>>,
 }
@@ -103,13 +104,13 @@ pub struct Tree {
 impl Tree {
     /// Iterates over paths and their siblings, in order.
     pub fn elems(&self) -> impl Iterator<Item = (&Path, &[Elem])> {
-        self.elems.iter().map(|(path, siblings)| (path, siblings.as_slice()))
+        self.elems.map().iter().map(|(path, siblings)| (path, siblings.as_slice()))
     }
 
     /// Returns the live siblings at a path.
     #[must_use]
     pub fn siblings(&self, path: &Path) -> &[Elem] {
-        self.elems.get(path).map_or(&[], Vec::as_slice)
+        self.elems.map().get(path).map_or(&[], Vec::as_slice)
     }
 
     /// Iterates over the counters, in order of name.
@@ -126,7 +127,13 @@ impl Tree {
     /// Returns how many paths and counters hold anything.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.elems.len() + self.counters.len()
+        self.elems.map().len() + self.counters.len()
+    }
+
+    /// Returns the bytes the elements are accounted for, without a walk over them.
+    #[must_use]
+    pub fn elem_bytes(&self) -> usize {
+        self.elems.bytes()
     }
 
     /// Tells whether this map was evicted and not refilled as a whole.
@@ -144,7 +151,7 @@ impl Tree {
     /// Tells whether nothing is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.elems.is_empty() && self.counters.is_empty() && self.hole.is_none()
+        self.elems.map().is_empty() && self.counters.is_empty() && self.hole.is_none()
     }
 
     /// Puts one element at a path, replacing the siblings observed there.
@@ -181,13 +188,7 @@ impl Tree {
     /// `settled` entry: until then a touch by a member that missed a reset may bring one back, and
     /// its floors must still be here.
     pub fn expire(&mut self, now_ms: u64, settled: bool) -> bool {
-        let mut dropped = false;
-        self.elems.retain(|_, siblings| {
-            let before = siblings.len();
-            siblings.retain(|e| now_ms < e.deadline);
-            dropped |= siblings.len() != before;
-            !siblings.is_empty()
-        });
+        let mut dropped = self.elems.retain(|_, e| now_ms < e.deadline);
         if settled {
             dropped |= self.retain_contributions(|_, c| now_ms < c.deadline);
         }
@@ -217,12 +218,12 @@ impl Tree {
         self.hole = Some(BTreeSet::new());
     }
 
-    /// Returns the earliest deadline of anything inside that is later than `after`.
+    /// Returns the earliest deadline of anything inside that is later than `after`, or an instant
+    /// between the two.
     #[must_use]
     pub fn next_deadline(&self, after: u64) -> Option<u64> {
-        let elems = self.elems.values().flatten().map(|e| e.deadline);
-        let counters = self.counters.values().flat_map(|c| c.0.values()).map(|c| c.deadline);
-        elems.chain(counters).filter(|d| *d > after).min().filter(|d| *d != super::NEVER)
+        let counters = self.counters.values().flat_map(|c| c.0.values()).map(|c| c.deadline).filter(|d| *d > after);
+        counters.chain([self.elems.soonest(after)]).min().filter(|d| *d != super::NEVER)
     }
 
     /// Returns the state restricted to a scope.
@@ -232,7 +233,7 @@ impl Tree {
         let siblings = |(path, s): (&Path, &Vec<Elem>)| (path.clone(), s.clone());
         match scope {
             Scope::Key => Branch {
-                elems: self.elems.iter().map(siblings).collect(),
+                elems: self.elems.map().iter().map(siblings).collect(),
                 counters: self.counters.iter().map(contributions).collect(),
                 hole: self.hole.is_some(),
             },
@@ -241,7 +242,7 @@ impl Tree {
                 ..Branch::default()
             },
             Scope::Path(path) => Branch {
-                elems: self.elems.get_key_value(path).map(siblings).into_iter().collect(),
+                elems: self.elems.map().get_key_value(path).map(siblings).into_iter().collect(),
                 ..Branch::default()
             },
         }
@@ -260,8 +261,9 @@ impl Tree {
         if branch.hole {
             return changed;
         }
+        let theirs_at: BTreeMap<&Path, &Vec<Elem>> = branch.elems.iter().map(|(p, s)| (p, s)).collect();
         for path in self.paths_to_join(branch, scope) {
-            let incoming = branch.elems.iter().find(|(p, _)| *p == path).map_or(&[][..], |(_, s)| s.as_slice());
+            let incoming = theirs_at.get(&path).map_or(&[][..], |s| s.as_slice());
             changed |= self.join_path(path, incoming, mine, theirs);
         }
         if matches!(scope, Scope::Key) {
@@ -273,7 +275,7 @@ impl Tree {
     fn paths_to_join(&self, branch: &Branch, scope: &Scope) -> BTreeSet<Path> {
         let mut paths: BTreeSet<Path> = branch.elems.iter().map(|(p, _)| p.clone()).collect();
         match scope {
-            Scope::Key => paths.extend(self.elems.keys().cloned()),
+            Scope::Key => paths.extend(self.elems.map().keys().cloned()),
             Scope::Path(Path::Counter(_) | Path::Register | Path::Custom) => {}
             Scope::Path(path @ (Path::Ttl | Path::Field(_) | Path::Member(..))) => {
                 paths.insert(path.clone());
@@ -284,7 +286,7 @@ impl Tree {
 
     fn join_path(&mut self, path: Path, incoming: &[Elem], mine: &Ctx, theirs: &Ctx) -> bool {
         let unknown = self.hole.as_ref().is_some_and(|known| !known.contains(&path));
-        let own = self.elems.remove(&path).unwrap_or_default();
+        let own = self.elems.remove(&path);
         let mut out: Vec<Elem> =
             own.iter().filter(|e| incoming.iter().any(|i| i.dot == e.dot) || !theirs.has(e.dot)).cloned().collect();
         for elem in incoming {
@@ -294,10 +296,8 @@ impl Tree {
         }
         out.sort_by_key(|e| e.dot);
         let changed = out != own || unknown;
-        if !out.is_empty() {
-            self.elems.insert(path.clone(), out);
-        }
         self.learn(&path);
+        self.elems.insert(path, out);
         changed
     }
 
@@ -311,13 +311,8 @@ impl Tree {
     /// had. I know what it answered for, and my own elements it has not seen; the rest is a miss.
     pub fn inherit_hole(&mut self, answered: BTreeSet<Path>, theirs: &Ctx) {
         let mut known = answered;
-        self.elems.retain(|path, siblings| {
-            if !known.contains(path) {
-                siblings.retain(|e| !theirs.has(e.dot));
-            }
-            !siblings.is_empty()
-        });
-        known.extend(self.elems.keys().cloned());
+        self.elems.retain(|path, e| known.contains(path) || !theirs.has(e.dot));
+        known.extend(self.elems.map().keys().cloned());
         self.hole = Some(known);
     }
 }
@@ -325,10 +320,7 @@ impl Tree {
 /// Erases the elements and contributions whose events the clock covers.
 impl ResetRemove<ReplicaId> for Tree {
     fn reset_remove(&mut self, clock: &VClock<ReplicaId>) {
-        self.elems.retain(|_, siblings| {
-            siblings.retain(|e| e.dot.seq > clock.get(&e.dot.replica));
-            !siblings.is_empty()
-        });
+        self.elems.retain(|_, e| e.dot.seq > clock.get(&e.dot.replica));
         self.counters.values_mut().for_each(|c| c.reset_remove(clock));
         self.counters.retain(|_, c| !c.0.is_empty());
     }

@@ -18,8 +18,8 @@ use crate::id::KeyspaceId;
 
 /// Bytes an entry costs beyond its key and values: slot, index, cell and allocator slack.
 const ENTRY_BYTES: usize = 160;
-/// Bytes an element or contribution costs beyond its value.
-const ELEM_BYTES: usize = 96;
+/// Bytes a contribution costs, and a counter beyond its name.
+const CONTRIBUTION_BYTES: usize = 96;
 /// Bytes a tag costs beyond its text.
 const TAG_BYTES: usize = 32;
 
@@ -395,18 +395,6 @@ pub(super) fn payload_bytes(payload: &Payload) -> usize {
 }
 
 fn tree_bytes(tree: &Tree) -> usize {
-    let elems: usize = tree
-        .elems()
-        .map(|(path, s)| path_bytes(path) + s.iter().map(|e| ELEM_BYTES + e.value.len()).sum::<usize>())
-        .sum();
-    let counters: usize = tree.counters().map(|(name, c)| name.len() + ELEM_BYTES * (1 + c.0.len())).sum();
-    elems + counters
-}
-
-fn path_bytes(path: &Path) -> usize {
-    match path {
-        Path::Register | Path::Custom | Path::Ttl => 0,
-        Path::Field(name) | Path::Counter(name) => name.len(),
-        Path::Member(set, member) => set.len() + member.len(),
-    }
+    let counters: usize = tree.counters().map(|(name, c)| name.len() + CONTRIBUTION_BYTES * (1 + c.0.len())).sum();
+    tree.elem_bytes() + counters
 }
