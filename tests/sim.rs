@@ -11,7 +11,7 @@ use bytes::Bytes;
 use driftless::crdt::{Ctx, Dot, NEVER, Path};
 use driftless::id::PartitionId;
 use driftless::node::{Input, Level, Mark, WaitId};
-use driftless::sim::{SimCluster, SimConfig};
+use driftless::sim::{SimCluster, SimConfig, Weather};
 use driftless::store::{Body, Family, KeyRef, Selector, Store};
 
 /// Seeds of the random runs; each takes a few milliseconds.
@@ -362,4 +362,25 @@ fn two_halves_that_founded_apart_become_one_and_keep_what_both_wrote() {
     assert!(cluster.run_until(ms(10_000), converged).is_some());
     agree(&cluster, 11);
     assert!(get(&cluster, 0, "of 1").is_some() && get(&cluster, 1, "of 0").is_some());
+}
+
+/// A lost packet delays its frame until others have been reported, and what they reported is stable
+/// at the receiver: the frame predates it and is refused. What was in it must not wait for the
+/// seconds after which unreported writes are sent again by themselves.
+#[test]
+fn a_frame_that_came_too_late_is_asked_for_again_at_once() {
+    let weather = Weather { loss: 0.05, ..Weather::default() };
+    let mut late = 0;
+    for seed in 0..8 {
+        let mut cluster = formed(seed, SimConfig { weather, ..SimConfig::default() });
+        for step in 0..600 {
+            set(&mut cluster, step % 3, &format!("k{}", step % 50), "v").unwrap();
+            cluster.run_for(ms(3));
+        }
+        let took = cluster.run_until(ms(20_000), converged);
+        assert!(took.is_some_and(|took| took < ms(900)), "seed {seed}: {took:?}");
+        agree(&cluster, seed);
+        late += (0..3).map(|at| cluster.node(at).unwrap().stats().stale_batches).sum::<u64>();
+    }
+    assert!(late > 0, "no frame came late, so nothing was tested");
 }

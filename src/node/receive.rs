@@ -7,6 +7,7 @@
 //! * Every applied stamp is observed, so a later local write wins over anything it could see.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -62,8 +63,11 @@ impl Node {
                 }
             }
             (Control::NeedFull { partition }, true) => {
-                if let Some(session) = self.session_mut(link) {
-                    session.peer.synchronise(partition);
+                let store = Arc::clone(&self.store);
+                match self.session_mut(link) {
+                    Some(session) if session.joined => session.peer.resend(partition, &store),
+                    Some(session) => session.peer.synchronise(partition),
+                    None => {}
                 }
                 self.pump(link);
             }
@@ -162,6 +166,7 @@ impl Node {
         let Some(mut partition) = self.store.lock(batch.partition) else { return };
         let lags = lags(session.replica, batch, partition.ctx(), now.wall_ms);
         let result = partition.apply(session.replica, batch, &around);
+        let is_late = session.peer.known(batch.partition).is_some_and(|known| known.includes(partition.frontier()));
         drop(partition);
         match result {
             Ok(applied) => {
@@ -170,6 +175,12 @@ impl Node {
                 session.traffic.news_in += applied.news;
                 self.note_report(link, batch.partition, &batch.ctx);
                 self.applied(batch.partition, applied);
+            }
+            // The sender has long seen more: a lost packet delayed this batch until it was stale. It
+            // must not wait for the sender to wonder why its writes are never reported.
+            Err(Refused::Stale) if is_late => {
+                self.stats.stale_batches += 1;
+                self.send_control(link, &Control::NeedFull { partition: batch.partition });
             }
             Err(Refused::Stale) => {
                 self.stats.stale_batches += 1;

@@ -110,6 +110,18 @@ impl Peer {
         }
     }
 
+    /// Sends again what the peer has not reported of a partition, because it says that it could not
+    /// take it: from the log, or in full when that no longer names it.
+    pub fn resend(&mut self, partition: PartitionId, store: &Store) {
+        let Some(lane) = self.lanes.get_mut(partition.index()) else { return };
+        if lane.full.take().is_some() {
+            self.fulls.insert(partition);
+            return;
+        }
+        lane.sent = lane.known.clone();
+        self.catch_up(partition, store, true);
+    }
+
     /// Tells whether a frame shared by all peers may go to this one: its link has room and none of
     /// the partitions is behind or under synchronisation.
     #[must_use]

@@ -108,7 +108,8 @@ pub enum Control {
     },
     /// Somebody waits for your report: send it now.
     ReportNow,
-    /// A batch of yours predates what is stable here, or I lost my staging: send it all.
+    /// A batch of yours came so late that it predates what is stable here, or I lost my staging:
+    /// send what I have not reported of this partition again, in full if your log ends before.
     NeedFull {
         /// The partition.
         partition: PartitionId,
