@@ -82,7 +82,7 @@ pub(crate) struct DemoArgs {
     #[command(flatten)]
     transport: process::Transport,
     /// How long a region may take to join or to catch up before that is a failure.
-    #[arg(long, value_name = "N", default_value_t = 30)]
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     timeout_seconds: u64,
 }
 

@@ -211,11 +211,12 @@ async fn drain(fleet: &mut Fleet, figures: &mut Figures) -> Result<(), Box<dyn E
 
 /// Takes all dumps while nothing expires.
 async fn dump_in_silence(fleet: &mut Fleet) -> Result<Vec<Dump>, Box<dyn Error>> {
-    fleet.progress.phase("comparing all that is visible in every region");
+    fleet.progress.phase("waiting for a moment at which nothing expires");
     let deadlines = oracle::deadlines(&fleet.journal.open().records);
     for _ in 0..DUMPS_MAX {
         let at_ms = next_silence(&deadlines, wall_ms());
         sleep(Duration::from_millis(at_ms.saturating_sub(wall_ms()))).await;
+        fleet.progress.phase("comparing all that is visible in every region");
         let dumps = fleet.dumps().await?;
         let from = dumps.iter().map(|d| d.from_ms).min().unwrap_or(0).saturating_sub(1);
         let to = dumps.iter().map(|d| d.to_ms).max().unwrap_or(0).saturating_add(1);

@@ -22,7 +22,7 @@ impl Progress {
     pub(crate) fn new(writes: u64) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = if terminal { ProgressBar::new(writes) } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{elapsed_precise} {bar:24} {percent:>3} %  {wide_msg}");
+        let style = ProgressStyle::with_template("{elapsed:>4} {bar:16} {percent:>3} %  {wide_msg}");
         // Phases in which nothing is written are seen to be alive by their clock.
         bar.enable_steady_tick(Duration::from_millis(200));
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
