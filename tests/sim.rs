@@ -384,3 +384,21 @@ fn a_frame_that_came_too_late_is_asked_for_again_at_once() {
     }
     assert!(late > 0, "no frame came late, so nothing was tested");
 }
+
+/// A new link's first frames may overtake the hello, and there is no third node here to relay what
+/// would be dropped.
+#[test]
+fn frames_that_overtake_the_hello_are_not_lost() {
+    let weather = Weather { loss: 0.1, ..Weather::default() };
+    for seed in 0..60 {
+        let mut cluster = formed(seed, SimConfig { nodes: 2, weather, ..SimConfig::default() });
+        cluster.isolate(0);
+        for step in 0..20 {
+            set(&mut cluster, step % 2, &format!("k{step}"), "v").unwrap();
+            cluster.run_for(ms(200));
+        }
+        cluster.heal();
+        let took = cluster.run_until(ms(20_000), converged);
+        assert!(took.is_some_and(|took| took < ms(4_000)), "seed {seed}: {took:?}");
+    }
+}

@@ -12,7 +12,7 @@ use crate::membership::Beats;
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
-use crate::node::link::{Link, Session, Staging, spread};
+use crate::node::link::{Early, Link, Session, Staging, spread};
 use crate::node::output::{CloseCode, Output};
 use crate::node::stats::{LagHistogram, Traffic};
 use crate::replication::{Peer, ReportLog};
@@ -29,8 +29,19 @@ impl Node {
         }
         let told = spread(self.store.partition_count(), self.contexts());
         let told_joined = self.join.is_joined();
-        self.links
-            .insert(link, Link { identity, dialled, since: now.mono, hello_ms: 0, told_joined, told, session: None });
+        self.links.insert(
+            link,
+            Link {
+                identity,
+                dialled,
+                since: now.mono,
+                hello_ms: 0,
+                told_joined,
+                told,
+                early: Early::default(),
+                session: None,
+            },
+        );
         let hello = Control::Hello(self.hello(now));
         self.send_control(link, &hello);
     }
@@ -201,6 +212,8 @@ impl Node {
         }
         self.check_own_clock();
         self.seek(now);
+        let early = self.links.get_mut(&link).map(|l| l.early.take()).unwrap_or_default();
+        early.iter().for_each(|frame| self.on_frame(now, link, frame));
     }
 
     /// Both sides have joined: send what the peer lacks and note what it has.

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::clock::Mono;
 use crate::crdt::Ctx;
 use crate::id::{PartitionId, ReplicaId};
@@ -35,8 +37,37 @@ pub struct Link {
     pub told_joined: bool,
     /// The contexts this node's hello carried.
     pub told: Vec<Ctx>,
+    /// Frames that overtook the hello.
+    pub early: Early,
     /// What is known once the hello passed.
     pub session: Option<Box<Session>>,
+}
+
+/// Frames that came before the hello: streams do not wait for each other, and a peer that has our
+/// hello sends at once.
+#[derive(Debug, Default)]
+pub struct Early {
+    frames: Vec<Bytes>,
+    bytes: usize,
+}
+
+/// Most bytes kept of a peer that has not said hello; more is dropped and sent again later.
+const EARLY_BYTES_MAX: usize = 4 << 20;
+
+impl Early {
+    /// Keeps a frame if there is room.
+    pub fn keep(&mut self, frame: &Bytes) {
+        if self.bytes + frame.len() <= EARLY_BYTES_MAX {
+            self.bytes += frame.len();
+            self.frames.push(frame.clone());
+        }
+    }
+
+    /// Gives the frames out, in the order in which they came.
+    pub fn take(&mut self) -> Vec<Bytes> {
+        self.bytes = 0;
+        std::mem::take(&mut self.frames)
+    }
 }
 
 impl Link {

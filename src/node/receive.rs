@@ -98,7 +98,8 @@ impl Node {
     }
 
     pub(super) fn on_frame(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
-        let Some(session) = self.session_mut(link) else { return };
+        let Some(place) = self.links.get_mut(&link) else { return };
+        let Some(session) = place.session.as_deref_mut() else { return place.early.keep(bytes) };
         session.beats.heard(now.mono);
         session.traffic.frames_in += 1;
         session.traffic.bytes_in += u64::try_from(bytes.len()).unwrap_or(0);
