@@ -2,7 +2,7 @@
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-have cargo || { echo "cargo is missing: install Rust from https://rustup.rs"; exit 1; }
+have cargo || { echo "cargo is missing: install Rust"; exit 1; }
 if ! cargo fmt --version || ! cargo clippy --version; then
     rustup component add rustfmt clippy
 fi
