@@ -12,7 +12,7 @@ use driftless::crdt::{Ctx, Dot, NEVER, Path};
 use driftless::id::PartitionId;
 use driftless::node::{Input, Level, Mark, WaitId};
 use driftless::sim::{SimCluster, SimConfig, Weather};
-use driftless::store::{Body, Family, KeyRef, Selector, Store};
+use driftless::store::{Body, Family, Intent, KeyRef, Selector, Store};
 
 /// Seeds of the random runs; each takes a few milliseconds.
 const SEEDS: u64 = 300;
@@ -400,5 +400,69 @@ fn frames_that_overtake_the_hello_are_not_lost() {
         cluster.heal();
         let took = cluster.run_until(ms(20_000), converged);
         assert!(took.is_some_and(|took| took < ms(4_000)), "seed {seed}: {took:?}");
+    }
+}
+
+#[test]
+fn a_map_at_its_limit_travels_to_a_joiner_as_it_is() {
+    let mut config = SimConfig::default();
+    config.node.replication.compress = false;
+    let mut cluster = formed(12, config);
+    cluster.run_for(ms(1_000));
+    cluster.crash(2);
+    let (store, mut rng) = (cluster.store(0).unwrap(), fastrand::Rng::with_seed(1));
+    let space = store.spaces().open("maps", Family::Map).unwrap();
+    let key = KeyRef::new(&space, b"large");
+    for field in 0..500_u32 {
+        let value: Vec<u8> = (0..1_000).map(|_| rng.u8(..)).collect();
+        let (path, full) = (Path::Field(Bytes::from(field.to_be_bytes().to_vec())), value.len());
+        let put = cluster.write(0, &key, Some(full), |p, tick| {
+            p.admit_growth(&key, &path, full).map(|()| p.put(&key, path, Bytes::from(value), NEVER, tick))
+        });
+        if put.unwrap().is_err() {
+            break;
+        }
+        cluster.run_for(ms(5));
+    }
+    cluster.start(2).unwrap();
+    assert!(cluster.run_until(ms(10_000), converged).is_some(), "the joiner has it too");
+    agree(&cluster, 12);
+}
+
+#[test]
+fn a_write_made_while_a_peer_joins_does_not_wait_for_a_resend() {
+    for seed in 20..40 {
+        let mut cluster = formed(seed, SimConfig::default());
+        cluster.run_for(ms(1_000));
+        cluster.crash(2);
+        cluster.run_for(ms(2_500));
+        cluster.start(2).unwrap();
+        for step in 0..60 {
+            set(&mut cluster, step % 2, &format!("k{step}"), "v").unwrap();
+            cluster.run_for(ms(10));
+        }
+        let took = cluster.run_until(ms(20_000), converged);
+        assert!(took.is_some_and(|took| took < ms(2_500)), "seed {seed}: {took:?}");
+    }
+}
+
+#[test]
+fn a_shutdown_sends_what_was_written_however_much_it_is() {
+    let mut cluster = formed(13, SimConfig::default());
+    cluster.run_for(ms(1_000));
+    let (store, value) = (cluster.store(0).unwrap(), Bytes::from(vec![7; 400_000]));
+    let space = store.spaces().open("registers", Family::Register).unwrap();
+    for n in 0..40_u32 {
+        let name = n.to_be_bytes();
+        let key = KeyRef::new(&space, &name);
+        let intent = Intent { wall_ms: cluster.now(0).wall_ms, value_len: Some(value.len()) };
+        store.write(&key, intent, |p, tick| p.set(&key, value.clone(), NEVER, tick)).unwrap();
+    }
+    let wrote = contexts(&store);
+    cluster.input(0, Input::Shutdown);
+    cluster.run_for(ms(1_000));
+    for at in [1, 2] {
+        let seen = contexts(&cluster.store(at).unwrap());
+        assert!(seen.iter().zip(&wrote).all(|(seen, wrote)| seen.includes(wrote)), "node {at} has all of it");
     }
 }

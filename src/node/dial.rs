@@ -1,7 +1,7 @@
 //! When to dial which configured address.
 //!
 //! Between two replicas the one with the lower id dials; the other waits `YIELD` for it first.
-//! An address nobody has been met at is dialled at once. Failures back off with full jitter
+//! An address nobody has been met at is dialled at once. Failures back off with jitter
 //! (AWS Architecture Blog, *Exponential Backoff And Jitter*, 2015) up to `BACKOFF_MAX`, so a
 //! region that heals is back within half a second and a dead one costs a few packets a second.
 //!

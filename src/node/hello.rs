@@ -2,7 +2,9 @@
 //!
 //! # Invariants
 //! * A peer speaks only for itself: its hello must name what its certificate names.
-//! * Nothing but the hello is taken from a link before it passed.
+//! * Nothing but the hello is taken from a link before it passed; frames that overtake it wait.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Now;
 use crate::crdt::Ctx;
@@ -187,9 +189,11 @@ impl Node {
             reports: ReportLog::new(std::mem::take(&mut place.told)),
             members_told: 0,
             urgent: false,
+            asked: false,
+            asked_again: BTreeSet::new(),
             beats: Beats::new(now.mono),
             staging: Staging::default(),
-            stale_fulls: 0,
+            stale_fulls: BTreeMap::new(),
             traffic: Traffic::default(),
             lag: LagHistogram::default(),
         };

@@ -19,7 +19,6 @@ use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::link::spread;
 use crate::node::output::CloseCode;
-use crate::store::Gate;
 use crate::wire::Control;
 
 /// How far a node has come in joining.
@@ -138,7 +137,7 @@ impl Node {
         let mut own = MemberSet::default();
         own.add(self.me.replica, &Member { node: self.me.node, region: self.me.region.clone(), since_ms: now.wall_ms });
         self.on_members(now, &own);
-        self.store.set_gate(Gate::Open);
+        self.set_gate();
         self.event(Event::Joined { founded });
         let ready = self.ready();
         let links: Vec<(LinkId, bool)> = self.sessions().map(|(id, s)| (id, s.joined)).collect();
@@ -169,6 +168,7 @@ impl Node {
         for (id, ctx) in self.store.partition_ids().zip(spread(count, ctxs)) {
             session.peer.report(id, &ctx);
         }
+        session.peer.begin();
         if self.join.is_joined() {
             self.on_members(now, members);
             self.start_session(link);
@@ -190,7 +190,7 @@ impl Node {
         for replica in removed {
             self.on_removed(replica);
         }
-        let done = self.waits.check_all(&self.store, &self.members);
+        let done = self.waits.check_all(&self.store, &self.members, self.expected());
         self.resolve(done);
         self.timers.start_report(now.mono, self.config.replication.report_every);
     }
@@ -198,7 +198,7 @@ impl Node {
     fn on_removed(&mut self, replica: ReplicaId) {
         self.event(Event::MemberRemoved { replica });
         if replica == self.me.replica {
-            self.store.set_gate(Gate::Removed);
+            self.set_gate();
             self.event(Event::Removed);
         }
         for id in self.store.partition_ids() {

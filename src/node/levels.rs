@@ -115,33 +115,40 @@ impl Waits {
     }
 
     /// Ends and returns the waits of a partition that are reached.
-    pub fn check(&mut self, partition: PartitionId, store: &Store, members: &MemberSet) -> Vec<(WaitId, Outcome)> {
+    pub fn check(
+        &mut self,
+        partition: PartitionId,
+        store: &Store,
+        members: &MemberSet,
+        expected: usize,
+    ) -> Vec<(WaitId, Outcome)> {
         let Some(ids) = self.by_partition.get(&partition) else { return Vec::new() };
-        let judged =
-            ids.iter().filter_map(|id| self.waits.get(id).map(|w| (*id, judge(w.mark, w.level, store, members))));
+        let judged = ids
+            .iter()
+            .filter_map(|id| self.waits.get(id).map(|w| (*id, judge(w.mark, w.level, store, members, expected))));
         let done: Vec<(WaitId, Outcome)> = judged.filter(|(_, outcome)| outcome.reached).collect();
         done.iter().for_each(|(id, _)| self.remove(*id));
         done
     }
 
     /// Ends and returns every wait that is reached, after the members changed.
-    pub fn check_all(&mut self, store: &Store, members: &MemberSet) -> Vec<(WaitId, Outcome)> {
+    pub fn check_all(&mut self, store: &Store, members: &MemberSet, expected: usize) -> Vec<(WaitId, Outcome)> {
         let partitions: Vec<PartitionId> = self.by_partition.keys().copied().collect();
-        partitions.into_iter().flat_map(|p| self.check(p, store, members)).collect()
+        partitions.into_iter().flat_map(|p| self.check(p, store, members, expected)).collect()
     }
 
     /// Ends and returns every wait, reached or not, because nobody will be asked any more.
-    pub fn end_all(&mut self, store: &Store, members: &MemberSet) -> Vec<(WaitId, Outcome)> {
+    pub fn end_all(&mut self, store: &Store, members: &MemberSet, expected: usize) -> Vec<(WaitId, Outcome)> {
         let all = std::mem::take(self);
-        all.waits.into_iter().map(|(id, w)| (id, judge(w.mark, w.level, store, members))).collect()
+        all.waits.into_iter().map(|(id, w)| (id, judge(w.mark, w.level, store, members, expected))).collect()
     }
 
     /// Ends and returns the waits whose deadline has passed.
-    pub fn expire(&mut self, now: Mono, store: &Store, members: &MemberSet) -> Vec<(WaitId, Outcome)> {
+    pub fn expire(&mut self, now: Mono, store: &Store, members: &MemberSet, expected: usize) -> Vec<(WaitId, Outcome)> {
         let mut done = Vec::new();
         while let Some((_, id)) = self.by_deadline.first().copied().filter(|(at, _)| *at <= now) {
             if let Some(wait) = self.waits.get(&id) {
-                done.push((id, judge(wait.mark, wait.level, store, members)));
+                done.push((id, judge(wait.mark, wait.level, store, members, expected)));
             }
             self.remove(id);
         }
@@ -149,9 +156,10 @@ impl Waits {
     }
 }
 
-/// Says how far an event came, by the latest reports.
+/// Says how far an event came, by the latest reports. `expected` members count even if they were
+/// never met.
 #[must_use]
-pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet) -> Outcome {
+pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet, expected: usize) -> Outcome {
     let partition = store.read(mark.partition);
     let has = |replica| {
         replica == store.me()
@@ -168,7 +176,7 @@ pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet) -> Ou
             missing.push(Missing { node: member.node, region: member.region.clone() });
         }
     }
-    let all = acked + missing.len();
+    let all = (acked + missing.len()).max(expected);
     let (acked, needed) = match level {
         Level::Local => (acked.max(1), 1),
         Level::Quorum => (acked, all / 2 + 1),

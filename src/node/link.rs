@@ -4,7 +4,7 @@
 //! * A link is *greeting* until its hello passed; only then does it have a [`Session`].
 //! * At most one session per replica: a duplicate link is closed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -18,9 +18,9 @@ use crate::replication::{Peer, ReportLog};
 use crate::store::{Batch, Fragment, Full};
 use crate::wire::FullChunk;
 
-/// Most bytes of unfinished full synchronisations staged per link: four of the largest partitions
-/// a node of 1 GiB in 64 partitions has. Past it the link is closed and resumes elsewhere.
-pub const STAGED_BYTES_MAX: usize = 64 << 20;
+/// Most bytes of unfinished full synchronisations staged per link: half of a keyspace's default
+/// budget in one partition. Past it the link is closed: use more partitions.
+pub const STAGED_BYTES_MAX: usize = 512 << 20;
 
 /// A connection.
 #[derive(Debug)]
@@ -110,12 +110,16 @@ pub struct Session {
     pub members_told: u64,
     /// The peer waits for a report.
     pub urgent: bool,
+    /// The peer was asked for a report and has not sent one since.
+    pub asked: bool,
+    /// Partitions the peer was asked to send again since the last report.
+    pub asked_again: BTreeSet<PartitionId>,
     /// Liveness.
     pub beats: Beats,
     /// Unfinished full synchronisations.
     pub staging: Staging,
-    /// Full synchronisations in a row that predated what is stable here.
-    pub stale_fulls: u32,
+    /// Full synchronisations in a row that predated what is stable here, by partition.
+    pub stale_fulls: BTreeMap<PartitionId, u32>,
     /// Counters.
     pub traffic: Traffic,
     /// Lag of the peer's own writes.

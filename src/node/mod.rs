@@ -9,7 +9,8 @@
 //! # Invariants
 //! * The same inputs at the same instants give the same outputs: the only randomness is the seeded
 //!   generator given to [`Node::new`].
-//! * Work per input is bounded; what is left over is due at once.
+//! * Work per input is bounded by what it carries and by the waits and entries of the partitions it
+//!   touches; what a flush or sweep leaves over is due at once.
 //! * Nothing a peer sends changes another peer's data, and no peer delays a local write.
 //!
 //! This file only routes: what an input means is in the file named after it.
@@ -148,7 +149,7 @@ impl Node {
             Input::DialFailed { slot, reason } => self.on_dial_failed(now, slot, &reason),
             Input::AcceptFailed { .. } | Input::Deadline => {}
             Input::Written => self.outbox.mark(self.store.take_dirty()),
-            Input::Wait { id, mark, level, deadline } => self.on_wait(id, mark, level, deadline),
+            Input::Wait { id, mark, level, deadline } => self.on_wait(now, id, mark, level, deadline),
             Input::CancelWait { id } => self.waits.remove(id),
             Input::Shutdown => self.on_shutdown(now),
         }
@@ -248,24 +249,49 @@ impl Node {
         let skew = self.sessions().filter_map(|(_, s)| s.beats.skew_ms()).map(i64::unsigned_abs).max().unwrap_or(0);
         let skew_ms = skew.max(self.max_drift_ms());
         self.store.note_skew(skew_ms);
-        match (refused, self.join.is_joined()) {
-            (true, _) => self.store.set_gate(Gate::ClockRefused),
-            (false, true) => self.store.set_gate(Gate::Open),
-            (false, false) => self.store.set_gate(Gate::Joining),
-        }
+        self.set_gate();
         self.event(if refused { Event::ClockRefused { skew_ms } } else { Event::ClockAccepted });
     }
 
-    fn on_wait(&mut self, id: WaitId, mark: Mark, level: Level, deadline: Option<Mono>) {
-        let outcome = levels::judge(mark, level, &self.store, &self.members);
+    /// Says to the store whether writes are accepted: the first reason against it counts.
+    fn set_gate(&self) {
+        self.store.set_gate(if self.stopping {
+            Gate::Stopped
+        } else if self.members.is_removed(self.me.replica) {
+            Gate::Removed
+        } else if self.clock_refused {
+            Gate::ClockRefused
+        } else if self.join.is_joined() {
+            Gate::Open
+        } else {
+            Gate::Joining
+        });
+    }
+
+    /// Somebody waits: what was written goes at once, and each peer is asked once for its report.
+    fn on_wait(&mut self, now: Now, id: WaitId, mark: Mark, level: Level, deadline: Option<Mono>) {
+        let outcome = levels::judge(mark, level, &self.store, &self.members, self.expected());
         if outcome.reached || !self.waits.add(id, mark, level, deadline) {
             self.out.push_back(Output::Resolved { id, outcome });
             return;
         }
-        let links: Vec<LinkId> = self.sessions().filter(|(_, s)| s.joined).map(|(id, _)| id).collect();
+        self.outbox.mark(self.store.take_dirty());
+        self.flush(now);
+        let fresh = |l: &mut Link| {
+            let session = l.session.as_deref_mut().filter(|s| s.joined && !s.asked)?;
+            session.asked = true;
+            Some(())
+        };
+        let links: Vec<LinkId> = self.links.iter_mut().filter_map(|(id, l)| fresh(l).map(|()| *id)).collect();
         for link in links {
             self.send_control(link, &Control::ReportNow);
         }
+    }
+
+    /// Returns how many members the configuration speaks of, met or not: a node that was founded
+    /// alone is no majority of them.
+    fn expected(&self) -> usize {
+        self.slots.len() + 1
     }
 
     fn resolve(&mut self, done: Vec<(WaitId, Outcome)>) {
@@ -274,15 +300,18 @@ impl Node {
 
     fn on_shutdown(&mut self, now: Now) {
         self.stopping = true;
-        self.store.set_gate(Gate::Stopped);
+        self.set_gate();
         self.outbox.mark(self.store.take_dirty());
-        self.flush(now);
+        while self.outbox.due().is_some() {
+            self.flush(now);
+        }
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
+            self.pump_within(link, usize::MAX);
             self.send_control(link, &Control::Goodbye);
             self.close(link, CloseCode::Goodbye, "this node is shutting down");
         }
-        let done = self.waits.end_all(&self.store, &self.members);
+        let done = self.waits.end_all(&self.store, &self.members, self.expected());
         self.resolve(done);
     }
 

@@ -23,15 +23,16 @@ use crate::node::output::Output;
 use crate::store::{Applied, Around, Batch, Fragment, Full, Refused};
 use crate::wire::{Beat, Control, Frame, FullChunk, Part};
 
-/// Frames that may wait for the wall clock: at most 64 MiB, for at most ten drift bounds.
-const PEN_FRAMES: usize = 64;
+/// Bytes of frames of one link that may wait for the wall clock, for at most ten drift bounds. More
+/// is dropped and sent again later.
+const PEN_BYTES_MAX: usize = 1 << 20;
 /// Received bytes after which a report goes at once.
 const REPORT_BYTES: usize = 256 * 1024;
 /// Full synchronisations refused in a row before the histories count as unrelated.
 const STALE_FULLS_MAX: u32 = 8;
 
 /// Frames that wait for the wall clock to come near their stamps.
-pub(super) type Pen = VecDeque<(u64, LinkId, Frame)>;
+pub(super) type Pen = VecDeque<(u64, LinkId, Bytes)>;
 
 impl Node {
     pub(super) fn on_control(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
@@ -66,7 +67,7 @@ impl Node {
                 let store = Arc::clone(&self.store);
                 match self.session_mut(link) {
                     Some(session) if session.joined => session.peer.resend(partition, &store),
-                    Some(session) => session.peer.synchronise(partition),
+                    Some(session) => session.peer.restart(partition),
                     None => {}
                 }
                 self.pump(link);
@@ -76,6 +77,9 @@ impl Node {
     }
 
     fn on_report(&mut self, now: Now, link: LinkId, changed: Vec<(PartitionId, Vec<(ReplicaId, Seen)>)>) {
+        if let Some(session) = self.session_mut(link) {
+            session.asked = false;
+        }
         for (partition, news) in changed {
             let mut ctx = Ctx::default();
             news.iter().for_each(|(replica, seen)| ctx.add_seen(*replica, seen));
@@ -93,7 +97,7 @@ impl Node {
         if let Some(mut p) = self.store.lock(partition) {
             p.report(session.replica, ctx);
         }
-        let done = self.waits.check(partition, &self.store, &self.members);
+        let done = self.waits.check(partition, &self.store, &self.members, self.expected());
         self.resolve(done);
     }
 
@@ -120,8 +124,9 @@ impl Node {
         }
         if ahead_ms > max_ms {
             self.stats.penned_frames += 1;
-            if self.pen.len() < PEN_FRAMES {
-                self.pen.push_back((frame.hlc.ms() - max_ms, link, frame));
+            let held: usize = self.pen.iter().filter(|(_, from, _)| *from == link).map(|(_, _, b)| b.len()).sum();
+            if held + bytes.len() <= PEN_BYTES_MAX {
+                self.pen.push_back((frame.hlc.ms() - max_ms, link, bytes.clone()));
             }
             return;
         }
@@ -131,11 +136,11 @@ impl Node {
     /// Lets the frames out of the pen whose time has come.
     pub(super) fn release(&mut self, now: Now) {
         for _ in 0..self.pen.len() {
-            let Some((at_ms, link, frame)) = self.pen.pop_front() else { return };
+            let Some((at_ms, link, bytes)) = self.pen.pop_front() else { return };
             if at_ms <= now.wall_ms {
-                self.apply(now, link, frame);
+                self.on_frame(now, link, &bytes);
             } else {
-                self.pen.push_back((at_ms, link, frame));
+                self.pen.push_back((at_ms, link, bytes));
             }
         }
     }
@@ -181,7 +186,7 @@ impl Node {
             // must not wait for the sender to wonder why its writes are never reported.
             Err(Refused::Stale) if is_late => {
                 self.stats.stale_batches += 1;
-                self.send_control(link, &Control::NeedFull { partition: batch.partition });
+                self.ask_again(link, batch.partition);
             }
             Err(Refused::Stale) => {
                 self.stats.stale_batches += 1;
@@ -197,7 +202,7 @@ impl Node {
         match session.staging.add(chunk) {
             Staged::Waiting => {}
             Staged::Whole(full) => self.apply_full(now, link, &full),
-            Staged::Broken => self.send_control(link, &Control::NeedFull { partition }),
+            Staged::Broken => self.ask_again(link, partition),
             Staged::Full => {
                 let max = u64::try_from(crate::node::link::STAGED_BYTES_MAX).unwrap_or(u64::MAX);
                 self.fault(link, PeerFault::OverLimit { what: "a staged synchronisation", len: max, max });
@@ -209,27 +214,36 @@ impl Node {
         let partition = full.batch.partition;
         let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
-        let Some(result) = self.store.lock(partition).map(|mut p| p.apply_full(session.replica, full, &around)) else {
-            return;
-        };
+        let Some(mut p) = self.store.lock(partition) else { return };
+        let result = p.apply_full(session.replica, full, &around);
+        let is_late = session.peer.known(partition).is_some_and(|known| known.includes(p.frontier()));
+        drop(p);
         match result {
             Ok(applied) => {
-                session.stale_fulls = 0;
+                session.stale_fulls.remove(&partition);
                 self.stats.full_syncs += 1;
                 self.note_report(link, partition, &full.batch.ctx);
                 self.applied(partition, applied);
                 self.on_received(now, partition);
             }
+            Err(Refused::Stale) if is_late => self.ask_again(link, partition),
             Err(Refused::Stale) => {
-                session.stale_fulls += 1;
+                let stale = session.stale_fulls.entry(partition).or_default();
+                *stale += 1;
+                let unrelated = *stale > STALE_FULLS_MAX;
                 session.peer.synchronise(partition);
-                if session.stale_fulls > STALE_FULLS_MAX
-                    && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone())
-                {
+                if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
                     return self.fault(link, PeerFault::SplitHistory { partition, region });
                 }
                 self.pump(link);
             }
+        }
+    }
+
+    /// Asks a peer to send a partition again, once between two reports: every late frame of it would ask.
+    fn ask_again(&mut self, link: LinkId, partition: PartitionId) {
+        if self.session_mut(link).is_some_and(|s| s.asked_again.insert(partition)) {
+            self.send_control(link, &Control::NeedFull { partition });
         }
     }
 

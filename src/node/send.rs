@@ -8,6 +8,7 @@ use crate::node::Node;
 use crate::node::input::LinkId;
 use crate::node::output::Output;
 use crate::replication::outbox::Flush;
+use crate::store::Batch;
 use crate::wire::{Control, Frame, Part};
 
 /// Frames one flush may take, so that one turn of the driver stays within a few milliseconds.
@@ -29,7 +30,7 @@ struct Encoded {
 impl Node {
     /// Captures what was written since the last flush and sends it to every peer that takes it.
     pub(super) fn flush(&mut self, now: Now) {
-        if !self.sessions().any(|(_, s)| s.receives()) {
+        if !self.sessions().any(|(_, s)| s.joined) {
             self.outbox.skip(&self.store);
             return;
         }
@@ -39,14 +40,13 @@ impl Node {
         }
     }
 
-    fn share(&mut self, flush: Flush) {
+    fn share(&mut self, mut flush: Flush) {
         let window = self.config.replication.link_window_bytes;
         let me = self.me.replica;
         let (mut takers, mut behind) = (Vec::new(), Vec::new());
         for (id, link) in &mut self.links {
-            let Some(session) = link.session.as_deref_mut().filter(|s| s.receives()) else { continue };
+            let Some(session) = link.session.as_deref_mut().filter(|s| s.joined) else { continue };
             if session.peer.takes(&flush.reach, window) {
-                flush.reach.iter().for_each(|r| session.peer.sent_own(me, r.partition, r.from, r.to));
                 takers.push((*id, !session.peer.is_synchronising()));
             } else {
                 flush.reach.iter().for_each(|r| session.peer.catch_up(r.partition, &self.store, false));
@@ -54,24 +54,33 @@ impl Node {
             }
         }
         if !takers.is_empty() {
-            let parts = flush.batches.into_iter().map(Part::Batch).collect();
-            let Some(frame) = self.encode(parts) else { return };
-            let small = self.config.replication.express && frame.bytes.len() <= EXPRESS_BYTES;
+            let parts = std::mem::take(&mut flush.batches).into_iter().map(Part::Batch).collect();
+            let frame = self.encode(parts).ok();
+            let small = self.config.replication.express
+                && frame.as_ref().is_some_and(|frame| frame.bytes.len() <= EXPRESS_BYTES);
             for (link, free) in takers {
-                self.send_frame(link, &frame, small && free);
+                let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { continue };
+                if let Some(frame) = &frame {
+                    flush.reach.iter().for_each(|r| session.peer.sent_own(me, r.partition, r.from, r.to));
+                    self.send_frame(link, frame, small && free);
+                } else {
+                    flush.reach.iter().for_each(|r| session.peer.catch_up(r.partition, &self.store, false));
+                    behind.push(link);
+                }
             }
         }
         behind.into_iter().for_each(|link| self.pump(link));
     }
 
-    fn encode(&mut self, parts: Vec<Part>) -> Option<Encoded> {
+    /// Encodes a frame, or says what is too large and gives the parts back.
+    fn encode(&mut self, parts: Vec<Part>) -> Result<Encoded, Vec<Part>> {
         let fragments = parts.iter().map(|p| p.fragments().len()).sum();
         let frame = Frame { from: self.me.replica, hlc: self.store.clock().last(), parts };
         match self.encoder.encode_frame(&frame, self.store.spaces()) {
-            Ok(bytes) => Some(Encoded { bytes, plain: self.encoder.plain_len(), fragments }),
+            Ok(bytes) => Ok(Encoded { bytes, plain: self.encoder.plain_len(), fragments }),
             Err(unsendable) => {
                 self.unsendable(unsendable);
-                None
+                Err(frame.parts)
             }
         }
     }
@@ -92,15 +101,37 @@ impl Node {
 
     /// Sends what a peer still needs, as far as its link has room.
     pub(super) fn pump(&mut self, link: LinkId) {
-        let window = self.config.replication.link_window_bytes;
+        self.pump_within(link, self.config.replication.link_window_bytes);
+    }
+
+    /// Sends what a peer still needs until so many bytes wait for QUIC.
+    pub(super) fn pump_within(&mut self, link: LinkId, window: usize) {
         loop {
             let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
             if !session.receives() || !session.peer.has_room(window) {
                 return;
             }
             let Some(part) = session.peer.next_part(&self.store) else { return };
-            if let Some(frame) = self.encode(vec![part]) {
-                self.send_frame(link, &frame, false);
+            match self.encode(vec![part]) {
+                Ok(frame) => self.send_frame(link, &frame, false),
+                Err(parts) => self.send_apart(link, parts),
+            }
+        }
+    }
+
+    /// Sends the fragments of a batch that no receiver would take one by one, so that only the one
+    /// at fault stays behind.
+    fn send_apart(&mut self, link: LinkId, parts: Vec<Part>) {
+        for part in parts {
+            let Part::Batch(Batch { partition, ctx, fragments }) = part else { continue };
+            if fragments.len() < 2 {
+                continue;
+            }
+            for fragment in fragments {
+                let batch = Batch { partition, ctx: ctx.clone(), fragments: vec![fragment] };
+                if let Ok(frame) = self.encode(vec![Part::Batch(batch)]) {
+                    self.send_frame(link, &frame, false);
+                }
             }
         }
     }
@@ -117,6 +148,7 @@ impl Node {
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|_| self.join.is_joined()) else { continue };
             session.urgent = false;
+            session.asked_again.clear();
             let members = (session.members_told != version).then(|| self.members.clone());
             session.members_told = version;
             let changed = session.reports.take(&self.store, REPORT_PARTITIONS);

@@ -69,7 +69,7 @@ impl Node {
             self.relay(now);
         }
         if self.waits.next_deadline().is_some_and(|at| at <= now.mono) {
-            let done = self.waits.expire(now.mono, &self.store, &self.members);
+            let done = self.waits.expire(now.mono, &self.store, &self.members, self.expected());
             self.resolve(done);
         }
         if self.solo_deadline().is_some_and(|at| at <= now.mono) {
@@ -160,6 +160,10 @@ impl Node {
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|s| s.receives()) else { continue };
             session.peer.check_progress(now.mono, &self.store);
+            if !session.joined {
+                behind.push(*id);
+                continue;
+            }
             for (partition, ctx) in &before {
                 if session.peer.lacks(*partition, ctx) {
                     session.peer.catch_up(*partition, &self.store, true);

@@ -34,8 +34,8 @@ enum Want {
 struct Lane {
     known: Ctx,
     sent: Ctx,
-    /// What `sent` was when progress was last checked.
-    mark: Ctx,
+    /// What `sent` and `known` were when progress was last checked.
+    mark: (Ctx, Ctx),
     /// The context of a full synchronisation that the peer has not reported yet.
     full: Option<Ctx>,
 }
@@ -57,7 +57,7 @@ impl Peer {
     /// Builds the progress of a peer that said in its hello what it has.
     #[must_use]
     pub fn new(ctxs: Vec<Ctx>, now: Mono) -> Self {
-        let lane = |known: Ctx| Lane { sent: known.clone(), mark: known.clone(), known, full: None };
+        let lane = |known: Ctx| Lane { sent: known.clone(), mark: (known.clone(), known.clone()), known, full: None };
         Self {
             lanes: ctxs.into_iter().map(lane).collect(),
             wanted: BTreeMap::new(),
@@ -103,10 +103,27 @@ impl Peer {
         }
     }
 
-    /// Asks for a full synchronisation of a partition.
+    /// Asks for a full synchronisation of a partition, unless one is under way.
     pub fn synchronise(&mut self, partition: PartitionId) {
         if self.lanes.get(partition.index()).is_some_and(|lane| lane.full.is_none()) {
             self.fulls.insert(partition);
+        }
+    }
+
+    /// Begins a full synchronisation again: the peer has lost a piece of the one under way.
+    pub fn restart(&mut self, partition: PartitionId) {
+        if let Some(lane) = self.lanes.get_mut(partition.index()) {
+            lane.full = None;
+            self.chunks.retain(|chunk| chunk.partition != partition);
+            self.fulls.insert(partition);
+        }
+    }
+
+    /// Takes everything the peer has not reported as not sent: until it had joined it took nothing
+    /// but full synchronisations.
+    pub fn begin(&mut self) {
+        for lane in &mut self.lanes {
+            lane.sent = lane.known.clone();
         }
     }
 
@@ -226,21 +243,25 @@ impl Peer {
 
     /// Sends again what the peer should have reported by now. Returns whether anything is.
     pub fn check_progress(&mut self, now: Mono, store: &Store) -> bool {
-        if now.since(self.marked_at) < RESEND_AFTER || self.in_flight > 0 || !self.chunks.is_empty() {
+        if now.since(self.marked_at) < RESEND_AFTER || !self.chunks.is_empty() {
             return false;
         }
         self.marked_at = now;
         let mut stuck = Vec::new();
         for (at, lane) in self.lanes.iter_mut().enumerate() {
-            if !lane.known.includes(&lane.mark) {
+            let (sent, known) = &lane.mark;
+            if !lane.known.includes(sent) && lane.known == *known {
                 lane.sent = lane.known.clone();
-                lane.full = None;
-                stuck.extend(u16::try_from(at).ok().map(PartitionId));
+                stuck.extend(u16::try_from(at).ok().map(|at| (PartitionId(at), lane.full.take().is_some())));
             }
-            lane.mark = lane.sent.clone();
+            lane.mark = (lane.sent.clone(), lane.known.clone());
         }
-        for partition in &stuck {
-            self.catch_up(*partition, store, true);
+        for (partition, full) in &stuck {
+            if *full {
+                self.fulls.insert(*partition);
+            } else {
+                self.catch_up(*partition, store, true);
+            }
         }
         !stuck.is_empty()
     }

@@ -49,7 +49,7 @@ const READ_BATCH: usize = 64;
 
 /// Express streams a goodbye waits for: as many as a peer lets be open. Older ones have long been
 /// acknowledged.
-const EXPRESS_WATCHED: usize = 64;
+const EXPRESS_WATCHED: usize = 256;
 
 /// How long a goodbye waits for the peer to acknowledge what was sent. A peer that is cut off costs
 /// this much at shutdown.

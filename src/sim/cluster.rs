@@ -350,7 +350,9 @@ impl SimCluster {
         let Some(host) = self.hosts.get_mut(at) else { return };
         let Some(to) = host.links.remove(&link) else { return };
         let channel = Channel { link: link.0, to, stream: CONTROL };
-        self.network.send(self.now, (at, to), Some(channel), Item::Closed { link, code });
+        // A goodbye comes after everything that was sent before it, whatever stream that took.
+        let flushed = if code == CloseCode::Goodbye { self.config.weather.delay_max * 4 } else { Duration::ZERO };
+        self.network.send(self.now.plus(flushed), (at, to), Some(channel), Item::Closed { link, code });
         let reason = LinkEnd::Local { code, reason: String::new() };
         self.input(at, Input::LinkDown { link, reason });
     }

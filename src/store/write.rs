@@ -19,7 +19,7 @@ use crate::error::WriteError;
 pub const FIELDS_MAX: usize = 65_536;
 /// Most bytes of one map that local writes may reach: half of what a frame carries, so that two
 /// regions growing it at the same time still leave it sendable.
-pub const ENTRY_BYTES_MAX: usize = 2 << 20;
+pub const ENTRY_BYTES_MAX: usize = 256 << 10;
 
 /// Where a mutation takes its time from.
 #[derive(Clone, Copy, Debug)]
