@@ -7,8 +7,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// The largest message on the control stream in bytes. A hello with the contexts of thousands of
-/// replicas stays below it.
+/// The largest message on the control stream in bytes. A hello with the contexts of some
+/// hundreds of replicas in 64 partitions stays below it.
 pub const CONTROL_BYTES_MAX: usize = 256 * 1024;
 
 /// The largest frame on a log stream in bytes.

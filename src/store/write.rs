@@ -17,8 +17,8 @@ use crate::error::WriteError;
 
 /// Most fields, members and counters of one map that local writes may reach.
 pub const FIELDS_MAX: usize = 65_536;
-/// Most bytes of one map that local writes may reach: half of what a frame carries, so that two
-/// regions growing it at the same time still leave it sendable.
+/// Most bytes of one map that local writes may reach: a quarter of what an uncompressed frame
+/// carries, so that four regions growing it at the same time still leave it sendable.
 pub const ENTRY_BYTES_MAX: usize = 256 << 10;
 
 /// Where a mutation takes its time from.
