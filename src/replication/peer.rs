@@ -308,3 +308,71 @@ fn cut(full: Full, session: u64) -> Vec<FullChunk> {
     chunks.push(FullChunk { last: true, ..open });
     chunks
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crdt::NEVER;
+    use crate::store::{Family, Gate, Intent, KeyRef, StoreConfig};
+    use bytes::Bytes;
+
+    const ONLY: PartitionId = PartitionId(0);
+
+    /// A store of one partition with so many keys, each of 50 KB.
+    fn store(keys: u32) -> Store {
+        let config = StoreConfig {
+            partitions: 1,
+            hash_key: [0; 16],
+            log_records_max: 1_024,
+            keyspace_bytes: 1 << 30,
+            key_bytes_max: 64,
+            value_bytes_max: 1 << 16,
+        };
+        let store = Store::new(ReplicaId(1), config);
+        store.set_gate(Gate::Open);
+        let space = store.spaces().open("registers", Family::Register).unwrap();
+        for n in 0..keys {
+            let (name, value) = (n.to_be_bytes(), Bytes::from(vec![1; 50_000]));
+            let key = KeyRef::new(&space, &name);
+            let intent = Intent { wall_ms: 1, value_len: None };
+            store.write(&key, intent, |p, tick| p.set(&key, value, NEVER, tick)).unwrap();
+        }
+        store
+    }
+
+    fn chunk(part: Option<Part>) -> (u64, u32, bool) {
+        match part {
+            Some(Part::FullChunk(chunk)) => (chunk.session, chunk.index, chunk.last),
+            other => panic!("a piece of a synchronisation, not {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_synchronisation_that_lost_a_piece_begins_again_from_the_first() {
+        let store = store(4);
+        let mut peer = Peer::new(vec![Ctx::default()], Mono(0));
+        peer.synchronise(ONLY);
+        assert_eq!(chunk(peer.next_part(&store)), (1, 0, false));
+        peer.synchronise(ONLY);
+        assert_eq!(chunk(peer.next_part(&store)), (1, 1, false), "one is under way");
+        peer.restart(ONLY);
+        assert_eq!(chunk(peer.next_part(&store)), (2, 0, false));
+        while peer.next_part(&store).is_some() {}
+        assert!(peer.is_synchronising(), "until the peer reports it");
+        peer.report(ONLY, &store.read(ONLY).unwrap().ctx().clone());
+        assert!(!peer.is_synchronising());
+    }
+
+    #[test]
+    fn what_was_never_reported_is_sent_again_after_a_while() {
+        let store = store(1);
+        let mut peer = Peer::new(vec![Ctx::default()], Mono(0));
+        peer.catch_up(ONLY, &store, false);
+        assert!(matches!(peer.next_part(&store), Some(Part::Batch(_))));
+        assert!(peer.next_part(&store).is_none(), "it was sent");
+        let (once, twice) = (Mono(0).plus(RESEND_AFTER), Mono(0).plus(RESEND_AFTER * 2));
+        assert!(!peer.check_progress(once, &store), "the first look only marks");
+        assert!(peer.check_progress(twice, &store));
+        assert!(matches!(peer.next_part(&store), Some(Part::Batch(_))));
+    }
+}
