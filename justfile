@@ -43,4 +43,4 @@ deny:
 
 # Line coverage of the core.
 coverage:
-    cargo llvm-cov --summary-only --ignore-filename-regex '(runtime|cache|tests|examples)/'
+    cargo llvm-cov --all-features --lib --tests --summary-only --ignore-filename-regex '(runtime|cache|tests|examples)/'

@@ -78,7 +78,7 @@ pub struct NodeConfig {
 #[derive(Clone, Debug)]
 pub struct ReplicationConfig {
     /// How long a write may wait for others to share its frame. Default 2 ms. Zero sends each write
-    /// alone (about twice the packets at 1,000 writes/s); more adds its whole length to the lag.
+    /// alone (about three times the packets at 1,000 writes/s); more adds its whole length to the lag.
     pub linger: Duration,
     /// How often received writes are acknowledged. Default 20 ms. Less costs packets, more delays
     /// receipts.
@@ -90,7 +90,8 @@ pub struct ReplicationConfig {
     /// than twice `max_drift`, or a joiner may write below it.
     pub collect_after: Duration,
     /// Send frames of one packet on streams of their own, so that a lost packet delays only its own
-    /// writes. Default on. Off saves about 20 bytes a frame.
+    /// writes. Default on. Off puts all
+    /// frames on one ordered stream, where each waits for a lost one before it.
     pub express: bool,
     /// Compress frames. Default on; off is faster inside one data centre.
     pub compress: bool,

@@ -246,7 +246,7 @@ fn a_frame_far_ahead_of_the_wall_clock_closes_the_link_and_a_little_ahead_waits(
 }
 
 #[test]
-fn a_frame_before_any_hello_is_ignored() {
+fn a_frame_before_any_hello_changes_nothing() {
     let mut bench = Bench::new();
     bench.hello();
     let bytes = frame(&mut bench, 30, Hlc::from_ms(WALL_MS));

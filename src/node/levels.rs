@@ -24,11 +24,12 @@ pub const WAITS_MAX: usize = 65_536;
 pub enum Level {
     /// Applied here: true as soon as there is a receipt.
     Local,
-    /// Seen by a majority of the members, this one included.
+    /// Seen by a majority of the members, this one included, or of the configured nodes if those are
+    /// more.
     Quorum,
     /// Seen by at least one member of every region.
     EachRegion,
-    /// Seen by every member. Not linearizable, and not available while one is down.
+    /// Seen by every member and configured node. Not linearizable, and not available while one is down.
     All,
 }
 

@@ -127,7 +127,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Tells whether writes are sent to this peer.
+    /// Tells whether anything is sent to this peer: writes once it has joined, and before that full
+    /// synchronisations if this node is its donor.
     #[must_use]
     pub fn receives(&self) -> bool {
         self.joined || self.donated

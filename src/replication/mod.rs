@@ -7,7 +7,7 @@
 //! # Invariants
 //! * R-TRUNC: increments go only to a peer whose context includes my floor; any other receives the
 //!   partition in full first.
-//! * A slow or dead peer costs contexts, never a queue of values.
+//! * A slow or dead peer costs contexts and at most one captured partition, never a queue of writes.
 //! * Frames are self-contained, so lost, repeated and reordered frames do no harm.
 
 pub mod outbox;
