@@ -54,6 +54,7 @@
 //! * [`id`], [`clock`]: who and when. [`crdt`]: the values and their joins.
 //! * [`store`]: partitions behind locks, the one shared structure. [`error`], [`config`].
 //! * [`wire`]: what travels. [`replication`], [`membership`]: who has what, and who is there.
+//! * [`probe`]: rare events and planted faults, for tests of tests.
 //! * [`node`]: all of it as one state machine. `sim` (feature `sim`): many of them in virtual time.
 //! * `runtime` (feature `net`): the sockets, the certificates and the loop around the node.
 //! * `cache` (feature `net`): the public handle.
@@ -67,6 +68,7 @@ pub mod error;
 pub mod id;
 pub mod membership;
 pub mod node;
+pub mod probe;
 pub mod replication;
 #[cfg(feature = "net")]
 pub mod runtime;

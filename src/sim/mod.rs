@@ -13,6 +13,8 @@
 
 mod cluster;
 mod network;
+mod plan;
 
 pub use cluster::{SimCluster, SimConfig};
 pub use network::Weather;
+pub use plan::{Ack, Action, Carrier, Lie, Op, OpKind, Plan, Setting, Step};

@@ -7,10 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Mono;
 
 /// How the network behaves.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Weather {
     /// Shortest one-way delay.
     pub delay_min: Duration,
@@ -18,11 +21,22 @@ pub struct Weather {
     pub delay_max: Duration,
     /// Share of packets lost, 0 to 1: datagrams vanish, stream data comes a round trip later.
     pub loss: f64,
+    /// Share of datagrams and unordered frames that come twice, the second time up to minutes later.
+    pub duplicate: f64,
+    /// Share of messages whose bytes are changed on the way. What an authenticated transport would not let through is
+    /// lost; what is left is what a decoder has to refuse.
+    pub corrupt: f64,
 }
 
 impl Default for Weather {
     fn default() -> Self {
-        Self { delay_min: Duration::from_millis(5), delay_max: Duration::from_millis(60), loss: 0.01 }
+        Self {
+            delay_min: Duration::from_millis(5),
+            delay_max: Duration::from_millis(60),
+            loss: 0.01,
+            duplicate: 0.0,
+            corrupt: 0.0,
+        }
     }
 }
 

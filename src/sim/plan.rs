@@ -1,0 +1,291 @@
+//! A run as data: what the cluster is, and what happens to it, step by step.
+//!
+//! Everything random about a run is either in its plan or follows from the plan's seed (delays, losses, replica ids,
+//! every node's own randomness), so a plan replays bit by bit, can be written down, and can be shortened.
+//!
+//! # Invariants
+//! * Every plan can be run. A step that makes no sense where it stands (crashing what is not running, writing at a
+//!   node that has not joined) does nothing, so leaving steps out of a plan gives a plan.
+//! * Places are taken modulo the number of hosts, keys and clients, so any numbers will do.
+
+use serde::{Deserialize, Serialize};
+
+use super::network::Weather;
+
+/// One run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Of everything the steps do not say.
+    pub seed: u64,
+    /// What the cluster is.
+    pub setting: Setting,
+    /// What happens to it.
+    pub steps: Vec<Step>,
+}
+
+/// What a cluster is built of.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Setting {
+    /// Nodes that are started at once. Node `i` is in region `r<i>`.
+    pub nodes: usize,
+    /// Further nodes every configuration names, started by [`Action::Start`] or never.
+    pub spare: usize,
+    /// Partitions of the key space.
+    pub partitions: usize,
+    /// Log records a store keeps over all partitions.
+    pub log_records_max: usize,
+    /// Bytes a keyspace may take.
+    pub keyspace_bytes: u64,
+    /// Frames are compressed.
+    pub compress: bool,
+    /// Frames of one packet may overtake others.
+    pub express: bool,
+    /// Writes have deadlines of at most so many milliseconds; 0 means none.
+    pub ttl_ms_max: u64,
+    /// How links behave.
+    pub weather: Weather,
+    /// What carries links.
+    pub carrier: Carrier,
+    /// Nodes, by bit, that speak a later version of the wire format: a larger version number and fields nobody knows.
+    pub newer: u64,
+    /// Nodes, by bit, that hold a valid certificate and lie: see [`Action::Forge`]. They write nothing.
+    pub liars: u64,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            nodes: 3,
+            spare: 0,
+            partitions: 2,
+            log_records_max: 1 << 16,
+            keyspace_bytes: 1 << 30,
+            compress: true,
+            express: true,
+            ttl_ms_max: 0,
+            weather: Weather::default(),
+            carrier: Carrier::Messages,
+            newer: 0,
+            liars: 0,
+        }
+    }
+}
+
+/// What carries links.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Carrier {
+    /// Messages on ordered streams, with faults per message: fast.
+    #[default]
+    Messages,
+    /// `quinn-proto`, with faults per packet: handshakes, flow control, resets. Needs the feature `net`.
+    Quic,
+}
+
+/// Something that happens, and how long after the step before.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Step {
+    /// Milliseconds after the step before.
+    pub after_ms: u32,
+    /// What happens.
+    pub action: Action,
+}
+
+/// What can happen.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Action {
+    /// A local mutation; `ack` waits for a level and checks the outcome when it comes.
+    Write {
+        /// Where.
+        at: u8,
+        /// What.
+        op: Op,
+        /// How far its receipt must come.
+        ack: Option<Ack>,
+    },
+    /// A client with a token reads a key at a node, and from now on must never see anything older.
+    Read {
+        /// The client, which moves between nodes.
+        client: u8,
+        /// Where.
+        at: u8,
+        /// The key.
+        key: u8,
+    },
+    /// What is sent from one host to another waits until the heal.
+    Cut {
+        /// The sender.
+        from: u8,
+        /// The receiver.
+        to: u8,
+    },
+    /// A host is cut off from all others, both ways.
+    Isolate {
+        /// The host.
+        at: u8,
+    },
+    /// Hosts below `at` are cut off from the others, both ways.
+    Split {
+        /// The first host of the second half.
+        at: u8,
+    },
+    /// All cuts heal.
+    Heal,
+    /// What is sent from one host to another is held for some time and then comes at once.
+    Clog {
+        /// The sender.
+        from: u8,
+        /// The receiver.
+        to: u8,
+        /// For how long.
+        ms: u16,
+    },
+    /// A host takes in at most so many bytes per millisecond; 0 ends it.
+    Slow {
+        /// The host.
+        at: u8,
+        /// Bytes per millisecond.
+        bytes_per_ms: u16,
+    },
+    /// A host's wall clock is off by so much from now on.
+    Skew {
+        /// The host.
+        at: u8,
+        /// Milliseconds, ahead if positive.
+        ms: i64,
+    },
+    /// A host stands still, clock and all, like a suspended machine: its wall clock is right when it goes on.
+    Pause {
+        /// The host.
+        at: u8,
+        /// For how long.
+        ms: u32,
+    },
+    /// A host's process ends without a word; its memory is gone.
+    Crash {
+        /// The host.
+        at: u8,
+    },
+    /// The donor of a host that is just joining, or has just joined, crashes; nothing happens without one.
+    CrashDonor {
+        /// The joiner.
+        of: u8,
+    },
+    /// A host's process ends in order.
+    Stop {
+        /// The host.
+        at: u8,
+    },
+    /// A process is started on a host that has none, empty and under a fresh replica id.
+    Start {
+        /// The host.
+        at: u8,
+    },
+    /// A second process with the identity of a host is started; both run until the heal.
+    Clone {
+        /// The host.
+        of: u8,
+    },
+    /// An operator at one host removes the replica that runs, or last ran, at another. The removed goes on as a zombie
+    /// as long as nobody tells it.
+    Remove {
+        /// Where the order is given.
+        by: u8,
+        /// Who is removed.
+        at: u8,
+    },
+    /// A host gives an entry's memory back.
+    Evict {
+        /// The host.
+        at: u8,
+        /// The key.
+        key: u8,
+        /// The family of keyspace.
+        map: bool,
+    },
+    /// A host's logs are cut to so many records each.
+    Truncate {
+        /// The host.
+        at: u8,
+        /// Records kept per partition.
+        keep: u8,
+    },
+    /// A liar sends something forged on all its links.
+    Forge {
+        /// The liar; nothing happens at an honest host.
+        at: u8,
+        /// What.
+        lie: Lie,
+    },
+    /// Nothing, for as long as the step takes.
+    Rest,
+}
+
+/// A local mutation. Values are unique; deadlines are drawn from [`Setting::ttl_ms_max`] by `ttl`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Op {
+    /// Which mutation.
+    pub kind: OpKind,
+    /// The key.
+    pub key: u8,
+    /// The field, member or counter, where the mutation has one.
+    pub name: u8,
+    /// Share of the longest time to live in 255ths; 0 means for ever.
+    pub ttl: u8,
+}
+
+/// Local mutations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each is the store's mutation of the same name")]
+pub enum OpKind {
+    Set,
+    SetTagged,
+    Delete,
+    Touch,
+    Put,
+    Remove,
+    TouchField,
+    AddMember,
+    RemoveMember,
+    Increment,
+    Decrement,
+    Reset,
+    TouchCounter,
+    ExpireKey,
+    Clear,
+    UpdateCustom,
+    DeleteCustom,
+    InvalidateAll,
+    InvalidateTag,
+    InvalidatePrefix,
+}
+
+/// How far a receipt must come, within how long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ack {
+    /// All members instead of a majority.
+    pub all: bool,
+    /// When to give up.
+    pub within_ms: u16,
+}
+
+/// What a liar sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Lie {
+    /// A report that claims to have seen far more than there is.
+    Report,
+    /// A frame that claims to come from the receiver.
+    Origin,
+    /// A batch that covers events of the receiver which the receiver never made.
+    Events,
+    /// A context with as many replicas and gaps as fit.
+    HugeContext,
+    /// Bytes of no meaning on the control stream.
+    Noise,
+    /// A real message of its own with bytes changed.
+    Garbled,
+    /// A second hello.
+    Hello,
+    /// A flood of small control messages.
+    Flood,
+}
