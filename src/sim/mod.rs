@@ -14,7 +14,9 @@
 mod cluster;
 mod network;
 mod plan;
+mod swarm;
 
 pub use cluster::{SimCluster, SimConfig};
 pub use network::Weather;
-pub use plan::{Ack, Action, Carrier, Lie, Op, OpKind, Plan, Setting, Step};
+pub use plan::{Ack, Action, Carrier, HOSTS_MAX, Lie, Op, OpKind, Plan, Setting, Step};
+pub use swarm::{Class, Profile};
