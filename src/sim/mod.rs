@@ -11,10 +11,22 @@
 //! What it leaves out: TLS and QUIC themselves. A link here is reliable and ordered per stream,
 //! like QUIC's; datagrams get lost; a cut stops both until it heals or a node gives the link up.
 
+mod carrier;
 mod cluster;
+mod host;
+mod minimise;
 mod network;
+mod perform;
 mod plan;
+mod run;
+mod stand_in;
+mod swarm;
+mod tale;
 
 pub use cluster::{SimCluster, SimConfig};
+pub use minimise::{minimise, minimise_by};
 pub use network::Weather;
-pub use plan::{Ack, Action, Carrier, Lie, Op, OpKind, Plan, Setting, Step};
+pub use plan::{Ack, Action, Carrier, HOSTS_MAX, Lie, Op, OpKind, Plan, Setting, Step};
+pub use run::{Checker, Failure, Report, Run, Workload, converges_within, rests_within, run_checked};
+pub use swarm::{Class, Profile};
+pub use tale::Delivered;
