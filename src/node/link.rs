@@ -14,6 +14,7 @@ use crate::id::{PartitionId, ReplicaId};
 use crate::membership::Beats;
 use crate::node::input::{PeerIdentity, PeerSlot};
 use crate::node::stats::{LagHistogram, PeerStats, Traffic};
+use crate::probe::sometimes;
 use crate::replication::{Peer, ReportLog};
 use crate::store::{Batch, Fragment, Full};
 use crate::wire::FullChunk;
@@ -59,10 +60,17 @@ pub const FRAME_COST: usize = 64;
 impl Early {
     /// Keeps a copy of a frame if there is room: the buffer it came in may be much larger.
     pub fn keep(&mut self, frame: &Bytes) {
+<<<<<<< HEAD
         let with = self.bytes + frame.len() + FRAME_COST;
         if with <= EARLY_BYTES_MAX {
             self.bytes = with;
             self.frames.push(Bytes::copy_from_slice(frame));
+=======
+        if self.bytes + frame.len() <= EARLY_BYTES_MAX {
+            sometimes!(FrameBeforeHello);
+            self.bytes += frame.len();
+            self.frames.push(frame.clone());
+>>>>>>> rare
         }
     }
 

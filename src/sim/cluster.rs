@@ -13,6 +13,7 @@ use super::host::{Host, LinkNote, true_ms};
 use super::network::{Conditions, Weather};
 use super::newer;
 use super::plan::{Carrier, Setting};
+use super::tale::Delivered;
 use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::error::{ConfigError, WriteError};
@@ -85,6 +86,7 @@ pub struct SimCluster {
     timers: BTreeSet<(Mono, usize)>,
     next_wait: u64,
     trace: SipHasher13,
+    delivered: Delivered,
 }
 
 impl SimCluster {
@@ -107,6 +109,7 @@ impl SimCluster {
             timers: BTreeSet::new(),
             next_wait: 1 << 32,
             trace: SipHasher13::new_with_keys(seed, 1),
+            delivered: Delivered::default(),
             carriage,
             rng,
             config,
@@ -254,6 +257,11 @@ impl SimCluster {
     #[must_use]
     pub fn trace(&self) -> u64 {
         self.trace.finish()
+    }
+
+    /// Returns and forgets how much was delivered to all hosts.
+    pub fn take_delivered(&mut self) -> Delivered {
+        std::mem::take(&mut self.delivered)
     }
 
     /// Runs a local mutation at a node, as its own threads would.
@@ -418,9 +426,18 @@ impl SimCluster {
         }
     }
 
+<<<<<<< HEAD
     /// Hashes what a host is told; returns how many bytes it carries.
     fn note(&mut self, at: usize, input: &Input) -> usize {
         let (kind, number, bytes) = match input {
+=======
+    /// Hashes what a host is told.
+    fn note(&mut self, at: usize, input: &Input) {
+        self.delivered.count(input);
+        self.trace.write_u64(self.now.0);
+        self.trace.write_usize(at);
+        let (kind, link, bytes) = match input {
+>>>>>>> rare
             Input::LinkUp { link, .. } => (1, link.0, None),
             Input::LinkDown { link, .. } => (2, link.0, None),
             Input::Control { link, bytes } => (3, link.0, Some(bytes)),
