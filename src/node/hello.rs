@@ -138,15 +138,11 @@ impl Node {
             return differs("the compression", &hello.compression.join(", "), COMPRESSION);
         }
         self.check_identity(link, hello)?;
-<<<<<<< HEAD
         self.check_members(&hello.members)?;
         self.check_ctxs(&hello.ctxs)?;
-        self.check_clock(now, hello.wall_ms.max(hello.hlc.ms()))
-=======
         let clock = self.check_clock(now, hello.wall_ms.max(hello.hlc.ms()));
         sometimes!(HelloRefusedForClock, if clock.is_err());
         clock
->>>>>>> rare
     }
 
     fn check_identity(&self, link: LinkId, hello: &Hello) -> Result<(), PeerFault> {

@@ -239,14 +239,6 @@ impl Node {
 
     fn on_removed(&mut self, now: Now, replica: ReplicaId) {
         self.event(Event::MemberRemoved { replica });
-<<<<<<< HEAD
-=======
-        if replica == self.me.replica {
-            sometimes!(ToldThatRemoved);
-            self.set_gate();
-            self.event(Event::Removed);
-        }
->>>>>>> rare
         for id in self.store.partition_ids() {
             if let Some(mut partition) = self.store.lock(id) {
                 partition.forget_report(replica);
@@ -263,6 +255,7 @@ impl Node {
 
     /// The last words of a removed replica are that it was removed: its peers need not hear it from anybody else.
     fn on_own_removal(&mut self, now: Now) {
+        sometimes!(ToldThatRemoved);
         self.set_gate();
         self.event(Event::Removed);
         self.report(now);

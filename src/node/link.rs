@@ -60,17 +60,11 @@ pub const FRAME_COST: usize = 64;
 impl Early {
     /// Keeps a copy of a frame if there is room: the buffer it came in may be much larger.
     pub fn keep(&mut self, frame: &Bytes) {
-<<<<<<< HEAD
         let with = self.bytes + frame.len() + FRAME_COST;
         if with <= EARLY_BYTES_MAX {
+            sometimes!(FrameBeforeHello);
             self.bytes = with;
             self.frames.push(Bytes::copy_from_slice(frame));
-=======
-        if self.bytes + frame.len() <= EARLY_BYTES_MAX {
-            sometimes!(FrameBeforeHello);
-            self.bytes += frame.len();
-            self.frames.push(frame.clone());
->>>>>>> rare
         }
     }
 

@@ -233,12 +233,8 @@ impl Node {
 
     /// Forgets a link; what it was sent and did not report is sent again on the next one.
     fn drop_link(&mut self, link: LinkId) {
-<<<<<<< HEAD
+        sometimes!(PenEmptiedWithLink, if self.pen.holds(link));
         self.pen.forget(link);
-=======
-        sometimes!(PenEmptiedWithLink, if self.pen.iter().any(|(_, from, _)| *from == link));
-        self.pen.retain(|(_, from, _)| *from != link);
->>>>>>> rare
         let Some(gone) = self.links.remove(&link) else { return };
         if gone.session.is_some_and(|s| s.up) {
             self.event(Event::Down { node: gone.identity.node, region: gone.identity.region });

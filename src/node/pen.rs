@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::node::input::LinkId;
 use crate::node::link::FRAME_COST;
+use crate::probe::sometimes;
 
 /// Bytes of frames of one link that may wait for the wall clock, for at most ten drift bounds.
 pub(super) const PEN_BYTES_MAX: usize = 1 << 20;
@@ -37,8 +38,11 @@ impl Pen {
         let held = self.held.entry(link).or_default();
         let with = *held + frame.len() + FRAME_COST;
         if with <= PEN_BYTES_MAX {
+            sometimes!(FramePenned);
             *held = with;
             self.frames.push_back(Penned { at_ms, link, frame: Bytes::copy_from_slice(frame) });
+        } else {
+            sometimes!(PenFull);
         }
     }
 
@@ -47,6 +51,7 @@ impl Pen {
         let mut free = Vec::new();
         self.frames.retain_mut(|p| {
             if p.at_ms <= wall_ms {
+                sometimes!(PenReleased);
                 free.push((p.link, std::mem::take(&mut p.frame)));
             }
             p.at_ms > wall_ms
@@ -57,6 +62,12 @@ impl Pen {
             }
         }
         free
+    }
+
+    /// Tells whether frames of a link wait.
+    #[cfg(feature = "sim")]
+    pub(super) fn holds(&self, link: LinkId) -> bool {
+        self.held.get(&link).is_some_and(|bytes| *bytes > 0)
     }
 
     /// Forgets what a link has sent.

@@ -154,17 +154,7 @@ impl Node {
         }
         if ahead_ms > max_ms {
             self.stats.penned_frames += 1;
-<<<<<<< HEAD
             self.pen.keep(frame.hlc.ms() - max_ms, link, bytes);
-=======
-            let held: usize = self.pen.iter().filter(|(_, from, _)| *from == link).map(|(_, _, b)| b.len()).sum();
-            if held + bytes.len() <= PEN_BYTES_MAX {
-                sometimes!(FramePenned);
-                self.pen.push_back((frame.hlc.ms() - max_ms, link, bytes.clone()));
-            } else {
-                sometimes!(PenFull);
-            }
->>>>>>> rare
             return;
         }
         self.apply(now, link, frame);
@@ -172,19 +162,8 @@ impl Node {
 
     /// Lets the frames out of the pen whose time has come.
     pub(super) fn release(&mut self, now: Now) {
-<<<<<<< HEAD
         for (link, bytes) in self.pen.release(now.wall_ms) {
             self.on_frame(now, link, &bytes);
-=======
-        for _ in 0..self.pen.len() {
-            let Some((at_ms, link, bytes)) = self.pen.pop_front() else { return };
-            if at_ms <= now.wall_ms {
-                sometimes!(PenReleased);
-                self.on_frame(now, link, &bytes);
-            } else {
-                self.pen.push_back((at_ms, link, bytes));
-            }
->>>>>>> rare
         }
     }
 

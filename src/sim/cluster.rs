@@ -426,18 +426,10 @@ impl SimCluster {
         }
     }
 
-<<<<<<< HEAD
     /// Hashes what a host is told; returns how many bytes it carries.
     fn note(&mut self, at: usize, input: &Input) -> usize {
-        let (kind, number, bytes) = match input {
-=======
-    /// Hashes what a host is told.
-    fn note(&mut self, at: usize, input: &Input) {
         self.delivered.count(input);
-        self.trace.write_u64(self.now.0);
-        self.trace.write_usize(at);
-        let (kind, link, bytes) = match input {
->>>>>>> rare
+        let (kind, number, bytes) = match input {
             Input::LinkUp { link, .. } => (1, link.0, None),
             Input::LinkDown { link, .. } => (2, link.0, None),
             Input::Control { link, bytes } => (3, link.0, Some(bytes)),

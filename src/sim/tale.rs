@@ -45,6 +45,7 @@ impl Delivered {
             | Input::Written
             | Input::Wait { .. }
             | Input::CancelWait { .. }
+            | Input::Remove { .. }
             | Input::Deadline
             | Input::Shutdown => return,
         };
