@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use crdts::{CmRDT, CvRDT, ResetRemove, VClock};
 
 use crate::id::ReplicaId;
+use crate::probe::planted;
 
 /// What one origin added to a counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,9 +73,9 @@ impl Contribution {
     /// Joins another state of the same origin in; returns whether anything changed.
     pub fn join(&mut self, other: &Self) -> bool {
         let before = *self;
-        if other.birth > self.birth {
+        if other.birth > self.birth && !planted!(BirthIgnored) {
             *self = *other;
-        } else if other.birth == self.birth {
+        } else if other.birth == self.birth || planted!(BirthIgnored) {
             self.seq = self.seq.max(other.seq);
             self.p = self.p.max(other.p);
             self.n = self.n.max(other.n);

@@ -17,6 +17,7 @@ use super::NEVER;
 use super::context::Dot;
 use crate::clock::{Hlc, Stamp};
 use crate::id::ReplicaId;
+use crate::probe::planted;
 
 /// What a register holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,9 +107,9 @@ impl Cell {
     /// Moves the deadline to the later of the two; `dot` is the event that asked for it. A touch
     /// that moves nothing leaves the state as it is, as joining it elsewhere does.
     pub fn extend(&mut self, dot: Dot, deadline: u64) {
-        if (deadline, dot) > (self.deadline, self.touch) {
+        if (deadline, dot) > (self.deadline, self.touch) || planted!(IdleTouchMarks) {
             self.touch = dot;
-            self.deadline = deadline;
+            self.deadline = self.deadline.max(deadline);
         }
     }
 
@@ -131,6 +132,9 @@ impl Cell {
     /// # Errors
     /// [`DuplicateReplica`] when equal stamps carry different values. The state is unchanged.
     pub fn join(&mut self, other: &Self) -> Result<bool, DuplicateReplica> {
+        if planted!(TieUnbroken) && other.stamp().hlc == self.stamp().hlc && other.stamp() != self.stamp() {
+            return Ok(false);
+        }
         match other.stamp().cmp(&self.stamp()) {
             Ordering::Less => Ok(false),
             Ordering::Greater => {
@@ -148,10 +152,12 @@ impl Cell {
         if refill {
             self.reg.val = other.reg.val.clone();
             self.tags.clone_from(&other.tags);
+        } else if known && planted!(StubBeatsValue) {
+            self.forget();
         } else if !known && self.reg.validate_merge(&other.reg).is_err() {
             return Err(DuplicateReplica { replica: self.stamp().replica });
         }
-        let later = (other.deadline, other.touch) > (self.deadline, self.touch);
+        let later = (other.deadline, other.touch) > (self.deadline, self.touch) && !planted!(TouchNotJoined);
         if later {
             self.deadline = other.deadline;
             self.touch = other.touch;

@@ -20,6 +20,7 @@ use crate::node::event::{Change, Event};
 use crate::node::input::LinkId;
 use crate::node::link::Staged;
 use crate::node::output::Output;
+use crate::probe::planted;
 use crate::store::{Applied, Around, Batch, Fragment, Full, Refused};
 use crate::wire::{Beat, Control, Frame, FullChunk, Part};
 
@@ -55,6 +56,9 @@ impl Node {
             (Control::Report { hlc: _, changed, members }, true) => {
                 if let Some(members) = members {
                     self.on_members(now, &members);
+                    if planted!(ReportDropped) {
+                        return;
+                    }
                 }
                 self.on_report(now, link, changed);
             }
@@ -63,6 +67,7 @@ impl Node {
                     session.urgent = true;
                 }
             }
+            (Control::NeedFull { .. }, true) if planted!(NeedFullIgnored) => {}
             (Control::NeedFull { partition }, true) => {
                 let store = Arc::clone(&self.store);
                 match self.session_mut(link) {
@@ -96,6 +101,9 @@ impl Node {
         session.peer.report(partition, ctx);
         if let Some(mut p) = self.store.lock(partition) {
             p.report(session.replica, ctx);
+            if planted!(ForgedReportCounts) {
+                ctx.iter().for_each(|(replica, _)| p.report(replica, ctx));
+            }
         }
         let done = self.waits.check(partition, &self.store, &self.members, self.expected());
         self.resolve(done);
@@ -122,6 +130,12 @@ impl Node {
         if ahead_ms > max_ms.saturating_mul(10) {
             return self.fault(link, PeerFault::ClockDrift { ahead_ms, max_ms });
         }
+        if ahead_ms > max_ms && planted!(FutureApplied) {
+            return self.apply(now, link, frame);
+        }
+        if ahead_ms > max_ms && planted!(FutureClamped) {
+            return self.apply(now, link, Frame { hlc: Hlc::from_ms(now.wall_ms + max_ms), ..frame });
+        }
         if ahead_ms > max_ms {
             self.stats.penned_frames += 1;
             let held: usize = self.pen.iter().filter(|(_, from, _)| *from == link).map(|(_, _, b)| b.len()).sum();
@@ -135,6 +149,9 @@ impl Node {
 
     /// Lets the frames out of the pen whose time has come.
     pub(super) fn release(&mut self, now: Now) {
+        if planted!(PenNeverReleases) {
+            return;
+        }
         for _ in 0..self.pen.len() {
             let Some((at_ms, link, bytes)) = self.pen.pop_front() else { return };
             if at_ms <= now.wall_ms {
@@ -151,7 +168,9 @@ impl Node {
         if !joined && !self.join.is_donor(link) {
             return;
         }
-        self.store.clock().observe(frame.hlc);
+        if !planted!(StampsNotObserved) {
+            self.store.clock().observe(frame.hlc);
+        }
         for part in frame.parts {
             match part {
                 Part::Batch(batch) if joined => self.apply_batch(now, link, &batch),
@@ -161,7 +180,7 @@ impl Node {
         }
         if urgent || self.received_bytes >= REPORT_BYTES {
             self.report(now);
-        } else {
+        } else if !planted!(IdleNeverReports) {
             self.timers.start_report(now.mono, self.config.replication.report_every);
         }
     }

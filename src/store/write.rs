@@ -14,6 +14,7 @@ use crate::crdt::register::tombstone;
 use crate::crdt::tree::winner;
 use crate::crdt::{Cell, Custom, Dot, Elem, Path, Payload, Scope, Tree};
 use crate::error::WriteError;
+use crate::probe::planted;
 
 /// Most fields, members and counters of one map that local writes may reach.
 pub const FIELDS_MAX: usize = 65_536;
@@ -103,8 +104,12 @@ impl Partition {
             Body::Register(Some(cell)) if cell.visible(now_ms).is_some() => {}
             Body::Register(_) | Body::Tree(_) | Body::Custom(_) => return None,
         }
-        Some(self.event(at, Scope::Path(Path::Register), tick, |entry, _, dot| {
+        Some(self.event(at, Scope::Path(Path::Register), tick, |entry, hlc, dot| {
             if let Body::Register(Some(cell)) = &mut entry.body {
+                if planted!(TouchRestamps) {
+                    let tags = cell.tags().to_vec();
+                    *cell = Cell::new(cell.payload().clone(), hlc, dot, cell.deadline).with_tags(tags);
+                }
                 cell.extend(dot, deadline);
             }
         }))
@@ -175,6 +180,15 @@ impl Partition {
         let tree = self.tree(at)?;
         if tree.siblings(path).is_empty() && !tree.is_hole() {
             return None;
+        }
+        if planted!(RemoveWithoutDot) {
+            let (slot, dot) = (self.find_or_make(at), Dot { replica: self.me, seq: self.seq });
+            self.change(slot, at.space, |entry| {
+                if let Body::Tree(tree) = &mut entry.body {
+                    tree.remove(path)
+                }
+            });
+            return Some(Written { dot, stamp: Stamp { hlc: tick.next(), replica: dot.replica } });
         }
         Some(self.tree_event(at, Scope::Path(path.clone()), tick, |tree, _, _| tree.remove(path)))
     }
