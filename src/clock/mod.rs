@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::ReplicaId;
-use crate::probe::planted;
+use crate::probe::{planted, sometimes};
 
 /// Monotonic time in nanoseconds since an arbitrary start of this process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -104,7 +104,12 @@ impl HlcClock {
         let mut last = self.0.load(Ordering::Relaxed);
         loop {
             match self.0.compare_exchange_weak(last, next(last), Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Hlc(next(last)),
+                Ok(_) => {
+                    let ticked = Hlc(next(last));
+                    sometimes!(WallClockBehind, if ticked.ms() > wall_ms);
+                    sometimes!(CounterCarried, if ticked.ms() > wall_ms && ticked.ms() > Hlc(last).ms());
+                    return ticked;
+                }
                 Err(seen) => last = seen,
             }
         }

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{NodeId, RegionId, ReplicaId};
-use crate::probe::planted;
+use crate::probe::{planted, sometimes};
 
 /// Whose running copy a replica is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -86,6 +86,7 @@ impl MemberSet {
             .filter(|(replica, member)| latest.get(&member.node).is_some_and(|(_, best)| best != replica))
             .map(|(replica, _)| replica)
             .collect();
+        sometimes!(MemberSuperseded, if !old.is_empty());
         self.removed.extend(&old);
         !old.is_empty()
     }

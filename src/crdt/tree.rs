@@ -19,7 +19,7 @@ use super::counter::{Contribution, Counter};
 use super::elems::Elems;
 use crate::clock::Stamp;
 use crate::id::ReplicaId;
-use crate::probe::planted;
+use crate::probe::{planted, sometimes};
 
 /// A place inside an entry.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -193,9 +193,12 @@ impl Tree {
     /// its floors must still be here.
     pub fn expire(&mut self, now_ms: u64, settled: bool) -> bool {
         let mut dropped = self.elems.retain(|_, e| now_ms < e.deadline);
-        if settled || planted!(ContributionsExpireUnsettled) {
-            dropped |= self.retain_contributions(|_, c| now_ms < c.deadline);
+        if (settled || planted!(ContributionsExpireUnsettled)) && self.retain_contributions(|_, c| now_ms < c.deadline)
+        {
+            sometimes!(ExpiredContributionCollected);
+            dropped = true;
         }
+        sometimes!(ExpiredContributionKept, if self.counters.values().any(|c| c.0.values().any(|c| c.deadline <= now_ms)));
         dropped
     }
 
@@ -204,7 +207,8 @@ impl Tree {
         if planted!(ResetContributionsPileUp) {
             return self.counters.retain(|_, counter| counter.is_live());
         }
-        self.retain_contributions(|_, c| c.is_live());
+        let gone = self.retain_contributions(|_, c| c.is_live());
+        sometimes!(ResetCollected, if gone);
     }
 
     /// Returns whether any contribution went.
@@ -266,6 +270,7 @@ impl Tree {
             changed |= counter.join(contributions.iter().map(|(o, c)| (o, c)));
         }
         if branch.hole {
+            sometimes!(HoleSaidNothing);
             return changed;
         }
         let theirs_at: BTreeMap<&Path, &Vec<Elem>> = branch.elems.iter().map(|(p, s)| (p, s)).collect();
@@ -274,6 +279,7 @@ impl Tree {
             changed |= self.join_path(path, incoming, mine, theirs);
         }
         if matches!(scope, Scope::Key) {
+            sometimes!(HoleFilled, if self.is_hole());
             changed |= self.hole.take().is_some();
         }
         changed
@@ -306,6 +312,10 @@ impl Tree {
             let last = out.iter().map(|e| e.stamp).max();
             out.retain(|e| Some(e.stamp) == last);
         }
+        sometimes!(ThreeSiblings, if out.len() > 2);
+        sometimes!(HoleLearnedPath, if unknown);
+        sometimes!(RemovedStayedAway, if incoming.iter().any(|i| !out.iter().any(|e| e.dot == i.dot)));
+        sometimes!(UnseenPutSurvived, if out.iter().any(|e| !theirs.has(e.dot)));
         out.sort_by_key(|e| e.dot);
         let changed = out != own || unknown;
         self.learn(&path);
@@ -324,6 +334,8 @@ impl Tree {
     pub fn inherit_hole(&mut self, answered: BTreeSet<Path>, theirs: &Ctx) {
         let mut known = answered;
         self.elems.retain(|path, e| known.contains(path) || !theirs.has(e.dot));
+        sometimes!(HoleInherited);
+        sometimes!(HoleSparedUnseen, if self.elems.map().keys().any(|path| !known.contains(path)));
         known.extend(self.elems.map().keys().cloned());
         self.hole = Some(known);
     }

@@ -19,7 +19,7 @@ use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::link::spread;
 use crate::node::output::CloseCode;
-use crate::probe::planted;
+use crate::probe::{planted, sometimes};
 use crate::wire::Control;
 
 /// How far a node has come in joining.
@@ -49,7 +49,10 @@ impl Node {
         let since = match &mut self.join {
             Join::Joined => return,
             Join::Receiving { donor, .. } if self.links.contains_key(donor) => return,
-            Join::Receiving { .. } => now.mono,
+            Join::Receiving { .. } => {
+                sometimes!(DonorLost);
+                now.mono
+            }
             Join::Seeking { since } => *since.get_or_insert(now.mono),
         };
         self.join = Join::Seeking { since: Some(since) };
@@ -62,7 +65,12 @@ impl Node {
         let waited = now.mono.since(since) >= self.config.membership.solo_after;
         let lowest = self.sessions().all(|(_, s)| self.me.replica < s.replica);
         let complete = self.slots.all_connected(|node| self.is_connected(node));
+        sometimes!(LowerLeftToFound, if waited && !lowest);
+        sometimes!(FoundingRefusedForClock, if waited && lowest && self.slots.majority_refuses());
         if lowest && (complete || waited) && !self.slots.majority_refuses() {
+            sometimes!(FoundedAlone, if !self.slots.is_empty() && self.sessions().next().is_none());
+            sometimes!(FoundedOfSome, if !complete && self.sessions().next().is_some());
+            sometimes!(FoundedOfAll, if complete && !self.slots.is_empty());
             self.finish_join(now, true);
         }
     }
@@ -92,6 +100,8 @@ impl Node {
         let mut news = MemberSet::default();
         news.add(joiner, &member);
         let old: Vec<ReplicaId> = self.members.of_node(member.node).filter(|r| *r != joiner).collect();
+        sometimes!(Succession, if !old.is_empty());
+        sometimes!(TwoJoinersAtOnce, if self.sessions().filter(|(_, s)| s.donated && !s.joined).count() > 1);
         old.into_iter().for_each(|r| {
             news.remove(r);
         });
@@ -194,6 +204,7 @@ impl Node {
             self.on_removed(replica);
         }
         let done = self.waits.check_all(&self.store, &self.members, self.expected());
+        sometimes!(WaitReachedByRemoval, if !done.is_empty());
         self.resolve(done);
         self.timers.start_report(now.mono, self.config.replication.report_every);
     }
@@ -201,6 +212,7 @@ impl Node {
     fn on_removed(&mut self, replica: ReplicaId) {
         self.event(Event::MemberRemoved { replica });
         if replica == self.me.replica {
+            sometimes!(ToldThatRemoved);
             self.set_gate();
             self.event(Event::Removed);
         }

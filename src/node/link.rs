@@ -14,6 +14,7 @@ use crate::id::{PartitionId, ReplicaId};
 use crate::membership::Beats;
 use crate::node::input::{PeerIdentity, PeerSlot};
 use crate::node::stats::{LagHistogram, PeerStats, Traffic};
+use crate::probe::sometimes;
 use crate::replication::{Peer, ReportLog};
 use crate::store::{Batch, Fragment, Full};
 use crate::wire::FullChunk;
@@ -58,6 +59,7 @@ impl Early {
     /// Keeps a frame if there is room.
     pub fn keep(&mut self, frame: &Bytes) {
         if self.bytes + frame.len() <= EARLY_BYTES_MAX {
+            sometimes!(FrameBeforeHello);
             self.bytes += frame.len();
             self.frames.push(frame.clone());
         }

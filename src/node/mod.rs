@@ -43,6 +43,7 @@ use crate::crdt::Ctx;
 use crate::crdt::MemberSet;
 use crate::error::{ConfigError, PeerFault};
 use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
+use crate::probe::sometimes;
 use crate::replication::Outbox;
 use crate::store::{Gate, Store};
 use crate::wire::{Control, Decoder, Encoder, Limits, Unsendable};
@@ -223,6 +224,7 @@ impl Node {
 
     /// Forgets a link; what it was sent and did not report is sent again on the next one.
     fn drop_link(&mut self, link: LinkId) {
+        sometimes!(PenEmptiedWithLink, if self.pen.iter().any(|(_, from, _)| *from == link));
         self.pen.retain(|(_, from, _)| *from != link);
         let Some(gone) = self.links.remove(&link) else { return };
         if gone.session.is_some_and(|s| s.up) {
@@ -245,6 +247,8 @@ impl Node {
         if refused == self.clock_refused {
             return;
         }
+        sometimes!(ClockRefused, if refused);
+        sometimes!(ClockAcceptedAgain, if !refused);
         self.clock_refused = refused;
         let skew = self.sessions().filter_map(|(_, s)| s.beats.skew_ms()).map(i64::unsigned_abs).max().unwrap_or(0);
         let skew_ms = skew.max(self.max_drift_ms());
@@ -272,6 +276,7 @@ impl Node {
     fn on_wait(&mut self, now: Now, id: WaitId, mark: Mark, level: Level, deadline: Option<Mono>) {
         let outcome = levels::judge(mark, level, &self.store, &self.members, self.expected());
         if outcome.reached || !self.waits.add(id, mark, level, deadline) {
+            sometimes!(WaitReachedAtOnce, if outcome.reached);
             self.out.push_back(Output::Resolved { id, outcome });
             return;
         }
@@ -312,6 +317,7 @@ impl Node {
             self.close(link, CloseCode::Goodbye, "this node is shutting down");
         }
         let done = self.waits.end_all(&self.store, &self.members, self.expected());
+        sometimes!(WaitEndedByShutdown, if !done.is_empty());
         self.resolve(done);
     }
 

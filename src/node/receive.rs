@@ -20,7 +20,7 @@ use crate::node::event::{Change, Event};
 use crate::node::input::LinkId;
 use crate::node::link::Staged;
 use crate::node::output::Output;
-use crate::probe::planted;
+use crate::probe::{planted, sometimes};
 use crate::store::{Applied, Around, Batch, Fragment, Full, Refused};
 use crate::wire::{Beat, Control, Frame, FullChunk, Part};
 
@@ -48,7 +48,10 @@ impl Node {
         }
         match (message, greeted) {
             (Control::Hello(hello), false) if self.links.contains_key(&link) => self.on_hello(now, link, hello),
-            (Control::Hello(_), true) => self.fault(link, PeerFault::Malformed { why: "a second hello" }),
+            (Control::Hello(_), true) => {
+                sometimes!(SecondHelloRefused);
+                self.fault(link, PeerFault::Malformed { why: "a second hello" });
+            }
             (_, false) => {}
             (Control::Join, true) => self.on_join(now, link),
             (Control::JoinDone { hlc }, true) => self.on_join_done(now, link, hlc),
@@ -121,6 +124,7 @@ impl Node {
             Err(fault) => return self.fault(link, fault),
         };
         if frame.from != replica {
+            sometimes!(ForgedOriginRefused);
             let (claimed, proven) = (frame.from.to_string(), replica.to_string());
             return self.fault(link, PeerFault::Identity { claimed, proven });
         }
@@ -128,6 +132,7 @@ impl Node {
         let ahead_ms = frame.hlc.ms().saturating_sub(now.wall_ms);
         let max_ms = self.max_drift_ms();
         if ahead_ms > max_ms.saturating_mul(10) {
+            sometimes!(FrameFarAheadRefused);
             return self.fault(link, PeerFault::ClockDrift { ahead_ms, max_ms });
         }
         if ahead_ms > max_ms && planted!(FutureApplied) {
@@ -140,7 +145,10 @@ impl Node {
             self.stats.penned_frames += 1;
             let held: usize = self.pen.iter().filter(|(_, from, _)| *from == link).map(|(_, _, b)| b.len()).sum();
             if held + bytes.len() <= PEN_BYTES_MAX {
+                sometimes!(FramePenned);
                 self.pen.push_back((frame.hlc.ms() - max_ms, link, bytes.clone()));
+            } else {
+                sometimes!(PenFull);
             }
             return;
         }
@@ -155,6 +163,7 @@ impl Node {
         for _ in 0..self.pen.len() {
             let Some((at_ms, link, bytes)) = self.pen.pop_front() else { return };
             if at_ms <= now.wall_ms {
+                sometimes!(PenReleased);
                 self.on_frame(now, link, &bytes);
             } else {
                 self.pen.push_back((at_ms, link, bytes));
@@ -178,6 +187,8 @@ impl Node {
                 Part::FullChunk(chunk) => self.stage(now, link, chunk),
             }
         }
+        sometimes!(UrgentReport, if urgent);
+        sometimes!(ReportForBytes, if self.received_bytes >= REPORT_BYTES);
         if urgent || self.received_bytes >= REPORT_BYTES {
             self.report(now);
         } else if !planted!(IdleNeverReports) {
@@ -190,6 +201,7 @@ impl Node {
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         let Some(mut partition) = self.store.lock(batch.partition) else { return };
         let lags = lags(session.replica, batch, partition.ctx(), now.wall_ms);
+        sometimes!(FrameOvertaken, if session.peer.known(batch.partition).is_some_and(|known| !batch.ctx.includes(known)));
         let result = partition.apply(session.replica, batch, &around);
         let is_late = session.peer.known(batch.partition).is_some_and(|known| known.includes(partition.frontier()));
         drop(partition);
@@ -204,10 +216,12 @@ impl Node {
             // The sender has long seen more: a lost packet delayed this batch until it was stale. It
             // must not wait for the sender to wonder why its writes are never reported.
             Err(Refused::Stale) if is_late => {
+                sometimes!(LateBatchAskedForAgain);
                 self.stats.stale_batches += 1;
                 self.ask_again(link, batch.partition);
             }
             Err(Refused::Stale) => {
+                sometimes!(StaleSenderSynchronised);
                 self.stats.stale_batches += 1;
                 session.peer.synchronise(batch.partition);
                 self.pump(link);
@@ -221,7 +235,10 @@ impl Node {
         match session.staging.add(chunk) {
             Staged::Waiting => {}
             Staged::Whole(full) => self.apply_full(now, link, &full),
-            Staged::Broken => self.ask_again(link, partition),
+            Staged::Broken => {
+                sometimes!(ChunkMissing);
+                self.ask_again(link, partition);
+            }
             Staged::Full => {
                 let max = u64::try_from(crate::node::link::STAGED_BYTES_MAX).unwrap_or(u64::MAX);
                 self.fault(link, PeerFault::OverLimit { what: "a staged synchronisation", len: max, max });
@@ -245,12 +262,16 @@ impl Node {
                 self.applied(partition, applied);
                 self.on_received(now, partition);
             }
-            Err(Refused::Stale) if is_late => self.ask_again(link, partition),
+            Err(Refused::Stale) if is_late => {
+                sometimes!(LateFullAskedForAgain);
+                self.ask_again(link, partition);
+            }
             Err(Refused::Stale) => {
                 let stale = session.stale_fulls.entry(partition).or_default();
                 *stale += 1;
                 let unrelated = *stale > STALE_FULLS_MAX;
                 session.peer.synchronise(partition);
+                sometimes!(HistoriesUnrelated, if unrelated);
                 if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
                     return self.fault(link, PeerFault::SplitHistory { partition, region });
                 }
@@ -263,6 +284,8 @@ impl Node {
     fn ask_again(&mut self, link: LinkId, partition: PartitionId) {
         if self.session_mut(link).is_some_and(|s| s.asked_again.insert(partition)) {
             self.send_control(link, &Control::NeedFull { partition });
+        } else {
+            sometimes!(AskedOnlyOnce);
         }
     }
 
@@ -280,6 +303,7 @@ impl Node {
             self.out.push_back(Output::Changed(applied.changed.into_iter().map(change).collect()));
         }
         for replica in applied.duplicates {
+            sometimes!(DuplicateReplicaTold);
             self.event(Event::DuplicateReplica { replica });
         }
         if applied.quarantined > 0 {

@@ -7,7 +7,7 @@ use crate::id::{PartitionId, ReplicaId};
 use crate::node::Node;
 use crate::node::input::LinkId;
 use crate::node::output::Output;
-use crate::probe::planted;
+use crate::probe::{planted, sometimes};
 use crate::replication::outbox::Flush;
 use crate::store::Batch;
 use crate::wire::{Control, Frame, Part};
@@ -56,6 +56,7 @@ impl Node {
             if session.peer.takes(&flush.reach, window) {
                 takers.push((*id, !session.peer.is_synchronising()));
             } else {
+                sometimes!(SharedFrameRefused);
                 flush.reach.iter().for_each(|r| session.peer.catch_up(r.partition, &self.store, false));
                 behind.push(*id);
             }
@@ -71,6 +72,7 @@ impl Node {
                     flush.reach.iter().for_each(|r| session.peer.sent_own(me, r.partition, r.from, r.to));
                     self.send_frame(link, frame, small && free);
                 } else {
+                    sometimes!(SharedFrameUnsendable);
                     flush.reach.iter().for_each(|r| session.peer.catch_up(r.partition, &self.store, false));
                     behind.push(link);
                 }
@@ -132,8 +134,10 @@ impl Node {
         for part in parts {
             let Part::Batch(Batch { partition, ctx, fragments }) = part else { continue };
             if fragments.len() < 2 {
+                sometimes!(FragmentUnsendable);
                 continue;
             }
+            sometimes!(SentApart);
             for fragment in fragments {
                 let batch = Batch { partition, ctx: ctx.clone(), fragments: vec![fragment] };
                 if let Ok(frame) = self.encode(vec![Part::Batch(batch)]) {
@@ -175,6 +179,7 @@ impl Node {
     /// configured address: one that was never heard of might hold older writes.
     pub(super) fn collect(&mut self, now: Now, partitions: impl Iterator<Item = PartitionId>) {
         if !self.join.is_joined() || !(self.slots.all_met() || planted!(CollectsBeforeMeeting)) {
+            sometimes!(NotAllMetYet, if self.join.is_joined());
             return;
         }
         let me = self.me.replica;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::clock::Mono;
 use crate::crdt::{Ctx, Dot};
 use crate::id::{PartitionId, ReplicaId};
-use crate::probe::planted;
+use crate::probe::{planted, sometimes};
 use crate::replication::outbox::Reach;
 use crate::store::{Batch, Budget, Full, Store};
 use crate::wire::{FullChunk, Part};
@@ -89,6 +89,7 @@ impl Peer {
         lane.known.join(ctx);
         lane.sent.join(ctx);
         if lane.full.as_ref().is_some_and(|full| lane.known.includes(full)) {
+            sometimes!(FullReported);
             lane.full = None;
             self.wanted.insert(partition, Want::Own);
         }
@@ -99,6 +100,7 @@ impl Peer {
     pub fn catch_up(&mut self, partition: PartitionId, store: &Store, all: bool) {
         let Some(lane) = self.lanes.get(partition.index()) else { return };
         if lane.full.is_some() {
+            sometimes!(CaughtUpByFull);
             return;
         }
         let Some(p) = store.read(partition) else { return };
@@ -107,6 +109,7 @@ impl Peer {
             let slot = self.wanted.entry(partition).or_insert(want);
             *slot = (*slot).max(want);
         } else {
+            sometimes!(IncrementRefused);
             self.fulls.insert(partition);
         }
     }
@@ -121,6 +124,7 @@ impl Peer {
     /// Begins a full synchronisation again: the peer has lost a piece of the one under way.
     pub fn restart(&mut self, partition: PartitionId) {
         if let Some(lane) = self.lanes.get_mut(partition.index()) {
+            sometimes!(FullRestarted);
             lane.full = None;
             self.chunks.retain(|chunk| chunk.partition != partition);
             self.fulls.insert(partition);
@@ -140,6 +144,7 @@ impl Peer {
     pub fn resend(&mut self, partition: PartitionId, store: &Store) {
         let Some(lane) = self.lanes.get_mut(partition.index()) else { return };
         if lane.full.take().is_some() {
+            sometimes!(FullAskedAgain);
             self.fulls.insert(partition);
             return;
         }
@@ -152,6 +157,7 @@ impl Peer {
     #[must_use]
     pub fn takes(&self, reach: &[Reach], window: usize) -> bool {
         let has = |lane: &Lane, floor: &Option<Ctx>| floor.as_ref().is_none_or(|floor| lane.has_floor(floor));
+        sometimes!(LinkFull, if self.in_flight >= window);
         self.in_flight < window
             && reach.iter().all(|r| {
                 let lane = self.lanes.get(r.partition.index()).filter(|lane| lane.full.is_none());
@@ -223,6 +229,7 @@ impl Peer {
             return None;
         };
         if p.binding_floor().is_some_and(|floor| !lane.has_floor(floor)) {
+            sometimes!(FloorRoseMeanwhile);
             self.wanted.remove(&partition);
             self.fulls.insert(partition);
             return None;
@@ -231,7 +238,9 @@ impl Peer {
             Want::All => p.capture_lacking(&lane.sent, BUDGET),
             Want::Own => p.capture_lacking_of(store.me(), &lane.sent, BUDGET),
         };
+        sometimes!(CatchUpSplit, if captured.more);
         for (dot, _) in captured.batch.fragments.iter().flat_map(|f| &f.covers) {
+            sometimes!(ThirdPartyRelayed, if dot.replica != store.me() && !lane.sent.has(*dot));
             lane.sent.add(*dot);
         }
         if !captured.more {
@@ -265,6 +274,8 @@ impl Peer {
             lane.mark = (lane.sent.clone(), lane.known.clone());
         }
         for (partition, full) in &stuck {
+            sometimes!(ResentAfterSilence, if !full);
+            sometimes!(FullResentAfterSilence, if *full);
             if *full {
                 self.fulls.insert(*partition);
             } else {
@@ -306,6 +317,7 @@ fn cut(full: Full, session: u64) -> Vec<FullChunk> {
     for fragment in batch.fragments {
         let weight = fragment.weight();
         if !open.fragments.is_empty() && (open.fragments.len() >= BUDGET.fragments || bytes + weight > BUDGET.bytes) {
+            sometimes!(FullCut);
             let next = chunk(open.index + 1);
             chunks.push(std::mem::replace(&mut open, next));
             bytes = 0;

@@ -15,7 +15,7 @@ use crate::crdt::custom::{BadState, MergeState};
 use crate::crdt::register::DuplicateReplica;
 use crate::crdt::{Cell, Ctx, Custom, Dot, NEVER, Path, Payload, Scope, Tree};
 use crate::id::KeyspaceId;
-use crate::probe::planted;
+use crate::probe::{planted, sometimes};
 
 /// Bytes an entry costs beyond its key and values: slot, index, cell and allocator slack.
 const ENTRY_BYTES: usize = 160;
@@ -168,6 +168,7 @@ impl Entry {
             Unstable::Many(dots) => dots.contains(&dot).then(|| self.whole_scope()),
             Unstable::Scoped(dots) => {
                 let own = dots.dots.get(&dot)?;
+                sometimes!(WholeKeyForPart, if dots.whole > 0 && *own != Scope::Key);
                 Some(if dots.whole > 0 && !planted!(EffectWithoutDot) { Scope::Key } else { own.clone() })
             }
         }
@@ -230,6 +231,7 @@ impl Entry {
                 let before = siblings_beyond_one(tree, &fragment.scope);
                 let changed = tree.join(&fragment.branch, &fragment.scope, mine, theirs);
                 let conflict = siblings_beyond_one(tree, &fragment.scope) > before;
+                sometimes!(SiblingsMet, if conflict);
                 Ok(Joined { changed, conflict })
             }
         }
@@ -241,6 +243,7 @@ impl Entry {
         let settled = self.is_settled() && !held;
         match &mut self.body {
             Body::Register(Some(cell)) if cell.deadline <= now_ms && !cell.is_grave() => {
+                sometimes!(UnstableExpired, if self.unstable != Unstable::None);
                 cell.forget();
                 true
             }
@@ -299,8 +302,15 @@ impl Entry {
         }
         if self.grave_ms().is_some_and(|ms| ms <= collect_before_ms || planted!(AgeIgnored)) {
             match &mut self.body {
-                Body::Register(cell) => *cell = None,
-                Body::Custom(custom) => **custom = None,
+                Body::Register(cell) => {
+                    sometimes!(StubCollected, if cell.as_ref().is_some_and(|c| *c.payload() == Payload::Absent));
+                    sometimes!(TombstoneCollected, if cell.as_ref().is_some_and(|c| *c.payload() == Payload::Tombstone));
+                    *cell = None;
+                }
+                Body::Custom(custom) => {
+                    sometimes!(CustomGraveCollected);
+                    **custom = None;
+                }
                 Body::Tree(_) => {}
             }
         }
@@ -314,6 +324,7 @@ impl Entry {
         let settled = stable && ((!self.truncated && !held) || planted!(TruncatedMapEvicted));
         match &mut self.body {
             Body::Register(Some(cell)) if !cell.is_grave() => {
+                sometimes!(UnstableEvicted, if self.unstable != Unstable::None);
                 if planted!(EvictionForgetsStamp) {
                     self.body = Body::Register(None);
                     return true;
@@ -322,10 +333,15 @@ impl Entry {
                 true
             }
             Body::Tree(tree) if settled && tree.counters().next().is_none() && tree.elems().next().is_some() => {
+                sometimes!(MapEvicted);
                 tree.evict();
                 true
             }
-            Body::Register(_) | Body::Tree(_) | Body::Custom(_) => false,
+            Body::Tree(tree) => {
+                sometimes!(EvictionRefused, if !settled && tree.elems().next().is_some());
+                false
+            }
+            Body::Register(_) | Body::Custom(_) => false,
         }
     }
 
@@ -338,6 +354,7 @@ impl Entry {
             Body::Tree(tree) => tree.is_empty(),
             Body::Custom(custom) => custom.is_none(),
         };
+        sometimes!(EmptyTruncatedKept, if gone && self.truncated);
         gone && (self.is_settled() || (self.is_stable() && planted!(EmptyTruncatedGoes)))
     }
 
@@ -367,6 +384,7 @@ fn join_cell(
         }
         (Some(cell), Some(other)) => {
             let conflict = cell.stamp() != other.stamp() && !theirs.has(cell.dot()) && !mine.has(other.dot());
+            sometimes!(ConcurrentWrites, if conflict);
             Ok(Joined { changed: cell.join(other)?, conflict })
         }
     }

@@ -16,7 +16,7 @@ use super::keyspace::{Keyspace, Keyspaces};
 use super::partition::{KeyRef, Partition};
 use crate::crdt::{Ctx, Dot, NEVER, Seen};
 use crate::id::ReplicaId;
-use crate::probe::planted;
+use crate::probe::{planted, sometimes};
 
 /// Most entries one call of [`Partition::sweep`] looks at under the lock: about 50 µs of work.
 const SWEEP_MAX: usize = 256;
@@ -32,6 +32,8 @@ impl Partition {
             if inherited {
                 self.release_truncated(spaces, collect_before_ms);
             }
+        } else {
+            sometimes!(ReportAwaited);
         }
         self.collect_graves(spaces, collect_before_ms);
     }
@@ -48,11 +50,13 @@ impl Partition {
         if self.frontier.includes(stable) && (!self.floor_inherited || planted!(InheritedFrontierNotDrained)) {
             return;
         }
+        sometimes!(StableBeyondGap, if stable.iter().any(|(_, seen)| seen.gaps() > 0));
         let done: Vec<(Dot, u32)> = stable
             .iter()
             .flat_map(|(origin, seen)| self.log.from(origin, 1).take_while(|(d, _)| d.seq <= seen.max()))
             .filter(|(dot, _)| stable.has(*dot))
             .collect();
+        sometimes!(LogDrainedBehindFrontier, if self.frontier.includes(stable) && !done.is_empty());
         self.frontier.join(stable);
         self.floor.join(stable);
         for (dot, slot) in done {
@@ -72,9 +76,11 @@ impl Partition {
         }
         self.frontier.join(&self.floor.clone());
         let slots: Vec<u32> = if std::mem::take(&mut self.floor_inherited) {
+            sometimes!(InheritedFloorReached);
             self.truncated.clear();
             (0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)).collect()
         } else {
+            sometimes!(TruncatedReleased);
             std::mem::take(&mut self.truncated)
         };
         for slot in slots {
@@ -91,10 +97,12 @@ impl Partition {
     pub(super) fn settle(&mut self, slot: u32, space: &Keyspace, collect_before_ms: u64) {
         let held = self.floor_inherited && !planted!(CollectsWhileInheriting);
         let Some(s) = self.slot_mut(slot) else { return };
+        sometimes!(SettledHeldForFloor, if held && s.entry.is_settled());
         if !held && s.entry.is_settled() {
             let grave = s.entry.grave_ms().filter(|ms| *ms > collect_before_ms);
             self.change(slot, space, |entry| entry.settle(collect_before_ms));
             if let Some(ms) = grave {
+                sometimes!(YoungGraveKept);
                 self.graves.push(Reverse((ms, slot)));
             }
         }
@@ -108,6 +116,7 @@ impl Partition {
             }
             self.graves.pop();
             let still = self.slot(slot).filter(|s| s.entry.grave_ms() == Some(ms)).map(|s| s.keyspace);
+            sometimes!(GraveOverwritten, if still.is_none());
             if let Some(space) = still.and_then(|id| spaces.get(id)) {
                 self.settle(slot, &space, collect_before_ms);
             }
@@ -163,6 +172,7 @@ impl Partition {
 
     /// Keeps the log within its limit.
     pub(super) fn bound_log(&mut self) {
+        sometimes!(LogBounded, if self.log.len() > self.log_records_max);
         if !planted!(LogUnbounded) {
             self.shrink_log(self.log_records_max);
         }

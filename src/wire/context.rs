@@ -9,7 +9,7 @@ use super::pack::{Pen, Reader, malformed, width};
 use crate::crdt::{Ctx, Seen};
 use crate::error::PeerFault;
 use crate::id::{PartitionId, ReplicaId};
-use crate::probe::planted;
+use crate::probe::{planted, sometimes};
 
 /// Writes what is seen of one replica: `base << 1 | gaps`, then the number of ranges and for each
 /// the distance to the one before and its length, both less what they are at least.
@@ -55,6 +55,7 @@ pub(super) fn take_seen(reader: &mut Reader<'_>) -> Result<Seen, PeerFault> {
         ranges.push((from, to));
         end = to;
     }
+    sometimes!(GapsRead);
     Ok(Seen::new(base, &ranges))
 }
 
