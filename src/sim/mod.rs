@@ -11,10 +11,15 @@
 //! What it leaves out: TLS and QUIC themselves. A link here is reliable and ordered per stream,
 //! like QUIC's; datagrams get lost; a cut stops both until it heals or a node gives the link up.
 
+mod carrier;
 mod cluster;
+mod host;
 mod network;
+mod perform;
 mod plan;
+mod swarm;
 
 pub use cluster::{SimCluster, SimConfig};
 pub use network::Weather;
-pub use plan::{Ack, Action, Carrier, Lie, Op, OpKind, Plan, Setting, Step};
+pub use plan::{Ack, Action, Carrier, HOSTS_MAX, Lie, Op, OpKind, Plan, Setting, Step};
+pub use swarm::{Class, Profile};
