@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::error::{ConfigError, WriteError};
 use crate::id::{NodeId, ReplicaId};
 use crate::node::{Event, Input, Level, Mark, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId};
+use crate::probe::planted;
 use crate::store::{Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 
 /// Virtual time at the start.
@@ -134,6 +135,7 @@ impl SimCluster {
         let (replica, seed) = (ReplicaId(self.rng.u64(1..)), self.rng.u64(..));
         let configured = self.config.nodes + self.config.spare;
         let Some(host) = self.hosts.get_mut(at) else { return Ok(()) };
+        let replica = host.replica.filter(|_| planted!(ReplicaIdReused)).unwrap_or(replica);
         let mut config = self.config.node.clone();
         config.node.region = host.identity.region.clone();
         config.node.peers = (0..configured).filter(|other| *other != host.place).map(|o| format!("sim:{o}")).collect();
