@@ -11,6 +11,7 @@ use super::carrier::Carriage;
 use super::host::{Host, true_ms};
 use super::network::{Conditions, Weather};
 use super::plan::{Carrier, Setting};
+use super::tale::Delivered;
 use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::error::{ConfigError, WriteError};
@@ -82,6 +83,7 @@ pub struct SimCluster {
     timers: BTreeSet<(Mono, usize)>,
     next_wait: u64,
     trace: SipHasher13,
+    delivered: Delivered,
 }
 
 impl SimCluster {
@@ -104,6 +106,7 @@ impl SimCluster {
             timers: BTreeSet::new(),
             next_wait: 1 << 32,
             trace: SipHasher13::new_with_keys(seed, 1),
+            delivered: Delivered::default(),
             carriage,
             rng,
             config,
@@ -241,6 +244,11 @@ impl SimCluster {
         self.trace.finish()
     }
 
+    /// Returns and forgets how much was delivered to all hosts.
+    pub fn take_delivered(&mut self) -> Delivered {
+        std::mem::take(&mut self.delivered)
+    }
+
     /// Runs a local mutation at a node, as its own threads would.
     ///
     /// # Errors
@@ -345,6 +353,7 @@ impl SimCluster {
 
     /// Hashes what a host is told.
     fn note(&mut self, at: usize, input: &Input) {
+        self.delivered.count(input);
         self.trace.write_u64(self.now.0);
         self.trace.write_usize(at);
         let (kind, link, bytes) = match input {

@@ -14,12 +14,19 @@
 mod carrier;
 mod cluster;
 mod host;
+mod minimise;
 mod network;
 mod perform;
 mod plan;
+mod run;
+mod stand_in;
 mod swarm;
+mod tale;
 
 pub use cluster::{SimCluster, SimConfig};
+pub use minimise::{minimise, minimise_by};
 pub use network::Weather;
 pub use plan::{Ack, Action, Carrier, HOSTS_MAX, Lie, Op, OpKind, Plan, Setting, Step};
+pub use run::{Checker, Failure, Report, Run, Workload, converges_within, rests_within, run_checked};
 pub use swarm::{Class, Profile};
+pub use tale::Delivered;

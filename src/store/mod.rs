@@ -328,3 +328,6 @@ impl Store {
         self.skew_ms.store(ms, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;
