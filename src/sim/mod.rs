@@ -11,9 +11,12 @@
 //! What it leaves out: TLS and QUIC themselves. A link here is reliable and ordered per stream,
 //! like QUIC's; datagrams get lost; a cut stops both until it heals or a node gives the link up.
 
+pub mod check;
 mod cluster;
 mod network;
+pub mod oracle;
 mod plan;
+pub mod workload;
 
 pub use cluster::{SimCluster, SimConfig};
 pub use network::Weather;
