@@ -144,6 +144,10 @@ impl SimCluster {
         config.node.peers = (0..configured).filter(|other| *other != host.place).map(|o| format!("sim:{o}")).collect();
         let me = Me { node: host.identity.node, region: host.identity.region.clone(), replica };
         let store = Arc::new(Store::new(replica, config.store()));
+        for custom in &config.custom {
+            let opened = store.spaces().open_custom(&custom.keyspace, Arc::clone(&custom.merge));
+            debug_assert!(opened.is_ok(), "a fresh store has room for what is declared");
+        }
         host.node = Some(Node::new(me, config, store, seed)?);
         host.replica = Some(replica);
         self.carriage.start(self.now, at, &host.identity);
