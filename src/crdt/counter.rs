@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use crdts::{CmRDT, CvRDT, ResetRemove, VClock};
 
 use crate::id::ReplicaId;
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 
 /// What one origin added to a counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,9 +75,9 @@ impl Contribution {
         let before = *self;
         sometimes!(OlderLifeMet, if other.birth < self.birth);
         sometimes!(NewerLifeMet, if other.birth > self.birth);
-        if other.birth > self.birth {
+        if other.birth > self.birth && !planted!(BirthIgnored) {
             *self = *other;
-        } else if other.birth == self.birth {
+        } else if other.birth == self.birth || planted!(BirthIgnored) {
             self.seq = self.seq.max(other.seq);
             self.p = self.p.max(other.p);
             self.n = self.n.max(other.n);

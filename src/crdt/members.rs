@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{NodeId, RegionId, ReplicaId};
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 
 /// Whose running copy a replica is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -73,6 +73,9 @@ impl MemberSet {
     /// Removes every copy of a node but its latest; returns whether there was one. Two donors that
     /// could not hear of each other may each have let in another copy of a node.
     pub fn supersede(&mut self) -> bool {
+        if planted!(CopiesOfOneNodeStay) {
+            return false;
+        }
         let mut latest: BTreeMap<NodeId, (u64, ReplicaId)> = BTreeMap::new();
         for (replica, member) in self.live() {
             let best = latest.entry(member.node).or_default();
@@ -102,7 +105,7 @@ impl MemberSet {
     /// Tells whether a replica was removed.
     #[must_use]
     pub fn is_removed(&self, replica: ReplicaId) -> bool {
-        self.removed.contains(&replica)
+        self.removed.contains(&replica) && !planted!(ZombieAccepted)
     }
 
     /// Returns the live replicas of a node, in order.

@@ -17,7 +17,7 @@ use super::NEVER;
 use super::context::Dot;
 use crate::clock::{Hlc, Stamp};
 use crate::id::ReplicaId;
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 
 /// What a register holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -108,9 +108,9 @@ impl Cell {
     /// that moves nothing leaves the state as it is, as joining it elsewhere does.
     pub fn extend(&mut self, dot: Dot, deadline: u64) {
         sometimes!(TouchMovedNothing, if (deadline, dot) <= (self.deadline, self.touch));
-        if (deadline, dot) > (self.deadline, self.touch) {
+        if (deadline, dot) > (self.deadline, self.touch) || planted!(IdleTouchMarks) {
             self.touch = dot;
-            self.deadline = deadline;
+            self.deadline = self.deadline.max(deadline);
         }
     }
 
@@ -133,6 +133,9 @@ impl Cell {
     /// # Errors
     /// [`DuplicateReplica`] when equal stamps carry different values. The state is unchanged.
     pub fn join(&mut self, other: &Self) -> Result<bool, DuplicateReplica> {
+        if planted!(TieUnbroken) && other.stamp().hlc == self.stamp().hlc && other.stamp() != self.stamp() {
+            return Ok(false);
+        }
         match other.stamp().cmp(&self.stamp()) {
             Ordering::Less => {
                 sometimes!(OlderWriteMetStub, if self.reg.val == Payload::Absent && !other.is_grave());
@@ -155,11 +158,13 @@ impl Cell {
             sometimes!(StubRefilled);
             self.reg.val = other.reg.val.clone();
             self.tags.clone_from(&other.tags);
+        } else if known && planted!(StubBeatsValue) {
+            self.forget();
         } else if !known && self.reg.validate_merge(&other.reg).is_err() {
             sometimes!(TwoValuesUnderOneStamp);
             return Err(DuplicateReplica { replica: self.stamp().replica });
         }
-        let later = (other.deadline, other.touch) > (self.deadline, self.touch);
+        let later = (other.deadline, other.touch) > (self.deadline, self.touch) && !planted!(TouchNotJoined);
         if later {
             sometimes!(LaterDeadlineUnderOneStamp);
             self.deadline = other.deadline;

@@ -19,7 +19,7 @@ use super::counter::{Contribution, Counter};
 use super::elems::Elems;
 use crate::clock::Stamp;
 use crate::id::ReplicaId;
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 
 /// A place inside an entry.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -80,6 +80,9 @@ pub struct Elem {
 /// Returns the sibling a read shows: the largest stamp among the *unexpired* ones.
 #[must_use]
 pub fn winner(siblings: &[Elem], now_ms: u64) -> Option<&Elem> {
+    if planted!(ExpiredHidesLive) {
+        return siblings.iter().max_by_key(|e| (e.stamp, e.deadline, e.dot)).filter(|e| now_ms < e.deadline);
+    }
     siblings.iter().filter(|e| now_ms < e.deadline).max_by_key(|e| (e.stamp, e.deadline, e.dot))
 }
 
@@ -190,7 +193,8 @@ impl Tree {
     /// its floors must still be here.
     pub fn expire(&mut self, now_ms: u64, settled: bool) -> bool {
         let mut dropped = self.elems.retain(|_, e| now_ms < e.deadline);
-        if settled && self.retain_contributions(|_, c| now_ms < c.deadline) {
+        if (settled || planted!(ContributionsExpireUnsettled)) && self.retain_contributions(|_, c| now_ms < c.deadline)
+        {
             sometimes!(ExpiredContributionCollected);
             dropped = true;
         }
@@ -200,6 +204,9 @@ impl Tree {
 
     /// Drops contributions that are entirely reset. Only for an entry without unstable dots.
     pub fn settle(&mut self) {
+        if planted!(ResetContributionsPileUp) {
+            return self.counters.retain(|_, counter| counter.is_live());
+        }
         let gone = self.retain_contributions(|_, c| c.is_live());
         sometimes!(ResetCollected, if gone);
     }
@@ -239,7 +246,7 @@ impl Tree {
             Scope::Key => Branch {
                 elems: self.elems.map().iter().map(siblings).collect(),
                 counters: self.counters.iter().map(contributions).collect(),
-                hole: self.hole.is_some(),
+                hole: self.hole.is_some() && !planted!(HoleAnswersEmpty),
             },
             Scope::Path(Path::Counter(name)) => Branch {
                 counters: self.counters.get_key_value(name).map(contributions).into_iter().collect(),
@@ -291,14 +298,19 @@ impl Tree {
     }
 
     fn join_path(&mut self, path: Path, incoming: &[Elem], mine: &Ctx, theirs: &Ctx) -> bool {
-        let unknown = self.hole.as_ref().is_some_and(|known| !known.contains(&path));
+        let unknown = self.hole.as_ref().is_some_and(|known| !known.contains(&path)) && !planted!(HoleJoinsAsEmpty);
         let own = self.elems.remove(&path);
+        let seen = |dot| (theirs.has(dot) || planted!(UnseenCountsAsRemoved)) && !planted!(RemovalIgnored);
         let mut out: Vec<Elem> =
-            own.iter().filter(|e| incoming.iter().any(|i| i.dot == e.dot) || !theirs.has(e.dot)).cloned().collect();
+            own.iter().filter(|e| incoming.iter().any(|i| i.dot == e.dot) || !seen(e.dot)).cloned().collect();
         for elem in incoming {
             if (unknown || !mine.has(elem.dot)) && !out.iter().any(|e| e.dot == elem.dot) {
                 out.push(elem.clone());
             }
+        }
+        if planted!(LosersDropped) {
+            let last = out.iter().map(|e| e.stamp).max();
+            out.retain(|e| Some(e.stamp) == last);
         }
         sometimes!(ThreeSiblings, if out.len() > 2);
         sometimes!(HoleLearnedPath, if unknown);

@@ -19,7 +19,7 @@ use crate::node::event::{Change, Event};
 use crate::node::input::LinkId;
 use crate::node::link::Staged;
 use crate::node::output::Output;
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 use crate::store::{Applied, Around, Batch, Fragment, Full, Refused};
 use crate::wire::{Beat, Control, Frame, FullChunk, Part};
 
@@ -55,6 +55,9 @@ impl Node {
             (Control::Report { hlc: _, changed, members }, true) => {
                 if let Some(members) = members {
                     self.on_members(now, &members);
+                    if planted!(ReportDropped) {
+                        return;
+                    }
                 }
                 self.on_report(now, link, changed);
             }
@@ -63,6 +66,7 @@ impl Node {
                     session.urgent = true;
                 }
             }
+            (Control::NeedFull { .. }, true) if planted!(NeedFullIgnored) => {}
             (Control::NeedFull { partition }, true) => {
                 let store = Arc::clone(&self.store);
                 match self.session_mut(link) {
@@ -121,6 +125,9 @@ impl Node {
         session.peer.report(partition, ctx);
         if let Some(mut p) = self.store.lock(partition) {
             p.report(session.replica, ctx);
+            if planted!(ForgedReportCounts) {
+                ctx.iter().for_each(|(replica, _)| p.report(replica, ctx));
+            }
         }
         let done = self.waits.check(partition, &self.store, &self.members, self.expected());
         self.resolve(done);
@@ -152,6 +159,12 @@ impl Node {
             sometimes!(FrameFarAheadRefused);
             return self.fault(link, PeerFault::ClockDrift { ahead_ms, max_ms });
         }
+        if ahead_ms > max_ms && planted!(FutureApplied) {
+            return self.apply(now, link, frame);
+        }
+        if ahead_ms > max_ms && planted!(FutureClamped) {
+            return self.apply(now, link, Frame { hlc: Hlc::from_ms(now.wall_ms + max_ms), ..frame });
+        }
         if ahead_ms > max_ms {
             self.stats.penned_frames += 1;
             self.pen.keep(frame.hlc.ms() - max_ms, link, bytes);
@@ -162,6 +175,9 @@ impl Node {
 
     /// Lets the frames out of the pen whose time has come.
     pub(super) fn release(&mut self, now: Now) {
+        if planted!(PenNeverReleases) {
+            return;
+        }
         for (link, bytes) in self.pen.release(now.wall_ms) {
             self.on_frame(now, link, &bytes);
         }
@@ -173,7 +189,9 @@ impl Node {
         if !joined && !self.join.is_donor(link) {
             return;
         }
-        self.store.clock().observe(frame.hlc);
+        if !planted!(StampsNotObserved) {
+            self.store.clock().observe(frame.hlc);
+        }
         for part in frame.parts {
             match part {
                 Part::Batch(batch) if joined => self.apply_batch(now, link, &batch),
@@ -185,7 +203,7 @@ impl Node {
         sometimes!(ReportForBytes, if self.received_bytes >= REPORT_BYTES);
         if urgent || self.received_bytes >= REPORT_BYTES {
             self.report(now);
-        } else {
+        } else if !planted!(IdleNeverReports) {
             self.timers.start_report(now.mono, self.config.replication.report_every);
         }
     }

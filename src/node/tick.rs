@@ -8,7 +8,7 @@ use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::output::{CloseCode, Output};
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 use crate::wire::Beat;
 
 /// How often expired entries are swept: a tenth of a second late is never visible, reads check.
@@ -175,7 +175,7 @@ impl Node {
                 continue;
             }
             for (partition, ctx) in &before {
-                if session.peer.lacks(*partition, ctx) {
+                if session.peer.lacks(*partition, ctx) && !planted!(NeverRelays) {
                     session.peer.catch_up(*partition, &self.store, true);
                 }
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::clock::Mono;
 use crate::crdt::{Ctx, Dot};
 use crate::id::{PartitionId, ReplicaId};
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 use crate::replication::outbox::Reach;
 use crate::store::{Batch, Budget, Full, Store};
 use crate::wire::{FullChunk, Part};
@@ -39,6 +39,13 @@ struct Lane {
     mark: (Ctx, Ctx),
     /// The context of a full synchronisation that the peer has not reported yet.
     full: Option<Ctx>,
+}
+
+impl Lane {
+    /// Tells whether increments may go to the peer: it has everything my log no longer names (R-TRUNC).
+    fn has_floor(&self, floor: &Ctx) -> bool {
+        self.known.includes(floor) || planted!(IncrementsBelowFloor)
+    }
 }
 
 /// Progress of one replica.
@@ -97,7 +104,7 @@ impl Peer {
             return;
         }
         let Some(p) = store.read(partition) else { return };
-        if lane.known.includes(p.floor()) {
+        if lane.has_floor(p.floor()) {
             let want = if all { Want::All } else { Want::Own };
             let slot = self.wanted.entry(partition).or_insert(want);
             *slot = (*slot).max(want);
@@ -149,7 +156,7 @@ impl Peer {
     /// the partitions is behind or under synchronisation.
     #[must_use]
     pub fn takes(&self, reach: &[Reach], window: usize) -> bool {
-        let has = |lane: &Lane, floor: &Option<Ctx>| floor.as_ref().is_none_or(|floor| lane.known.includes(floor));
+        let has = |lane: &Lane, floor: &Option<Ctx>| floor.as_ref().is_none_or(|floor| lane.has_floor(floor));
         sometimes!(LinkFull, if self.in_flight >= window);
         self.in_flight < window
             && reach.iter().all(|r| {
@@ -227,7 +234,7 @@ impl Peer {
             self.wanted.remove(&partition);
             return None;
         };
-        if p.binding_floor().is_some_and(|floor| !lane.known.includes(floor)) {
+        if p.binding_floor().is_some_and(|floor| !lane.has_floor(floor)) {
             sometimes!(FloorRoseMeanwhile);
             self.wanted.remove(&partition);
             self.fulls.insert(partition);
@@ -259,7 +266,7 @@ impl Peer {
 
     /// Sends again what the peer should have reported by now. Returns whether anything is.
     pub fn check_progress(&mut self, now: Mono, store: &Store) -> bool {
-        if now.since(self.marked_at) < RESEND_AFTER || !self.chunks.is_empty() {
+        if now.since(self.marked_at) < RESEND_AFTER || !self.chunks.is_empty() || planted!(NeverResends) {
             return false;
         }
         self.marked_at = now;

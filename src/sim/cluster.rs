@@ -21,6 +21,7 @@ use crate::id::{NodeId, ReplicaId};
 use crate::node::{
     CloseCode, Event, Input, Level, LinkId, Mark, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId,
 };
+use crate::probe::planted;
 use crate::store::{Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 
 /// Virtual time at the start.
@@ -150,6 +151,7 @@ impl SimCluster {
         let (replica, seed) = (ReplicaId(self.rng.u64(1..)), self.rng.u64(..));
         let configured = self.configured();
         let Some(host) = self.hosts.get_mut(at) else { return Ok(()) };
+        let replica = host.replica.filter(|_| planted!(ReplicaIdReused)).unwrap_or(replica);
         let mut config = self.config.node.clone();
         config.node.region = host.identity.region.clone();
         config.node.peers = (0..configured).filter(|other| *other != host.place).map(|o| format!("sim:{o}")).collect();

@@ -12,18 +12,21 @@
 //! like QUIC's; datagrams get lost; a cut stops both until it heals or a node gives the link up.
 
 mod carrier;
+pub mod check;
 mod cluster;
 mod host;
 mod liar;
 mod minimise;
 mod network;
 mod newer;
+pub mod oracle;
 mod perform;
 mod plan;
 mod run;
 mod stand_in;
 mod swarm;
 mod tale;
+pub mod workload;
 
 pub use cluster::{SimCluster, SimConfig};
 pub use minimise::{minimise, minimise_by};

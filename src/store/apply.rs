@@ -52,6 +52,13 @@ impl Partition {
         for fragment in &batch.fragments {
             self.join_fragment(fragment, &batch.ctx, around, &mut applied);
         }
+        if planted!(ContextAdopted) {
+            self.ctx.join(&batch.ctx);
+        }
+        if planted!(RelayedCountsAsReported) {
+            let authors: BTreeSet<_> = batch.fragments.iter().flat_map(|f| &f.covers).map(|(d, _)| d.replica).collect();
+            authors.into_iter().for_each(|author| self.report(author, &batch.ctx));
+        }
         self.report(from, &batch.ctx);
         Ok(applied)
     }
@@ -62,7 +69,7 @@ impl Partition {
     /// [`Refused::Stale`] (R-STALE); nothing was applied.
     pub fn apply_full(&mut self, from: ReplicaId, full: &Full, around: &Around<'_>) -> Result<Applied, Refused> {
         let batch = &full.batch;
-        if !batch.ctx.includes(&self.frontier) {
+        if !batch.ctx.includes(&self.frontier) && !planted!(StaleFullAccepted) {
             sometimes!(StaleFullDropped);
             return Err(Refused::Stale);
         }
@@ -75,17 +82,23 @@ impl Partition {
         // What the sender's log no longer names must not be collected while it is being joined.
         self.floor_inherited = true;
         self.join_absent_trees(batch, around, &mut applied);
-        self.drop_absent(batch, blind, around, &mut applied);
+        if !planted!(AbsenceIgnored) {
+            self.drop_absent(batch, blind, around, &mut applied);
+        }
         for fragment in &batch.fragments {
             self.join_fragment(fragment, &batch.ctx, around, &mut applied);
         }
-        if behind {
+        if behind && !planted!(HoleNotInherited) {
             self.inherit_holes(batch, around);
         }
         if applied.quarantined == 0 {
             self.ctx.join(&batch.ctx);
-            self.frontier.join(&full.frontier);
-            self.floor.join(&full.floor);
+            if !planted!(FrontierNotInherited) {
+                self.frontier.join(&full.frontier);
+            }
+            if !planted!(FloorNotInherited) {
+                self.floor.join(&full.floor);
+            }
         }
         self.report(from, &batch.ctx);
         Ok(applied)
@@ -119,6 +132,7 @@ impl Partition {
                 let cleared = self.on_epoch(&space, &fragment.key, around.spaces, around.collect_before_ms);
                 applied.changed.extend(cleared);
             }
+            Family::Register if planted!(EpochForgotten) => {}
             Family::Register => {
                 let cleared = self.enforce_epochs(slot, &space, around.collect_before_ms);
                 sometimes!(WriteOlderThanEpoch, if cleared.is_some());
@@ -233,14 +247,14 @@ fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx, blind: 
             }
             Some(_) | None => false,
         },
-        Body::Tree(_) if blind => {
+        Body::Tree(_) if blind && !planted!(BlindAbsence) => {
             sometimes!(BlindSpared);
             false
         }
         Body::Tree(tree) => {
             let keep = |name: &Bytes, origin| {
                 let path = Path::Counter(name.clone());
-                unseen.iter().any(|scope| scope.has(&path))
+                (unseen.iter().any(|scope| scope.has(&path)) && !planted!(AbsenceTakesTouched))
                     || held
                         .iter()
                         .flat_map(|f| &f.branch.counters)

@@ -12,7 +12,7 @@ use super::fragment::{Batch, Fragment, Full};
 use super::partition::Partition;
 use crate::crdt::{Ctx, Dot, Path, Scope};
 use crate::id::ReplicaId;
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 
 /// A captured batch and how far it got.
 #[derive(Debug)]
@@ -45,7 +45,11 @@ impl Partition {
     #[must_use]
     pub fn capture_lacking(&self, known: &Ctx, budget: Budget) -> Captured {
         let lacking = self.log.origins().flat_map(|origin| self.lacking_of(origin, known));
-        self.capture(lacking, 0, budget)
+        let mut captured = self.capture(lacking, 0, budget);
+        if planted!(CoversOnlyMissing) {
+            captured.batch.fragments.iter_mut().for_each(|f| f.covers.retain(|(dot, _)| !known.has(*dot)));
+        }
+        captured
     }
 
     /// Captures the events of one origin that a peer lacks.

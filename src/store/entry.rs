@@ -15,7 +15,7 @@ use crate::crdt::custom::{BadState, MergeState};
 use crate::crdt::register::DuplicateReplica;
 use crate::crdt::{Cell, Ctx, Custom, Dot, NEVER, Path, Payload, Scope, Tree};
 use crate::id::KeyspaceId;
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 
 /// Bytes an entry costs beyond its key and values: slot, index, cell and allocator slack.
 const ENTRY_BYTES: usize = 160;
@@ -150,6 +150,7 @@ impl Entry {
                 dots.dots.is_empty()
             }
         };
+        let empty = empty || planted!(OneStableSettlesAll);
         if empty {
             self.unstable = Unstable::None;
         }
@@ -168,7 +169,7 @@ impl Entry {
             Unstable::Scoped(dots) => {
                 let own = dots.dots.get(&dot)?;
                 sometimes!(WholeKeyForPart, if dots.whole > 0 && *own != Scope::Key);
-                Some(if dots.whole > 0 { Scope::Key } else { own.clone() })
+                Some(if dots.whole > 0 && !planted!(EffectWithoutDot) { Scope::Key } else { own.clone() })
             }
         }
     }
@@ -247,7 +248,7 @@ impl Entry {
                 true
             }
             Body::Custom(custom) => match custom.as_mut() {
-                Some(c) if settled && c.deadline <= now_ms && !c.is_grave() => {
+                Some(c) if (settled || planted!(CustomExpiresUnsettled)) && c.deadline <= now_ms && !c.is_grave() => {
                     c.forget();
                     true
                 }
@@ -282,7 +283,12 @@ impl Entry {
     /// Tells whether every event of this entry is known to every member.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        matches!(self.unstable, Unstable::None) && !self.truncated
+        self.is_stable() && (!self.truncated || planted!(TruncationForgotten))
+    }
+
+    /// Tells whether every event of this entry is stable or gone from the log.
+    fn is_stable(&self) -> bool {
+        matches!(self.unstable, Unstable::None)
     }
 
     /// Drops what only a settled entry may drop: reset counters, and a grave older than
@@ -294,7 +300,7 @@ impl Entry {
         if let Body::Tree(tree) = &mut self.body {
             tree.settle();
         }
-        if self.grave_ms().is_some_and(|ms| ms <= collect_before_ms) {
+        if self.grave_ms().is_some_and(|ms| ms <= collect_before_ms || planted!(AgeIgnored)) {
             match &mut self.body {
                 Body::Register(cell) => {
                     sometimes!(StubCollected, if cell.as_ref().is_some_and(|c| *c.payload() == Payload::Absent));
@@ -314,10 +320,15 @@ impl Entry {
     /// settled map without counters becomes a hole, unless it is `held` for members that lack the
     /// floor. Returns whether anything was given back.
     pub fn evict(&mut self, held: bool) -> bool {
-        let settled = self.is_settled() && !held;
+        let stable = self.is_stable() || planted!(UnstableMapEvicted);
+        let settled = stable && ((!self.truncated && !held) || planted!(TruncatedMapEvicted));
         match &mut self.body {
             Body::Register(Some(cell)) if !cell.is_grave() => {
                 sometimes!(UnstableEvicted, if self.unstable != Unstable::None);
+                if planted!(EvictionForgetsStamp) {
+                    self.body = Body::Register(None);
+                    return true;
+                }
                 cell.forget();
                 true
             }
@@ -344,7 +355,7 @@ impl Entry {
             Body::Custom(custom) => custom.is_none(),
         };
         sometimes!(EmptyTruncatedKept, if gone && self.truncated);
-        gone && self.is_settled()
+        gone && (self.is_settled() || (self.is_stable() && planted!(EmptyTruncatedGoes)))
     }
 
     /// Returns the bytes this entry is accounted for, without its key.

@@ -16,7 +16,7 @@ use super::keyspace::{Keyspace, Keyspaces};
 use super::partition::{KeyRef, Partition};
 use crate::crdt::{Ctx, Dot, NEVER, Seen};
 use crate::id::ReplicaId;
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 
 /// Most entries one call of [`Partition::sweep`] looks at under the lock: about 50 µs of work.
 const SWEEP_MAX: usize = 256;
@@ -39,12 +39,15 @@ impl Partition {
     }
 
     fn reports_of(&self, others: &[ReplicaId]) -> Option<Vec<Ctx>> {
+        if planted!(OwnReportSuffices) {
+            return Some(Vec::new());
+        }
         others.iter().map(|member| self.reports.get(member).cloned()).collect()
     }
 
     fn drop_stable(&mut self, stable: &Ctx, spaces: &Keyspaces, collect_before_ms: u64) {
         // An inherited frontier may be ahead of my log, which has to be drained all the same.
-        if self.frontier.includes(stable) && !self.floor_inherited {
+        if self.frontier.includes(stable) && (!self.floor_inherited || planted!(InheritedFrontierNotDrained)) {
             return;
         }
         sometimes!(StableBeyondGap, if stable.iter().any(|(_, seen)| seen.gaps() > 0));
@@ -92,7 +95,7 @@ impl Partition {
 
     /// Drops from an entry what is settled and old; a grave that is still young is queued.
     pub(super) fn settle(&mut self, slot: u32, space: &Keyspace, collect_before_ms: u64) {
-        let held = self.floor_inherited;
+        let held = self.floor_inherited && !planted!(CollectsWhileInheriting);
         let Some(s) = self.slot_mut(slot) else { return };
         sometimes!(SettledHeldForFloor, if held && s.entry.is_settled());
         if !held && s.entry.is_settled() {
@@ -142,8 +145,10 @@ impl Partition {
     /// [`Partition::change`] when the entry settles.
     fn rearm(&mut self, slot: u32, now_ms: u64) {
         let Some(s) = self.slot_mut(slot) else { return };
-        s.timer = s.entry.next_deadline(now_ms).unwrap_or(NEVER);
-        let timer = s.timer;
+        let timer = s.entry.next_deadline(now_ms).unwrap_or(NEVER);
+        if timer != NEVER || !planted!(SweptEntryStays) {
+            s.timer = timer;
+        }
         if timer != NEVER {
             self.expiry.push(Reverse((timer, slot)));
         }
@@ -168,7 +173,9 @@ impl Partition {
     /// Keeps the log within its limit.
     pub(super) fn bound_log(&mut self) {
         sometimes!(LogBounded, if self.log.len() > self.log_records_max);
-        self.shrink_log(self.log_records_max);
+        if !planted!(LogUnbounded) {
+            self.shrink_log(self.log_records_max);
+        }
     }
 
     /// Drops the oldest records of the longest origin until at most `keep` are left. Peers that
@@ -186,7 +193,9 @@ impl Partition {
 
     fn truncate(&mut self, dot: Dot, slot: u32) {
         self.log.remove(dot);
-        self.floor.add(dot);
+        if !planted!(DroppedRecordsNotInFloor) {
+            self.floor.add(dot);
+        }
         if let Some(s) = self.slot_mut(slot) {
             s.entry.unmark(dot);
             let first = !std::mem::replace(&mut s.entry.truncated, true);

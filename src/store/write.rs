@@ -14,7 +14,7 @@ use crate::crdt::register::tombstone;
 use crate::crdt::tree::winner;
 use crate::crdt::{Cell, Custom, Dot, Elem, Path, Payload, Scope, Tree};
 use crate::error::WriteError;
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 
 /// Most fields, members and counters of one map that local writes may reach.
 pub const FIELDS_MAX: usize = 65_536;
@@ -109,8 +109,12 @@ impl Partition {
             }
             Body::Tree(_) | Body::Custom(_) => return None,
         }
-        Some(self.event(at, Scope::Path(Path::Register), tick, |entry, _, dot| {
+        Some(self.event(at, Scope::Path(Path::Register), tick, |entry, hlc, dot| {
             if let Body::Register(Some(cell)) = &mut entry.body {
+                if planted!(TouchRestamps) {
+                    let tags = cell.tags().to_vec();
+                    *cell = Cell::new(cell.payload().clone(), hlc, dot, cell.deadline).with_tags(tags);
+                }
                 cell.extend(dot, deadline);
             }
         }))
@@ -187,6 +191,15 @@ impl Partition {
             return None;
         }
         sometimes!(RemovedUnseenFromHole, if tree.siblings(path).is_empty());
+        if planted!(RemoveWithoutDot) {
+            let (slot, dot) = (self.find_or_make(at), Dot { replica: self.me, seq: self.seq });
+            self.change(slot, at.space, |entry| {
+                if let Body::Tree(tree) = &mut entry.body {
+                    tree.remove(path)
+                }
+            });
+            return Some(Written { dot, stamp: Stamp { hlc: tick.next(), replica: dot.replica } });
+        }
         Some(self.tree_event(at, Scope::Path(path.clone()), tick, |tree, _, _| tree.remove(path)))
     }
 
