@@ -11,9 +11,15 @@
 //! What it leaves out: TLS and QUIC themselves. A link here is reliable and ordered per stream,
 //! like QUIC's; datagrams get lost; a cut stops both until it heals or a node gives the link up.
 
+mod carrier;
+pub mod check;
 mod cluster;
+mod host;
 mod network;
+pub mod oracle;
+mod perform;
 mod plan;
+pub mod workload;
 
 pub use cluster::{SimCluster, SimConfig};
 pub use network::Weather;
