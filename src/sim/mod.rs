@@ -19,8 +19,10 @@ mod network;
 pub mod oracle;
 mod perform;
 mod plan;
+mod watcher;
 pub mod workload;
 
 pub use cluster::{SimCluster, SimConfig};
 pub use network::Weather;
 pub use plan::{Ack, Action, Carrier, Lie, Op, OpKind, Plan, Setting, Step};
+pub use watcher::Watcher;
