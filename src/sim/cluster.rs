@@ -62,6 +62,7 @@ impl From<&Setting> for SimConfig {
         node.limits.keyspace_bytes = setting.keyspace_bytes;
         node.replication.compress = setting.compress;
         node.replication.express = setting.express;
+        let node = super::workload::declare(node);
         Self {
             nodes: setting.nodes,
             spare: setting.spare,
@@ -86,7 +87,7 @@ pub struct SimCluster {
     timers: BTreeSet<(Mono, usize)>,
     next_wait: u64,
     trace: SipHasher13,
-    delivered: Delivered,
+    pub(super) delivered: Delivered,
 }
 
 impl SimCluster {
@@ -259,11 +260,6 @@ impl SimCluster {
         self.trace.finish()
     }
 
-    /// Returns and forgets how much was delivered to all hosts.
-    pub fn take_delivered(&mut self) -> Delivered {
-        std::mem::take(&mut self.delivered)
-    }
-
     /// Runs a local mutation at a node, as its own threads would.
     ///
     /// # Errors
@@ -426,18 +422,10 @@ impl SimCluster {
         }
     }
 
-<<<<<<< HEAD
-    /// Hashes what a host is told.
-    fn note(&mut self, at: usize, input: &Input) {
-        self.delivered.count(input);
-        self.trace.write_u64(self.now.0);
-        self.trace.write_usize(at);
-        let (kind, link, bytes) = match input {
-=======
     /// Hashes what a host is told; returns how many bytes it carries.
     fn note(&mut self, at: usize, input: &Input) -> usize {
+        self.delivered.count(input);
         let (kind, number, bytes) = match input {
->>>>>>> cluster
             Input::LinkUp { link, .. } => (1, link.0, None),
             Input::LinkDown { link, .. } => (2, link.0, None),
             Input::Control { link, bytes } => (3, link.0, Some(bytes)),
