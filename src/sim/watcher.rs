@@ -55,6 +55,8 @@ pub struct Watcher {
     /// What hosts had seen when everything healed.
     held: BTreeMap<ReplicaId, Vec<Ctx>>,
     looks: usize,
+    /// What was found before an action.
+    found: Option<Violation>,
 }
 
 /// A mutation under way.
@@ -90,6 +92,7 @@ impl Watcher {
             largest_write: 0,
             held: BTreeMap::new(),
             looks: 0,
+            found: None,
         }
     }
 
@@ -101,8 +104,8 @@ impl Watcher {
 
     // -- what clients do -----------------------------------------------------------------------------
 
-    /// Makes a write at a host, and waits for a level if `ack` says so. Nothing happens where no process runs, at a
-    /// liar, and where the write is rightly refused.
+    /// Makes a write at a host, and waits for a level if `ack` says so. Nothing happens where no process runs or the
+    /// machine stands still, at a liar, and where the write is rightly refused.
     ///
     /// # Errors
     /// [`Violation`] when it did something else than it should, or was wrongly refused.
@@ -114,7 +117,7 @@ impl Watcher {
         ack: Option<Ack>,
     ) -> Result<(), Violation> {
         let at = place(cluster, at);
-        let Some(store) = cluster.store(at).filter(|_| cluster.is_honest(at)) else { return Ok(()) };
+        let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
         let now_ms = store.clock().visible_ms(cluster.now(at).wall_ms);
         let (key, mutation) = self.workload.mutation(op, now_ms);
         let Ok(space) = open(&store, key.space) else { return Ok(()) };
@@ -193,7 +196,7 @@ impl Watcher {
         key: u8,
     ) -> Result<(), Violation> {
         let at = place(cluster, at);
-        let Some(store) = cluster.store(at).filter(|_| cluster.is_honest(at)) else { return Ok(()) };
+        let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
         let now_ms = store.clock().visible_ms(cluster.now(at).wall_ms);
         self.latest_ms = self.latest_ms.max(now_ms);
         let when = Instant { now_ms, latest_ms: self.latest_ms };
@@ -218,11 +221,8 @@ impl Watcher {
 
     // -- what happens to the cluster -----------------------------------------------------------------
 
-    /// Takes note of an action about to be performed.
-    ///
-    /// # Errors
-    /// [`Violation`] when something does not hold just before it.
-    pub fn before(&mut self, cluster: &SimCluster, action: &Action) -> Result<(), Violation> {
+    /// Takes note of an action about to be performed. What does not hold just before it is told after the step.
+    pub fn before(&mut self, cluster: &SimCluster, action: &Action) {
         if let Action::Evict { at, key, map } = *action {
             let spaces = if map { vec![MAPS, SETS, COUNTERS] } else { vec![REGISTERS] };
             spaces.into_iter().for_each(|space| self.licence(cluster, place(cluster, at), workload::key(space, key)));
@@ -237,7 +237,9 @@ impl Watcher {
                 | Action::Skew { .. }
                 | Action::Pause { .. }
         );
-        if looks_different { self.look(cluster) } else { Ok(()) }
+        if looks_different && self.found.is_none() {
+            self.found = self.look(cluster).err();
+        }
     }
 
     /// A host is about to give a key's memory back: what it holds may be missing, there and wherever that goes.
@@ -255,6 +257,7 @@ impl Watcher {
     /// # Errors
     /// [`Violation`] with the first thing that does not hold.
     pub fn after_step(&mut self, cluster: &mut SimCluster) -> Result<(), Violation> {
+        self.found.take().map_or(Ok(()), Err)?;
         self.look(cluster)?;
         for (at, keys) in std::mem::take(&mut self.fresh) {
             keys.iter().try_for_each(|key| self.agrees(cluster, at, key))?;
@@ -267,7 +270,7 @@ impl Watcher {
     fn probe(&self, cluster: &SimCluster) -> Result<(), Violation> {
         let Some(at) = self.seats.keys().copied().nth(self.looks % self.seats.len().max(1)) else { return Ok(()) };
         if let Some(gauges) = cluster.gauges_high(at) {
-            check::bounded(&gauges).map_err(at_host(at))?;
+            check::bounded(gauges).map_err(at_host(at))?;
         }
         let Some(store) = cluster.store(at) else { return Ok(()) };
         check::accounted(&store).map_err(at_host(at))?;
@@ -342,7 +345,7 @@ impl Watcher {
         let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|wait| self.seats.get(&wait.at).is_some_and(|seat| seat.replica == wait.replica));
         let contexts = self.contexts();
-        let liars = usize::try_from(self.setting.liars.count_ones()).unwrap_or(usize::MAX);
+        let liars = (0..cluster.host_count()).filter(|at| !cluster.is_honest(*at)).count();
         let all = Witnesses { contexts: &contexts, liars, configured: self.setting.nodes + self.setting.spare };
         let (mut open, mut reached) = (Vec::new(), Vec::new());
         for wait in pending {
@@ -451,15 +454,14 @@ impl Watcher {
 
     /// Checks that nothing is left that may be forgotten, once enough time has passed without a write.
     ///
-    /// A node calls nothing stable before it has met somebody at every configured address, and a member that is down
-    /// holds up collection for good; so unless every configured host runs only the queues must be empty.
+    /// A node calls nothing stable before it has met somebody at every configured address; until then only the queues
+    /// must be empty.
     ///
     /// # Errors
     /// [`Violation`] with the first thing that is left.
     pub fn at_rest(&mut self, cluster: &mut SimCluster) -> Result<(), Violation> {
         self.converged(cluster)?;
-        let configured = self.setting.nodes + self.setting.spare;
-        let complete = (0..configured).all(|at| cluster.is_running(at));
+        let complete = cluster.may_collect();
         for at in cluster.honest().collect::<Vec<_>>() {
             let Some(node) = cluster.node(at) else { continue };
             check::queues_empty(node).map_err(at_host(at))?;
@@ -483,6 +485,11 @@ impl Watcher {
         let may_be_hole = |space: &str, name: &[u8]| self.licence_of(space, &Bytes::copy_from_slice(name)).hole;
         check::nothing_left(store, now_ms, may_be_hole).map_err(at_host(at))
     }
+}
+
+/// Tells whether clients can come to a host: its process runs, its machine does not stand still, and it does not lie.
+fn is_there(cluster: &SimCluster, at: usize) -> bool {
+    cluster.is_running(at) && !cluster.is_paused(at) && cluster.is_honest(at)
 }
 
 /// Returns the host a plan means by a number.
