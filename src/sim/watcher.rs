@@ -55,8 +55,6 @@ pub struct Watcher {
     /// What hosts had seen when everything healed.
     held: BTreeMap<ReplicaId, Vec<Ctx>>,
     looks: usize,
-    /// What was found before an action.
-    found: Option<Violation>,
 }
 
 /// A mutation under way.
@@ -92,7 +90,6 @@ impl Watcher {
             largest_write: 0,
             held: BTreeMap::new(),
             looks: 0,
-            found: None,
         }
     }
 
@@ -221,8 +218,11 @@ impl Watcher {
 
     // -- what happens to the cluster -----------------------------------------------------------------
 
-    /// Takes note of an action about to be performed. What does not hold just before it is told after the step.
-    pub fn before(&mut self, cluster: &SimCluster, action: &Action) {
+    /// Takes note of an action about to be performed.
+    ///
+    /// # Errors
+    /// [`Violation`] when something does not hold just before it.
+    pub fn before(&mut self, cluster: &SimCluster, action: &Action) -> Result<(), Violation> {
         if let Action::Evict { at, key, map } = *action {
             let spaces = if map { vec![MAPS, SETS, COUNTERS] } else { vec![REGISTERS] };
             spaces.into_iter().for_each(|space| self.licence(cluster, place(cluster, at), workload::key(space, key)));
@@ -237,9 +237,7 @@ impl Watcher {
                 | Action::Skew { .. }
                 | Action::Pause { .. }
         );
-        if looks_different && self.found.is_none() {
-            self.found = self.look(cluster).err();
-        }
+        if looks_different { self.look(cluster) } else { Ok(()) }
     }
 
     /// A host is about to give a key's memory back: what it holds may be missing, there and wherever that goes.
@@ -257,7 +255,6 @@ impl Watcher {
     /// # Errors
     /// [`Violation`] with the first thing that does not hold.
     pub fn after_step(&mut self, cluster: &mut SimCluster) -> Result<(), Violation> {
-        self.found.take().map_or(Ok(()), Err)?;
         self.look(cluster)?;
         for (at, keys) in std::mem::take(&mut self.fresh) {
             keys.iter().try_for_each(|key| self.agrees(cluster, at, key))?;
