@@ -101,8 +101,8 @@ impl Watcher {
 
     // -- what clients do -----------------------------------------------------------------------------
 
-    /// Makes a write at a host, and waits for a level if `ack` says so. Nothing happens where no process runs, at a
-    /// liar, and where the write is rightly refused.
+    /// Makes a write at a host, and waits for a level if `ack` says so. Nothing happens where no process runs or the
+    /// machine stands still, at a liar, and where the write is rightly refused.
     ///
     /// # Errors
     /// [`Violation`] when it did something else than it should, or was wrongly refused.
@@ -114,7 +114,7 @@ impl Watcher {
         ack: Option<Ack>,
     ) -> Result<(), Violation> {
         let at = place(cluster, at);
-        let Some(store) = cluster.store(at).filter(|_| cluster.is_honest(at)) else { return Ok(()) };
+        let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
         let now_ms = store.clock().visible_ms(cluster.now(at).wall_ms);
         let (key, mutation) = self.workload.mutation(op, now_ms);
         let Ok(space) = open(&store, key.space) else { return Ok(()) };
@@ -193,7 +193,7 @@ impl Watcher {
         key: u8,
     ) -> Result<(), Violation> {
         let at = place(cluster, at);
-        let Some(store) = cluster.store(at).filter(|_| cluster.is_honest(at)) else { return Ok(()) };
+        let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
         let now_ms = store.clock().visible_ms(cluster.now(at).wall_ms);
         self.latest_ms = self.latest_ms.max(now_ms);
         let when = Instant { now_ms, latest_ms: self.latest_ms };
@@ -267,7 +267,7 @@ impl Watcher {
     fn probe(&self, cluster: &SimCluster) -> Result<(), Violation> {
         let Some(at) = self.seats.keys().copied().nth(self.looks % self.seats.len().max(1)) else { return Ok(()) };
         if let Some(gauges) = cluster.gauges_high(at) {
-            check::bounded(&gauges).map_err(at_host(at))?;
+            check::bounded(gauges).map_err(at_host(at))?;
         }
         let Some(store) = cluster.store(at) else { return Ok(()) };
         check::accounted(&store).map_err(at_host(at))?;
@@ -342,7 +342,7 @@ impl Watcher {
         let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|wait| self.seats.get(&wait.at).is_some_and(|seat| seat.replica == wait.replica));
         let contexts = self.contexts();
-        let liars = usize::try_from(self.setting.liars.count_ones()).unwrap_or(usize::MAX);
+        let liars = (0..cluster.host_count()).filter(|at| !cluster.is_honest(*at)).count();
         let all = Witnesses { contexts: &contexts, liars, configured: self.setting.nodes + self.setting.spare };
         let (mut open, mut reached) = (Vec::new(), Vec::new());
         for wait in pending {
@@ -451,15 +451,14 @@ impl Watcher {
 
     /// Checks that nothing is left that may be forgotten, once enough time has passed without a write.
     ///
-    /// A node calls nothing stable before it has met somebody at every configured address, and a member that is down
-    /// holds up collection for good; so unless every configured host runs only the queues must be empty.
+    /// A node calls nothing stable before it has met somebody at every configured address; until then only the queues
+    /// must be empty.
     ///
     /// # Errors
     /// [`Violation`] with the first thing that is left.
     pub fn at_rest(&mut self, cluster: &mut SimCluster) -> Result<(), Violation> {
         self.converged(cluster)?;
-        let configured = self.setting.nodes + self.setting.spare;
-        let complete = (0..configured).all(|at| cluster.is_running(at));
+        let complete = cluster.may_collect();
         for at in cluster.honest().collect::<Vec<_>>() {
             let Some(node) = cluster.node(at) else { continue };
             check::queues_empty(node).map_err(at_host(at))?;
@@ -483,6 +482,11 @@ impl Watcher {
         let may_be_hole = |space: &str, name: &[u8]| self.licence_of(space, &Bytes::copy_from_slice(name)).hole;
         check::nothing_left(store, now_ms, may_be_hole).map_err(at_host(at))
     }
+}
+
+/// Tells whether clients can come to a host: its process runs, its machine does not stand still, and it does not lie.
+fn is_there(cluster: &SimCluster, at: usize) -> bool {
+    cluster.is_running(at) && !cluster.is_paused(at) && cluster.is_honest(at)
 }
 
 /// Returns the host a plan means by a number.
