@@ -14,8 +14,10 @@
 mod carrier;
 mod cluster;
 mod host;
+mod liar;
 mod minimise;
 mod network;
+mod newer;
 mod perform;
 mod plan;
 mod run;
