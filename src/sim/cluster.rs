@@ -62,6 +62,7 @@ impl From<&Setting> for SimConfig {
         node.limits.keyspace_bytes = setting.keyspace_bytes;
         node.replication.compress = setting.compress;
         node.replication.express = setting.express;
+        let node = super::workload::declare(node);
         Self {
             nodes: setting.nodes,
             spare: setting.spare,
@@ -86,7 +87,7 @@ pub struct SimCluster {
     timers: BTreeSet<(Mono, usize)>,
     next_wait: u64,
     trace: SipHasher13,
-    delivered: Delivered,
+    pub(super) delivered: Delivered,
 }
 
 impl SimCluster {
@@ -257,11 +258,6 @@ impl SimCluster {
     #[must_use]
     pub fn trace(&self) -> u64 {
         self.trace.finish()
-    }
-
-    /// Returns and forgets how much was delivered to all hosts.
-    pub fn take_delivered(&mut self) -> Delivered {
-        std::mem::take(&mut self.delivered)
     }
 
     /// Runs a local mutation at a node, as its own threads would.

@@ -45,6 +45,7 @@ impl Delivered {
             | Input::Written
             | Input::Wait { .. }
             | Input::CancelWait { .. }
+            | Input::Remove { .. }
             | Input::Deadline
             | Input::Shutdown => return,
         };
@@ -67,6 +68,13 @@ impl fmt::Display for Delivered {
         ];
         let some: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, kind)| format!("{n} {kind}")).collect();
         f.write_str(&some.join(", "))
+    }
+}
+
+impl SimCluster {
+    /// Returns and forgets how much was delivered to all hosts.
+    pub fn take_delivered(&mut self) -> Delivered {
+        std::mem::take(&mut self.delivered)
     }
 }
 
