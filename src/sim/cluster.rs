@@ -63,6 +63,7 @@ impl From<&Setting> for SimConfig {
         node.limits.keyspace_bytes = setting.keyspace_bytes;
         node.replication.compress = setting.compress;
         node.replication.express = setting.express;
+        let node = super::workload::declare(node);
         Self {
             nodes: setting.nodes,
             spare: setting.spare,
