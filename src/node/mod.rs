@@ -233,7 +233,6 @@ impl Node {
 
     /// Forgets a link; what it was sent and did not report is sent again on the next one.
     fn drop_link(&mut self, link: LinkId) {
-        sometimes!(PenEmptiedWithLink, if self.pen.holds(link));
         self.pen.forget(link);
         let Some(gone) = self.links.remove(&link) else { return };
         if gone.session.is_some_and(|s| s.up) {
@@ -288,7 +287,6 @@ impl Node {
     fn on_wait(&mut self, now: Now, id: WaitId, mark: Mark, level: Level, deadline: Option<Mono>) {
         let outcome = levels::judge(mark, level, &self.store, &self.members, self.expected());
         if outcome.reached || !self.waits.add(id, mark, level, deadline) {
-            sometimes!(WaitReachedAtOnce, if outcome.reached);
             self.out.push_back(Output::Resolved { id, outcome });
             return;
         }

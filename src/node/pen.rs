@@ -37,6 +37,7 @@ impl Pen {
     pub(super) fn keep(&mut self, at_ms: u64, link: LinkId, frame: &Bytes) {
         let held = self.held.entry(link).or_default();
         let with = *held + frame.len() + FRAME_COST;
+        sometimes!(PenFull, if with > PEN_BYTES_MAX);
         if with <= PEN_BYTES_MAX {
             sometimes!(FramePenned);
             *held = with;
@@ -57,6 +58,7 @@ impl Pen {
             p.at_ms > wall_ms
         });
         for (link, frame) in &free {
+            sometimes!(PenReleased);
             if let Some(held) = self.held.get_mut(link) {
                 *held -= frame.len() + FRAME_COST;
             }
@@ -72,6 +74,7 @@ impl Pen {
 
     /// Forgets what a link has sent.
     pub(super) fn forget(&mut self, link: LinkId) {
+        sometimes!(PenEmptiedWithLink, if self.frames.iter().any(|p| p.link == link));
         self.frames.retain(|p| p.link != link);
         self.held.remove(&link);
     }

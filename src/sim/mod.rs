@@ -23,7 +23,6 @@ pub mod oracle;
 mod perform;
 mod plan;
 mod run;
-mod stand_in;
 mod swarm;
 mod tale;
 mod watcher;

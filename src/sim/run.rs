@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use super::cluster::SimCluster;
 use super::plan::{Ack, Action, Op, Plan, Setting, Step};
-use super::stand_in::{Violation, Watcher};
+use super::check::Violation;
 use super::tale::Tale;
+use super::watcher::Watcher;
 use crate::config::Config;
 use crate::probe::{self, Hits};
 
@@ -58,6 +59,14 @@ pub trait Checker {
     /// # Errors
     /// What does not hold; the run ends with it.
     fn after_step(&mut self, _cluster: &mut SimCluster) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Takes note that everything has healed.
+    ///
+    /// # Errors
+    /// What does not hold; the run ends with it.
+    fn healed(&mut self, _cluster: &mut SimCluster) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -110,6 +119,10 @@ impl Checker for Watched {
 
     fn after_step(&mut self, cluster: &mut SimCluster) -> Result<(), Failure> {
         Ok(self.0.after_step(cluster)?)
+    }
+
+    fn healed(&mut self, cluster: &mut SimCluster) -> Result<(), Failure> {
+        Ok(self.0.healed(cluster)?)
     }
 
     fn has_converged(&self, cluster: &SimCluster) -> bool {
@@ -289,7 +302,13 @@ impl<'a> Run<'a> {
             self.step(cluster, step, tale)?;
             self.each(cluster, |checker, cluster| checker.after_step(cluster))?;
         }
+        for at in cluster.doomed() {
+            let end = Action::Crash { at: u8::try_from(at).unwrap_or(u8::MAX) };
+            self.workload.before(cluster, &end);
+            self.checkers.iter_mut().for_each(|checker| checker.before(cluster, &end));
+        }
         cluster.heal_everything();
+        self.each(cluster, |checker, cluster| checker.healed(cluster))?;
         tale.say(Some(cluster), "every fault ends");
         self.converge(cluster, tale)?;
         tale.pass(cluster, rests_within(&self.plan.setting));
