@@ -130,6 +130,10 @@ impl Checker for Watched {
         Ok(self.0.after_step(cluster)?)
     }
 
+    fn healed(&mut self, cluster: &mut SimCluster) -> Result<(), Failure> {
+        Ok(self.0.healed(cluster)?)
+    }
+
     fn has_converged(&self, cluster: &SimCluster) -> bool {
         self.0.has_converged(cluster)
     }
@@ -307,7 +311,13 @@ impl<'a> Run<'a> {
             self.step(cluster, step, tale)?;
             self.each(cluster, |checker, cluster| checker.after_step(cluster))?;
         }
+        for at in cluster.doomed() {
+            let end = Action::Crash { at: u8::try_from(at).unwrap_or(u8::MAX) };
+            self.workload.before(cluster, &end);
+            self.checkers.iter_mut().for_each(|checker| checker.before(cluster, &end));
+        }
         cluster.heal_everything();
+        self.each(cluster, |checker, cluster| checker.healed(cluster))?;
         tale.say(Some(cluster), "every fault ends");
         self.each(cluster, |checker, cluster| checker.healed(cluster))?;
         self.converge(cluster, tale)?;
