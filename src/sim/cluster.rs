@@ -1,6 +1,6 @@
 //! Nodes, links and time.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,73 +8,87 @@ use std::time::Duration;
 use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
-use super::network::{Channel, Network, Weather};
+use super::carrier::Carriage;
+use super::host::{Host, LinkNote, true_ms};
+use super::network::{Conditions, Weather};
+use super::newer;
+use super::plan::{Carrier, Setting};
+use super::tale::Delivered;
 use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::error::{ConfigError, WriteError};
 use crate::id::{NodeId, ReplicaId};
 use crate::node::{
-    CloseCode, DialError, Event, Input, LinkEnd, LinkId, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId,
+    CloseCode, Event, Input, Level, LinkId, Mark, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId,
 };
+use crate::probe::planted;
 use crate::store::{Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 
-/// Wall clock of every node at virtual time zero.
-const EPOCH_MS: u64 = 1_700_000_000_000;
-const CONTROL: u8 = 0;
-const LOG: u8 = 1;
+/// Virtual time at the start.
+const START: Mono = Mono(1);
 
 /// What a cluster is built from.
 #[derive(Clone, Debug)]
 pub struct SimConfig {
-    /// Nodes; node `i` is in region `r<i>` and knows all others.
+    /// Nodes that start at once; node `i` is in region `r<i>` and knows all others.
     pub nodes: usize,
+    /// Further nodes that all know and that are started by hand.
+    pub spare: usize,
     /// The network.
     pub weather: Weather,
     /// The configuration of every node; peers and region are filled in.
     pub node: Config,
+    /// What carries links.
+    pub carrier: Carrier,
+    /// Nodes, by bit, that speak a later version of the wire format.
+    pub newer: u64,
+    /// Nodes, by bit, that hold a valid certificate and lie.
+    pub liars: u64,
 }
 
 impl Default for SimConfig {
     fn default() -> Self {
         let mut node = Config::wan("r0", "sim:0");
         node.limits.partitions = 4;
-        Self { nodes: 3, weather: Weather::default(), node }
+        let (carrier, weather) = (Carrier::default(), Weather::default());
+        Self { nodes: 3, spare: 0, weather, node, carrier, newer: 0, liars: 0 }
     }
 }
 
-/// Something on its way to a node.
-#[derive(Clone, Debug)]
-enum Item {
-    Dialled { link: LinkId, from: usize, slot: PeerSlot },
-    Accepted { link: LinkId, from: usize, slot: PeerSlot },
-    Message { link: LinkId, stream: Option<u8>, bytes: Bytes },
-    Closed { link: LinkId, code: CloseCode },
-    Refused { slot: PeerSlot },
-}
-
-#[derive(Debug)]
-struct Host {
-    identity: PeerIdentity,
-    node: Option<Node>,
-    /// Milliseconds this node's wall clock is off.
-    skew_ms: i64,
-    /// Links up here, and the host at the other end.
-    links: BTreeMap<LinkId, usize>,
-    events: Vec<Event>,
-    outcomes: BTreeMap<WaitId, Outcome>,
-    incarnation: u64,
+impl From<&Setting> for SimConfig {
+    fn from(setting: &Setting) -> Self {
+        let mut node = Config::wan("r0", "sim:0");
+        node.limits.partitions = setting.partitions;
+        node.limits.log_records_max = setting.log_records_max;
+        node.limits.keyspace_bytes = setting.keyspace_bytes;
+        node.replication.compress = setting.compress;
+        node.replication.express = setting.express;
+        let node = super::workload::declare(node);
+        Self {
+            nodes: setting.nodes,
+            spare: setting.spare,
+            weather: setting.weather,
+            node,
+            carrier: setting.carrier,
+            newer: setting.newer,
+            liars: setting.liars,
+        }
+    }
 }
 
 /// A cluster in virtual time.
 #[derive(Debug)]
 pub struct SimCluster {
-    config: SimConfig,
-    rng: fastrand::Rng,
-    network: Network<Item>,
-    hosts: Vec<Host>,
-    now: Mono,
-    links: u64,
+    pub(super) config: SimConfig,
+    pub(super) rng: fastrand::Rng,
+    pub(super) carriage: Carriage,
+    pub(super) hosts: Vec<Host>,
+    pub(super) now: Mono,
+    /// When which host has to be looked after.
+    timers: BTreeSet<(Mono, usize)>,
+    next_wait: u64,
     trace: SipHasher13,
+    pub(super) delivered: Delivered,
 }
 
 impl SimCluster {
@@ -84,22 +98,30 @@ impl SimCluster {
     /// [`ConfigError`] when the node configuration cannot work.
     pub fn new(seed: u64, config: SimConfig) -> Result<Self, ConfigError> {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let network = Network::new(config.weather, rng.u64(..));
+        let conditions = Conditions::new(config.weather, rng.u64(..));
+        let carriage = match config.carrier {
+            Carrier::Messages => Carriage::messages(conditions),
+            Carrier::Quic => {
+                return Err(ConfigError::Field { field: "setting.carrier", why: "needs the feature `net`" });
+            }
+        };
         let mut cluster = Self {
             hosts: Vec::new(),
-            now: Mono(1),
-            links: 0,
+            now: START,
+            timers: BTreeSet::new(),
+            next_wait: 1 << 32,
             trace: SipHasher13::new_with_keys(seed, 1),
-            network,
+            delivered: Delivered::default(),
+            carriage,
             rng,
             config,
         };
-        for at in 0..cluster.config.nodes {
+        for at in 0..cluster.configured() {
             let node = NodeId(uuid::Uuid::from_u128(u128::try_from(at).unwrap_or(0) + 1));
             let region = format!("r{at}").as_str().into();
-            let identity = PeerIdentity { node, region, expires_ms: u64::MAX };
-            let (links, outcomes) = (BTreeMap::new(), BTreeMap::new());
-            let host = Host { identity, node: None, skew_ms: 0, links, events: Vec::new(), outcomes, incarnation: 0 };
+            let mut host = Host::new(PeerIdentity { node, region, expires_ms: u64::MAX }, at);
+            host.lies = has_bit(cluster.config.liars, at);
+            host.newer = has_bit(cluster.config.newer, at);
             cluster.hosts.push(host);
         }
         for at in 0..cluster.config.nodes {
@@ -108,47 +130,70 @@ impl SimCluster {
         Ok(cluster)
     }
 
+    /// Returns how many hosts the configuration of every node names.
+    pub(super) fn configured(&self) -> usize {
+        self.config.nodes + self.config.spare
+    }
+
+    /// Builds and starts the cluster of a plan.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the setting cannot work.
+    pub fn from_setting(seed: u64, setting: &Setting) -> Result<Self, ConfigError> {
+        Self::new(seed, SimConfig::from(setting))
+    }
+
     /// Starts a node that is not running, empty and under a fresh replica id.
     ///
     /// # Errors
     /// [`ConfigError`] when the node configuration cannot work.
     pub fn start(&mut self, at: usize) -> Result<(), ConfigError> {
+        self.crash(at);
         let (replica, seed) = (ReplicaId(self.rng.u64(1..)), self.rng.u64(..));
+        let configured = self.configured();
         let Some(host) = self.hosts.get_mut(at) else { return Ok(()) };
+        let replica = host.replica.filter(|_| planted!(ReplicaIdReused)).unwrap_or(replica);
         let mut config = self.config.node.clone();
         config.node.region = host.identity.region.clone();
-        config.node.peers = (0..self.config.nodes).filter(|other| *other != at).map(|o| format!("sim:{o}")).collect();
+        config.node.peers = (0..configured).filter(|other| *other != host.place).map(|o| format!("sim:{o}")).collect();
         let me = Me { node: host.identity.node, region: host.identity.region.clone(), replica };
         let store = Arc::new(Store::new(replica, config.store()));
-        host.node = Some(Node::new(me, config, store, seed)?);
-        host.incarnation += 1;
+        for custom in &config.custom {
+            let opened = store.spaces().open_custom(&custom.keyspace, Arc::clone(&custom.merge));
+            opened.map_err(|_full| ConfigError::Field { field: "custom", why: "must be keyspaces of their own" })?;
+        }
+        host.begin(Node::new(me, config, store, seed)?);
+        self.carriage.start(self.now, at, &host.identity);
         self.input(at, Input::Deadline);
         Ok(())
     }
 
     /// Kills a node: its memory is gone, its peers notice by its silence or a reset.
     pub fn crash(&mut self, at: usize) {
-        let Some(host) = self.hosts.get_mut(at) else { return };
-        host.node = None;
-        host.links.clear();
+        let Some(host) = self.hosts.get_mut(at).filter(|h| h.node.is_some() || h.leaving.is_some()) else { return };
+        host.wake(self.now);
+        host.end();
+        self.carriage.conditions().wake(at);
+        self.carriage.crash(self.now, at);
+        self.set_timer(at);
     }
 
     /// Cuts one direction between two nodes.
     pub fn cut_one_way(&mut self, from: usize, to: usize) {
-        self.network.cut(from, to);
+        self.carriage.conditions().cut(from, to);
     }
 
     /// Cuts a node off from all others.
     pub fn isolate(&mut self, at: usize) {
         for other in (0..self.hosts.len()).filter(|o| *o != at) {
-            self.network.cut(at, other);
-            self.network.cut(other, at);
+            self.carriage.conditions().cut(at, other);
+            self.carriage.conditions().cut(other, at);
         }
     }
 
     /// Heals every cut.
     pub fn heal(&mut self) {
-        self.network.heal(self.now);
+        self.carriage.heal(self.now);
     }
 
     /// Moves a node's wall clock.
@@ -185,15 +230,19 @@ impl SimCluster {
     /// Returns virtual time since the start.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.now.since(Mono(1))
+        self.now.since(START)
     }
 
-    /// Returns a node's present instant.
+    /// Returns what a node's clocks show.
     #[must_use]
     pub fn now(&self, at: usize) -> Now {
-        let ms = EPOCH_MS + self.now.0 / 1_000_000;
-        let skew = self.hosts.get(at).map_or(0, |h| h.skew_ms);
-        Now { mono: self.now, wall_ms: ms.saturating_add_signed(skew) }
+        self.hosts.get(at).map_or(Now { mono: self.now, wall_ms: self.true_ms() }, |h| h.now(self.now))
+    }
+
+    /// Returns the wall clock that no node's is off from, in Unix milliseconds.
+    #[must_use]
+    pub fn true_ms(&self) -> u64 {
+        true_ms(self.now)
     }
 
     /// Returns and forgets what a node told its users.
@@ -216,7 +265,7 @@ impl SimCluster {
     /// Runs a local mutation at a node, as its own threads would.
     ///
     /// # Errors
-    /// [`WriteError`] as the store says, [`WriteError::NotJoined`] when the node is not running.
+    /// [`WriteError`] as the store says, [`WriteError::NotJoined`] when the node is not running or stands still.
     pub fn write<R>(
         &mut self,
         at: usize,
@@ -224,7 +273,7 @@ impl SimCluster {
         value_len: Option<usize>,
         f: impl FnOnce(&mut Partition, &Tick<'_>) -> R,
     ) -> Result<R, WriteError> {
-        let store = self.store(at).ok_or(WriteError::NotJoined)?;
+        let store = self.store(at).filter(|_| !self.is_paused(at)).ok_or(WriteError::NotJoined)?;
         let wall_ms = self.now(at).wall_ms;
         let (result, wake) = store.write(key, Intent { wall_ms, value_len }, f)?;
         if wake {
@@ -237,19 +286,68 @@ impl SimCluster {
     /// does not accept writes.
     pub fn invalidate(&mut self, at: usize, space: &Keyspace, selector: &Selector) {
         let wall_ms = self.now(at).wall_ms;
-        let done = self.store(at).map(|store| store.invalidate(space, selector, wall_ms));
+        let done =
+            self.store(at).filter(|_| !self.is_paused(at)).map(|store| store.invalidate(space, selector, wall_ms));
         if let Some(Ok((_, true))) = done {
             self.input(at, Input::Written);
         }
     }
 
-    /// Gives a node an input right now, for instance a wait.
+    /// Waits at a node for a write to reach a level; the id is for [`SimCluster::outcome`].
+    pub fn wait(&mut self, at: usize, mark: Mark, level: Level, within: Duration) -> WaitId {
+        self.next_wait += 1;
+        let id = WaitId(self.next_wait);
+        let deadline = Some(self.now(at).mono.plus(within));
+        self.input(at, Input::Wait { id, mark, level, deadline });
+        id
+    }
+
+    /// Gives a node an input right now, for instance a wait. A host that stands still hears of it when it goes on.
     pub fn input(&mut self, at: usize, input: Input) {
-        let now = self.now(at);
-        let Some(node) = self.hosts.get_mut(at).and_then(|h| h.node.as_mut()) else { return };
+        let Some(host) = self.hosts.get_mut(at) else { return };
+        if host.pause.is_some() {
+            host.inbox.push_back(input);
+        } else if host.node.is_some() {
+            self.take(at, input);
+        } else if host.leaving.is_some() {
+            self.take_while_leaving(at, &input);
+        }
+    }
+
+    /// What the driver does with an input: the node takes it, then every output is carried out.
+    fn take(&mut self, at: usize, input: Input) {
+        let bytes = self.note(at, &input);
+        let Some(host) = self.hosts.get_mut(at) else { return };
+        let now = host.now(self.now);
+        if let Input::LinkUp { link, peer, .. } = &input {
+            host.links.insert(*link, LinkNote { peer: peer.node, hello: None });
+        }
+        if let Input::LinkDown { link, .. } = &input {
+            host.links.remove(link);
+        }
+        let Some(node) = host.node.as_mut() else { return };
         node.handle(now, input);
         while let Some(output) = self.hosts.get_mut(at).and_then(|h| h.node.as_mut()).and_then(Node::poll) {
             self.output(at, output);
+        }
+        self.set_timer(at);
+        if let Some(host) = self.hosts.get_mut(at) {
+            host.look(bytes);
+        }
+    }
+
+    /// A process that is about to end waits for its links to end, and lets nobody in.
+    fn take_while_leaving(&mut self, at: usize, input: &Input) {
+        self.note(at, input);
+        if let Input::LinkUp { link, .. } = input {
+            self.carriage.close(self.now, at, *link, CloseCode::Goodbye, "shutting down");
+        }
+        let Some(host) = self.hosts.get_mut(at) else { return };
+        if let Input::LinkDown { link, .. } = input
+            && host.links.remove(link).is_some()
+            && host.links.is_empty()
+        {
+            self.crash(at);
         }
     }
 
@@ -278,132 +376,127 @@ impl SimCluster {
 
     /// Handles the next thing due by `end`; returns whether there was one.
     fn step(&mut self, end: Mono) -> bool {
-        let timers = self.hosts.iter().enumerate().filter_map(|(at, h)| Some((h.node.as_ref()?.next_deadline()?, at)));
-        let timer = timers.min();
-        let arrival = self.network.next_at();
-        let next = timer.map(|(at, _)| at).into_iter().chain(arrival).min();
+        let timer = self.timers.first().copied();
+        let next = timer.map(|(at, _)| at).into_iter().chain(self.carriage.next_at()).min();
         let Some(at) = next.filter(|at| *at <= end) else { return false };
         self.now = self.now.max(at);
-        if let Some((host, item)) = self.network.pop(self.now) {
-            self.deliver(host, item);
+        if let Some((host, input)) = self.carriage.poll(self.now) {
+            self.input(host, input);
         } else if let Some((due, host)) = timer
             && due <= self.now
         {
-            self.input(host, Input::Deadline);
+            self.look_after(host);
         }
         true
     }
 
+    /// A host's time has come: its node's deadline, the end of its pause or of its process.
+    fn look_after(&mut self, at: usize) {
+        let Some(host) = self.hosts.get(at) else { return };
+        if host.pause.is_some() {
+            self.wake(at);
+        } else if host.leaving.is_some() {
+            self.crash(at);
+        } else {
+            self.take(at, Input::Deadline);
+        }
+    }
+
+    /// A host goes on, hears what it was told and finds its timers late.
+    pub(super) fn wake(&mut self, at: usize) {
+        let Some(host) = self.hosts.get_mut(at).filter(|h| h.pause.is_some()) else { return };
+        let told = host.wake(self.now);
+        self.carriage.conditions().wake(at);
+        for input in told.into_iter().chain([Input::Deadline]) {
+            self.input(at, input);
+        }
+        self.set_timer(at);
+    }
+
+    /// Registers when a host's timer is due.
+    pub(super) fn set_timer(&mut self, at: usize) {
+        let Some(host) = self.hosts.get_mut(at) else { return };
+        let due = host.next_due();
+        let before = std::mem::replace(&mut host.due, due);
+        if before != due {
+            before.map(|due| self.timers.remove(&(due, at)));
+            self.timers.extend(due.map(|due| (due, at)));
+        }
+    }
+
+    /// Hashes what a host is told; returns how many bytes it carries.
+    fn note(&mut self, at: usize, input: &Input) -> usize {
+        self.delivered.count(input);
+        let (kind, number, bytes) = match input {
+            Input::LinkUp { link, .. } => (1, link.0, None),
+            Input::LinkDown { link, .. } => (2, link.0, None),
+            Input::Control { link, bytes } => (3, link.0, Some(bytes)),
+            Input::Log { link, bytes } => (4, link.0, Some(bytes)),
+            Input::Beat { link, bytes } => (5, link.0, Some(bytes)),
+            Input::Drained { link, .. } => (6, link.0, None),
+            Input::DialFailed { slot, .. } => (7, u64::try_from(slot.0).unwrap_or(u64::MAX), None),
+            Input::AcceptFailed { .. } => (8, 0, None),
+            Input::Written => (9, 0, None),
+            Input::Wait { id, .. } => (10, id.0, None),
+            Input::CancelWait { id } => (11, id.0, None),
+            Input::Remove { replica } => (12, replica.0, None),
+            Input::Deadline => (13, 0, None),
+            Input::Shutdown => (14, 0, None),
+        };
+        self.trace.write_u64(self.now.0);
+        self.trace.write_usize(at);
+        self.trace.write_u64(number << 4 | kind);
+        let bytes = bytes.map_or(&[][..], |bytes| bytes.as_ref());
+        self.trace.write(bytes);
+        bytes.len()
+    }
+
     fn output(&mut self, at: usize, output: Output) {
+        let Some(host) = self.hosts.get_mut(at) else { return };
         match output {
             Output::Dial { slot } => self.dial(at, slot),
-            Output::Control { link, bytes } => self.send(at, link, Some(CONTROL), bytes),
+            Output::Control { link, bytes } => {
+                let bytes = first_message(host, link, bytes);
+                self.carriage.control(self.now, at, link, bytes);
+            }
             Output::Log { link, bytes, express } => {
-                let size = bytes.len();
-                self.send(at, link, (!express).then_some(LOG), bytes);
-                self.input(at, Input::Drained { link, bytes: size });
-            }
-            Output::Beat { link, bytes } => {
-                if let Some(to) = self.peer_of(at, link) {
-                    self.network.send_unreliable(self.now, at, to, Item::Message { link, stream: Some(2), bytes });
+                if host.lies {
+                    host.last_frame = Some(bytes.clone());
                 }
+                self.carriage.log(self.now, at, link, bytes, express);
             }
-            Output::Close { link, code, .. } => self.close(at, link, code),
+            Output::Beat { link, bytes } => self.carriage.beat(self.now, at, link, bytes),
+            Output::Close { link, code, reason } => self.carriage.close(self.now, at, link, code, &reason),
             Output::Resolved { id, outcome } => {
-                if let Some(host) = self.hosts.get_mut(at) {
-                    host.outcomes.insert(id, outcome);
-                }
+                host.outcomes.insert(id, outcome);
             }
             Output::Event(event) => {
-                if let Some(host) = self.hosts.get_mut(at) {
-                    host.events.push(event);
+                if matches!(event, Event::Joined { .. }) {
+                    host.joined_at = Some(self.now);
                 }
+                host.events.push(event);
             }
             Output::Changed(_) => {}
         }
     }
 
-    fn peer_of(&self, at: usize, link: LinkId) -> Option<usize> {
-        self.hosts.get(at)?.links.get(&link).copied()
-    }
-
     fn dial(&mut self, at: usize, slot: PeerSlot) {
-        let Some(to) = (0..self.hosts.len()).filter(|o| *o != at).nth(slot.0) else { return };
-        self.links += 1;
-        let link = LinkId(self.links);
-        let up = self.hosts.get(to).is_some_and(|h| h.node.is_some());
-        if up && !self.network.is_cut(at, to) && !self.network.is_cut(to, at) {
-            self.network.send(self.now, (at, to), None, Item::Dialled { link, from: at, slot });
-        } else {
-            let later = self.now.plus(Duration::from_millis(900));
-            self.network.send(later, (at, at), None, Item::Refused { slot });
+        let configured = self.configured();
+        let place = self.hosts.get(at).map_or(at, |h| h.place);
+        if let Some(to) = (0..configured).filter(|o| *o != place).nth(slot.0) {
+            self.carriage.dial(self.now, at, to, slot);
         }
     }
+}
 
-    fn send(&mut self, at: usize, link: LinkId, stream: Option<u8>, bytes: Bytes) {
-        let Some(to) = self.peer_of(at, link) else { return };
-        let channel = stream.map(|stream| Channel { link: link.0, to, stream });
-        self.network.send(self.now, (at, to), channel, Item::Message { link, stream, bytes });
-    }
+/// The first message of a link is its hello: what a later version would add to it is added here.
+fn first_message(host: &mut Host, link: LinkId, bytes: Bytes) -> Bytes {
+    let Some(note) = host.links.get_mut(&link).filter(|note| note.hello.is_none()) else { return bytes };
+    let hello = if host.newer { newer::hello(&bytes).unwrap_or(bytes) } else { bytes };
+    note.hello = Some(hello.clone());
+    hello
+}
 
-    fn close(&mut self, at: usize, link: LinkId, code: CloseCode) {
-        let Some(host) = self.hosts.get_mut(at) else { return };
-        let Some(to) = host.links.remove(&link) else { return };
-        let channel = Channel { link: link.0, to, stream: CONTROL };
-        // A goodbye comes after everything that was sent before it, whatever stream that took.
-        let flushed = if code == CloseCode::Goodbye { self.config.weather.delay_max * 4 } else { Duration::ZERO };
-        self.network.send(self.now.plus(flushed), (at, to), Some(channel), Item::Closed { link, code });
-        let reason = LinkEnd::Local { code, reason: String::new() };
-        self.input(at, Input::LinkDown { link, reason });
-    }
-
-    fn deliver(&mut self, at: usize, item: Item) {
-        self.trace.write_u64(self.now.0);
-        self.trace.write_usize(at);
-        match item {
-            Item::Dialled { link, from, slot } => {
-                if self.hosts.get(at).is_some_and(|h| h.node.is_some()) {
-                    self.network.send(self.now, (at, from), None, Item::Accepted { link, from: at, slot });
-                } else {
-                    self.network.send(self.now, (at, from), None, Item::Refused { slot });
-                }
-            }
-            // A handshake takes a round trip; then the link is up on both sides at once.
-            Item::Accepted { link, from, slot } => {
-                self.link_up(from, link, at, None);
-                self.link_up(at, link, from, Some(slot));
-            }
-            Item::Refused { slot } => self.input(at, Input::DialFailed { slot, reason: DialError::TimedOut }),
-            Item::Closed { link, code } => {
-                let known = self.hosts.get_mut(at).and_then(|h| h.links.remove(&link)).is_some();
-                if known {
-                    let reason = LinkEnd::Closed { code, reason: String::new() };
-                    self.input(at, Input::LinkDown { link, reason });
-                }
-            }
-            Item::Message { link, stream, bytes } => self.deliver_message(at, link, stream, bytes),
-        }
-    }
-
-    fn deliver_message(&mut self, at: usize, link: LinkId, stream: Option<u8>, bytes: Bytes) {
-        self.trace.write(&bytes);
-        if self.peer_of(at, link).is_none() {
-            return;
-        }
-        self.input(
-            at,
-            match stream {
-                Some(CONTROL) => Input::Control { link, bytes },
-                Some(LOG) | None => Input::Log { link, bytes },
-                Some(_) => Input::Beat { link, bytes },
-            },
-        );
-    }
-
-    fn link_up(&mut self, at: usize, link: LinkId, from: usize, dialled: Option<PeerSlot>) {
-        let Some(peer) = self.hosts.get(from).map(|h| h.identity.clone()) else { return };
-        let Some(host) = self.hosts.get_mut(at).filter(|h| h.node.is_some()) else { return };
-        host.links.insert(link, from);
-        self.input(at, Input::LinkUp { link, peer, dialled });
-    }
+fn has_bit(bits: u64, at: usize) -> bool {
+    u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at)).is_some_and(|bit| bits & bit != 0)
 }

@@ -37,6 +37,7 @@ pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};
 use crate::clock::HlcClock;
 use crate::error::WriteError;
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
+use crate::probe::sometimes;
 use crate::sync::{AtomicU8, AtomicU64, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Most partitions a cluster may have: the dirty marks and reports of an idle link follow it.
@@ -246,9 +247,13 @@ impl Store {
             Gate::Open => {}
             Gate::Joining => return Err(WriteError::NotJoined),
             Gate::ClockRefused => {
+                sometimes!(WriteRefusedForClock);
                 return Err(WriteError::ClockRefused { skew_ms: self.skew_ms.load(Ordering::Relaxed) });
             }
-            Gate::Removed => return Err(WriteError::Removed),
+            Gate::Removed => {
+                sometimes!(WriteRefusedAsRemoved);
+                return Err(WriteError::Removed);
+            }
             Gate::Stopped => return Err(WriteError::Stopped),
         }
         if at.key.len() > self.config.key_bytes_max {
@@ -260,6 +265,7 @@ impl Store {
         }
         let (used, budget) = (at.space.used(), at.space.budget());
         if used > budget {
+            sometimes!(WriteRefusedForRoom);
             return Err(WriteError::OverCapacity { used, budget });
         }
         Ok(())
@@ -299,3 +305,6 @@ impl Store {
         self.skew_ms.store(ms, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;
