@@ -65,7 +65,6 @@ impl Pen {
     }
 
     /// Tells whether frames of a link wait.
-    #[cfg(feature = "sim")]
     pub(super) fn holds(&self, link: LinkId) -> bool {
         self.held.get(&link).is_some_and(|bytes| *bytes > 0)
     }
