@@ -29,6 +29,7 @@ mod probe {
 #[path = "../src/store/dirty.rs"]
 mod dirty;
 #[path = "../src/clock/hlc.rs"]
+#[expect(unreachable_pub, reason = "it is public in the library")]
 mod hlc;
 
 use std::collections::BTreeSet;
