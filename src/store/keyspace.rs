@@ -8,15 +8,14 @@
 
 use std::hash::Hasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::RwLock;
 use siphasher::sip::SipHasher13;
 
 use crate::crdt::custom::MergeState;
 use crate::error::OpenError;
 use crate::id::KeyspaceId;
 use crate::store::tally::Tally;
+use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLock};
 
 /// Most keyspaces one process keeps: each costs a few hundred bytes and a name in every frame
 /// that touches it, and a peer may name new ones.
