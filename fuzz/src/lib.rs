@@ -8,4 +8,6 @@
 
 pub mod allocations;
 pub mod messages;
+pub mod replica;
 pub mod spaces;
+pub mod world;
