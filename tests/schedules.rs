@@ -59,8 +59,8 @@ const CUSTOMS: Space = Space { name: "customs", family: Family::Custom };
 
 /// What may happen in a schedule.
 #[derive(Clone, Copy, Default)]
-struct Setting {
-    name: &'static str,
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
     steps: u64,
     ttl: bool,
     evict: bool,
@@ -76,7 +76,7 @@ const MEMBER: Setting = Setting { name: "member", steps: 140, membership: true, 
 const TRUNC: Setting = Setting { name: "trunc", steps: 110, evict: true, truncate: true, ..PLAIN };
 const EVERYTHING: Setting =
     Setting { name: "all", steps: 160, ttl: true, evict: true, membership: true, truncate: true };
-const SETTINGS: [Setting; 6] = [PLAIN, TTL, EVICT, MEMBER, TRUNC, EVERYTHING];
+pub(crate) const SETTINGS: [Setting; 6] = [PLAIN, TTL, EVICT, MEMBER, TRUNC, EVERYTHING];
 
 #[test]
 fn plain_schedules_end_as_history_says() {
@@ -133,7 +133,7 @@ fn check(setting: Setting) {
     assert!(failures.is_empty(), "{:?}: {} of {SCHEDULES} schedules: {first:#?}", setting.name, failures.len());
 }
 
-fn run(seed: u64, setting: Setting) -> Result<(), String> {
+pub(crate) fn run(seed: u64, setting: Setting) -> Result<(), String> {
     let mut world = World::new(seed, setting);
     for step in 0..setting.steps {
         world.now += world.rng.u64(..4);

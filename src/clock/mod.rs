@@ -18,6 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::ReplicaId;
+use crate::probe::{planted, sometimes};
 
 /// Monotonic time in nanoseconds since an arbitrary start of this process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -96,11 +97,19 @@ impl HlcClock {
     /// Returns a value above every earlier tick and everything observed, at `wall_ms` or later.
     pub fn tick(&self, wall_ms: u64) -> Hlc {
         let floor = Hlc::from_ms(wall_ms).0;
-        let next = |last: u64| floor.max(last.saturating_add(1));
+        let next = |last: u64| {
+            let wraps = planted!(CounterWraps) && last & 0xffff == 0xffff;
+            floor.max(if wraps { last & !0xffff } else { last.saturating_add(1) })
+        };
         let mut last = self.0.load(Ordering::Relaxed);
         loop {
             match self.0.compare_exchange_weak(last, next(last), Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Hlc(next(last)),
+                Ok(_) => {
+                    let ticked = Hlc(next(last));
+                    sometimes!(WallClockBehind, if ticked.ms() > wall_ms);
+                    sometimes!(CounterCarried, if ticked.ms() > wall_ms && ticked.ms() > Hlc(last).ms());
+                    return ticked;
+                }
                 Err(seen) => last = seen,
             }
         }
@@ -120,6 +129,9 @@ impl HlcClock {
     /// Returns the time that decides expiry: the wall clock, but never behind a stamp already seen.
     #[must_use]
     pub fn visible_ms(&self, wall_ms: u64) -> u64 {
+        if planted!(ExpiryByWallClock) {
+            return wall_ms;
+        }
         wall_ms.max(self.last().ms())
     }
 }

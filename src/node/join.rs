@@ -19,6 +19,7 @@ use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::link::spread;
 use crate::node::output::CloseCode;
+use crate::probe::{planted, sometimes};
 use crate::wire::Control;
 
 /// How far a node has come in joining.
@@ -45,10 +46,16 @@ impl Join {
 impl Node {
     /// Looks for a donor, or founds; called whenever the answer may have changed.
     pub(super) fn seek(&mut self, now: Now) {
+        if self.is_removed() {
+            return;
+        }
         let since = match &mut self.join {
             Join::Joined => return,
             Join::Receiving { donor, .. } if self.links.contains_key(donor) => return,
-            Join::Receiving { .. } => now.mono,
+            Join::Receiving { .. } => {
+                sometimes!(DonorLost);
+                now.mono
+            }
             Join::Seeking { since } => *since.get_or_insert(now.mono),
         };
         self.join = Join::Seeking { since: Some(since) };
@@ -61,9 +68,29 @@ impl Node {
         let waited = now.mono.since(since) >= self.config.membership.solo_after;
         let lowest = self.sessions().all(|(_, s)| self.me.replica < s.replica);
         let complete = self.slots.all_connected(|node| self.is_connected(node));
+        sometimes!(LowerLeftToFound, if waited && !lowest);
+        sometimes!(FoundingRefusedForClock, if waited && lowest && self.slots.majority_refuses());
         if lowest && (complete || waited) && !self.slots.majority_refuses() {
+            sometimes!(FoundedAlone, if !self.slots.is_empty() && self.sessions().next().is_none());
+            sometimes!(FoundedOfSome, if !complete && self.sessions().next().is_some());
+            sometimes!(FoundedOfAll, if complete && !self.slots.is_empty());
             self.finish_join(now, true);
         }
+    }
+
+    /// Returns the link to the member this node is copying.
+    #[must_use]
+    pub fn donor(&self) -> Option<LinkId> {
+        match &self.join {
+            Join::Receiving { donor, .. } => Some(*donor),
+            Join::Seeking { .. } | Join::Joined => None,
+        }
+    }
+
+    /// Tells whether somebody was met at every configured address. Before that nothing is collected.
+    #[must_use]
+    pub fn has_met_everybody(&self) -> bool {
+        self.slots.all_met()
     }
 
     /// Returns when this node stops waiting for a donor.
@@ -91,10 +118,14 @@ impl Node {
         let mut news = MemberSet::default();
         news.add(joiner, &member);
         let old: Vec<ReplicaId> = self.members.of_node(member.node).filter(|r| *r != joiner).collect();
+        sometimes!(Succession, if !old.is_empty());
+        sometimes!(TwoJoinersAtOnce, if self.sessions().filter(|(_, s)| s.donated && !s.joined).count() > 1);
         old.into_iter().for_each(|r| {
             news.remove(r);
         });
-        self.on_members(now, &news);
+        if !planted!(JoinerCountedLate) {
+            self.on_members(now, &news);
+        }
         if let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) {
             self.store.partition_ids().for_each(|id| session.peer.synchronise(id));
         }
@@ -126,7 +157,7 @@ impl Node {
 
     fn try_finish(&mut self, now: Now) {
         if let Join::Receiving { got, done: true, .. } = &self.join
-            && got.len() == self.store.partition_count()
+            && (got.len() == self.store.partition_count() || planted!(JoinedHalfway))
         {
             self.finish_join(now, false);
         }
@@ -188,31 +219,51 @@ impl Node {
         joined.into_iter().for_each(|replica| self.event(Event::MemberJoined { replica }));
         let removed: Vec<ReplicaId> = self.members.removed.difference(&before.removed).copied().collect();
         for replica in removed {
-            self.on_removed(replica);
+            self.on_removed(now, replica);
         }
         let done = self.waits.check_all(&self.store, &self.members, self.expected());
+        sometimes!(WaitReachedByRemoval, if !done.is_empty());
         self.resolve(done);
         self.timers.start_report(now.mono, self.config.replication.report_every);
     }
 
-    fn on_removed(&mut self, replica: ReplicaId) {
+    /// Removes a replica for ever, and lets everybody hear of it.
+    pub(super) fn remove(&mut self, now: Now, replica: ReplicaId) {
+        let mut news = MemberSet::default();
+        news.remove(replica);
+        self.on_members(now, &news);
+    }
+
+    /// Tells whether this replica was removed: it writes nothing, joins nobody and dials nobody any more.
+    pub(super) fn is_removed(&self) -> bool {
+        self.members.is_removed(self.me.replica)
+    }
+
+    fn on_removed(&mut self, now: Now, replica: ReplicaId) {
         self.event(Event::MemberRemoved { replica });
-        if replica == self.me.replica {
-            self.set_gate();
-            self.event(Event::Removed);
-        }
         for id in self.store.partition_ids() {
             if let Some(mut partition) = self.store.lock(id) {
                 partition.forget_report(replica);
             }
         }
-        let links: Vec<LinkId> = self
-            .sessions()
-            .filter(|(_, s)| s.replica == replica || replica == self.me.replica)
-            .map(|(id, _)| id)
-            .collect();
+        if replica == self.me.replica {
+            return self.on_own_removal(now);
+        }
+        let links: Vec<LinkId> = self.sessions().filter(|(_, s)| s.replica == replica).map(|(id, _)| id).collect();
         for link in links {
             self.close(link, CloseCode::Removed, "the replica was removed from the cluster");
+        }
+    }
+
+    /// The last words of a removed replica are that it was removed: its peers need not hear it from anybody else.
+    fn on_own_removal(&mut self, now: Now) {
+        sometimes!(ToldThatRemoved);
+        self.set_gate();
+        self.event(Event::Removed);
+        self.report(now);
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in links {
+            self.close(link, CloseCode::Goodbye, "this replica was removed from the cluster");
         }
     }
 }

@@ -6,7 +6,6 @@
 //!   stays missing until it is sent again; it is never clamped or re-stamped.
 //! * Every applied stamp is observed, so a later local write wins over anything it could see.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,19 +19,14 @@ use crate::node::event::{Change, Event};
 use crate::node::input::LinkId;
 use crate::node::link::Staged;
 use crate::node::output::Output;
+use crate::probe::{planted, sometimes};
 use crate::store::{Applied, Around, Batch, Fragment, Full, Refused};
 use crate::wire::{Beat, Control, Frame, FullChunk, Part};
 
-/// Bytes of frames of one link that may wait for the wall clock, for at most ten drift bounds. More
-/// is dropped and sent again later.
-pub(super) const PEN_BYTES_MAX: usize = 1 << 20;
 /// Received bytes after which a report goes at once.
 const REPORT_BYTES: usize = 256 * 1024;
 /// Full synchronisations refused in a row before the histories count as unrelated.
 const STALE_FULLS_MAX: u32 = 8;
-
-/// Frames that wait for the wall clock to come near their stamps.
-pub(super) type Pen = VecDeque<(u64, LinkId, Bytes)>;
 
 impl Node {
     pub(super) fn on_control(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
@@ -45,9 +39,15 @@ impl Node {
             self.slots.clock_accepted(node);
             self.check_own_clock();
         }
+        if let Err(fault) = self.check_control(&message, greeted) {
+            return self.fault(link, fault);
+        }
         match (message, greeted) {
             (Control::Hello(hello), false) if self.links.contains_key(&link) => self.on_hello(now, link, hello),
-            (Control::Hello(_), true) => self.fault(link, PeerFault::Malformed { why: "a second hello" }),
+            (Control::Hello(_), true) => {
+                sometimes!(SecondHelloRefused);
+                self.fault(link, PeerFault::Malformed { why: "a second hello" });
+            }
             (_, false) => {}
             (Control::Join, true) => self.on_join(now, link),
             (Control::JoinDone { hlc }, true) => self.on_join_done(now, link, hlc),
@@ -55,6 +55,9 @@ impl Node {
             (Control::Report { hlc: _, changed, members }, true) => {
                 if let Some(members) = members {
                     self.on_members(now, &members);
+                    if planted!(ReportDropped) {
+                        return;
+                    }
                 }
                 self.on_report(now, link, changed);
             }
@@ -63,6 +66,7 @@ impl Node {
                     session.urgent = true;
                 }
             }
+            (Control::NeedFull { .. }, true) if planted!(NeedFullIgnored) => {}
             (Control::NeedFull { partition }, true) => {
                 let store = Arc::clone(&self.store);
                 match self.session_mut(link) {
@@ -73,6 +77,31 @@ impl Node {
                 self.pump(link);
             }
             (Control::Goodbye, true) => {}
+        }
+    }
+
+    /// Checks what a message says before anything of it is taken in; a hello is checked with the rest of it.
+    fn check_control(&self, message: &Control, greeted: bool) -> Result<(), PeerFault> {
+        match message {
+            Control::Ready { members, ctxs } if greeted => {
+                self.check_members(members)?;
+                self.check_ctxs(ctxs)
+            }
+            Control::Report { changed, members, .. } if greeted => {
+                members.as_ref().map_or(Ok(()), |members| self.check_members(members))?;
+                self.check_changed(changed)
+            }
+            Control::NeedFull { partition } if partition.index() >= self.store.partition_count() => {
+                Err(PeerFault::Malformed { why: "it names a partition that does not exist" })
+            }
+            Control::Hello(_)
+            | Control::Ready { .. }
+            | Control::Join
+            | Control::JoinDone { .. }
+            | Control::Report { .. }
+            | Control::ReportNow
+            | Control::NeedFull { .. }
+            | Control::Goodbye => Ok(()),
         }
     }
 
@@ -96,6 +125,9 @@ impl Node {
         session.peer.report(partition, ctx);
         if let Some(mut p) = self.store.lock(partition) {
             p.report(session.replica, ctx);
+            if planted!(ForgedReportCounts) {
+                ctx.iter().for_each(|(replica, _)| p.report(replica, ctx));
+            }
         }
         let done = self.waits.check(partition, &self.store, &self.members, self.expected());
         self.resolve(done);
@@ -113,21 +145,29 @@ impl Node {
             Err(fault) => return self.fault(link, fault),
         };
         if frame.from != replica {
+            sometimes!(ForgedOriginRefused);
             let (claimed, proven) = (frame.from.to_string(), replica.to_string());
             return self.fault(link, PeerFault::Identity { claimed, proven });
+        }
+        if let Err(fault) = self.check_frame(&frame) {
+            return self.fault(link, fault);
         }
         self.received_bytes += bytes.len();
         let ahead_ms = frame.hlc.ms().saturating_sub(now.wall_ms);
         let max_ms = self.max_drift_ms();
         if ahead_ms > max_ms.saturating_mul(10) {
+            sometimes!(FrameFarAheadRefused);
             return self.fault(link, PeerFault::ClockDrift { ahead_ms, max_ms });
+        }
+        if ahead_ms > max_ms && planted!(FutureApplied) {
+            return self.apply(now, link, frame);
+        }
+        if ahead_ms > max_ms && planted!(FutureClamped) {
+            return self.apply(now, link, Frame { hlc: Hlc::from_ms(now.wall_ms + max_ms), ..frame });
         }
         if ahead_ms > max_ms {
             self.stats.penned_frames += 1;
-            let held: usize = self.pen.iter().filter(|(_, from, _)| *from == link).map(|(_, _, b)| b.len()).sum();
-            if held + bytes.len() <= PEN_BYTES_MAX {
-                self.pen.push_back((frame.hlc.ms() - max_ms, link, bytes.clone()));
-            }
+            self.pen.keep(frame.hlc.ms() - max_ms, link, bytes);
             return;
         }
         self.apply(now, link, frame);
@@ -135,13 +175,11 @@ impl Node {
 
     /// Lets the frames out of the pen whose time has come.
     pub(super) fn release(&mut self, now: Now) {
-        for _ in 0..self.pen.len() {
-            let Some((at_ms, link, bytes)) = self.pen.pop_front() else { return };
-            if at_ms <= now.wall_ms {
-                self.on_frame(now, link, &bytes);
-            } else {
-                self.pen.push_back((at_ms, link, bytes));
-            }
+        if planted!(PenNeverReleases) {
+            return;
+        }
+        for (link, bytes) in self.pen.release(now.wall_ms) {
+            self.on_frame(now, link, &bytes);
         }
     }
 
@@ -151,7 +189,9 @@ impl Node {
         if !joined && !self.join.is_donor(link) {
             return;
         }
-        self.store.clock().observe(frame.hlc);
+        if !planted!(StampsNotObserved) {
+            self.store.clock().observe(frame.hlc);
+        }
         for part in frame.parts {
             match part {
                 Part::Batch(batch) if joined => self.apply_batch(now, link, &batch),
@@ -159,9 +199,11 @@ impl Node {
                 Part::FullChunk(chunk) => self.stage(now, link, chunk),
             }
         }
+        sometimes!(UrgentReport, if urgent);
+        sometimes!(ReportForBytes, if self.received_bytes >= REPORT_BYTES);
         if urgent || self.received_bytes >= REPORT_BYTES {
             self.report(now);
-        } else {
+        } else if !planted!(IdleNeverReports) {
             self.timers.start_report(now.mono, self.config.replication.report_every);
         }
     }
@@ -171,6 +213,7 @@ impl Node {
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         let Some(mut partition) = self.store.lock(batch.partition) else { return };
         let lags = lags(session.replica, batch, partition.ctx(), now.wall_ms);
+        sometimes!(FrameOvertaken, if session.peer.known(batch.partition).is_some_and(|known| !batch.ctx.includes(known)));
         let result = partition.apply(session.replica, batch, &around);
         let is_late = session.peer.known(batch.partition).is_some_and(|known| known.includes(partition.frontier()));
         drop(partition);
@@ -185,10 +228,12 @@ impl Node {
             // The sender has long seen more: a lost packet delayed this batch until it was stale. It
             // must not wait for the sender to wonder why its writes are never reported.
             Err(Refused::Stale) if is_late => {
+                sometimes!(LateBatchAskedForAgain);
                 self.stats.stale_batches += 1;
                 self.ask_again(link, batch.partition);
             }
             Err(Refused::Stale) => {
+                sometimes!(StaleSenderSynchronised);
                 self.stats.stale_batches += 1;
                 session.peer.synchronise(batch.partition);
                 self.pump(link);
@@ -202,7 +247,10 @@ impl Node {
         match session.staging.add(chunk) {
             Staged::Waiting => {}
             Staged::Whole(full) => self.apply_full(now, link, &full),
-            Staged::Broken => self.ask_again(link, partition),
+            Staged::Broken => {
+                sometimes!(ChunkMissing);
+                self.ask_again(link, partition);
+            }
             Staged::Full => {
                 let max = u64::try_from(crate::node::link::STAGED_BYTES_MAX).unwrap_or(u64::MAX);
                 self.fault(link, PeerFault::OverLimit { what: "a staged synchronisation", len: max, max });
@@ -226,12 +274,16 @@ impl Node {
                 self.applied(partition, applied);
                 self.on_received(now, partition);
             }
-            Err(Refused::Stale) if is_late => self.ask_again(link, partition),
+            Err(Refused::Stale) if is_late => {
+                sometimes!(LateFullAskedForAgain);
+                self.ask_again(link, partition);
+            }
             Err(Refused::Stale) => {
                 let stale = session.stale_fulls.entry(partition).or_default();
                 *stale += 1;
                 let unrelated = *stale > STALE_FULLS_MAX;
                 session.peer.synchronise(partition);
+                sometimes!(HistoriesUnrelated, if unrelated);
                 if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
                     return self.fault(link, PeerFault::SplitHistory { partition, region });
                 }
@@ -244,6 +296,8 @@ impl Node {
     fn ask_again(&mut self, link: LinkId, partition: PartitionId) {
         if self.session_mut(link).is_some_and(|s| s.asked_again.insert(partition)) {
             self.send_control(link, &Control::NeedFull { partition });
+        } else {
+            sometimes!(AskedOnlyOnce);
         }
     }
 
@@ -261,6 +315,7 @@ impl Node {
             self.out.push_back(Output::Changed(applied.changed.into_iter().map(change).collect()));
         }
         for replica in applied.duplicates {
+            sometimes!(DuplicateReplicaTold);
             self.event(Event::DuplicateReplica { replica });
         }
         if applied.quarantined > 0 {

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 
 use crate::clock::Now;
-use crate::id::PartitionId;
+use crate::id::{PartitionId, ReplicaId};
 use crate::node::Node;
 use crate::node::input::LinkId;
 use crate::node::output::Output;
+use crate::probe::{planted, sometimes};
 use crate::replication::outbox::Flush;
 use crate::store::Batch;
 use crate::wire::{Control, Frame, Part};
@@ -43,12 +44,19 @@ impl Node {
     fn share(&mut self, mut flush: Flush) {
         let window = self.config.replication.link_window_bytes;
         let me = self.me.replica;
+        if planted!(ContextReadEarlier) {
+            for batch in &mut flush.batches {
+                let before = self.seen_before.iter().find(|(id, _)| *id == batch.partition);
+                batch.ctx = before.map_or_else(Default::default, |(_, ctx)| ctx.clone());
+            }
+        }
         let (mut takers, mut behind) = (Vec::new(), Vec::new());
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|s| s.joined) else { continue };
             if session.peer.takes(&flush.reach, window) {
                 takers.push((*id, !session.peer.is_synchronising()));
             } else {
+                sometimes!(SharedFrameRefused);
                 flush.reach.iter().for_each(|r| session.peer.catch_up(r.partition, &self.store, false));
                 behind.push(*id);
             }
@@ -64,6 +72,7 @@ impl Node {
                     flush.reach.iter().for_each(|r| session.peer.sent_own(me, r.partition, r.from, r.to));
                     self.send_frame(link, frame, small && free);
                 } else {
+                    sometimes!(SharedFrameUnsendable);
                     flush.reach.iter().for_each(|r| session.peer.catch_up(r.partition, &self.store, false));
                     behind.push(link);
                 }
@@ -125,8 +134,10 @@ impl Node {
         for part in parts {
             let Part::Batch(Batch { partition, ctx, fragments }) = part else { continue };
             if fragments.len() < 2 {
+                sometimes!(FragmentUnsendable);
                 continue;
             }
+            sometimes!(SentApart);
             for fragment in fragments {
                 let batch = Batch { partition, ctx: ctx.clone(), fragments: vec![fragment] };
                 if let Ok(frame) = self.encode(vec![Part::Batch(batch)]) {
@@ -167,11 +178,13 @@ impl Node {
     /// Forgets what every member has. Nothing is stable before somebody was met at every
     /// configured address: one that was never heard of might hold older writes.
     pub(super) fn collect(&mut self, now: Now, partitions: impl Iterator<Item = PartitionId>) {
-        if !self.join.is_joined() || !self.slots.all_met() {
+        if !self.join.is_joined() || !(self.slots.all_met() || planted!(CollectsBeforeMeeting)) {
+            sometimes!(NotAllMetYet, if self.join.is_joined());
             return;
         }
         let me = self.me.replica;
-        let others: Vec<_> = self.members.live().map(|(replica, _)| replica).filter(|r| *r != me).collect();
+        let counts = |r: &ReplicaId| !planted!(AbsentNotAwaited) || self.sessions().any(|(_, s)| s.replica == *r);
+        let others: Vec<_> = self.members.live().map(|(r, _)| r).filter(|r| *r != me && counts(r)).collect();
         let before_ms = self.collect_before_ms(now);
         for id in partitions {
             if let Some(mut partition) = self.store.lock(id) {

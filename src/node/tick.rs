@@ -8,6 +8,7 @@ use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::output::{CloseCode, Output};
+use crate::probe::{planted, sometimes};
 use crate::wire::Beat;
 
 /// How often expired entries are swept: a tenth of a second late is never visible, reads check.
@@ -42,7 +43,7 @@ impl Node {
     /// Returns when [`Input::Deadline`](crate::node::Input::Deadline) is to be handled next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        let dials = self.slots.next_deadline().filter(|_| !self.stopping);
+        let dials = self.slots.next_deadline().filter(|_| self.dials());
         let solo = self.solo_deadline().filter(|at| *at > self.last);
         let dynamic = [self.outbox.due(), dials, self.waits.next_deadline(), solo];
         dynamic.into_iter().flatten().chain([self.timers.next()]).min()
@@ -70,6 +71,7 @@ impl Node {
         }
         if self.waits.next_deadline().is_some_and(|at| at <= now.mono) {
             let done = self.waits.expire(now.mono, &self.store, &self.members, self.expected());
+            sometimes!(WaitTimedOut, if !done.is_empty());
             self.resolve(done);
         }
         if self.solo_deadline().is_some_and(|at| at <= now.mono) {
@@ -80,10 +82,14 @@ impl Node {
         }
     }
 
+    fn dials(&self) -> bool {
+        !self.stopping && !self.is_removed()
+    }
+
     fn dial(&mut self, now: Now) {
         let links = &self.links;
         let connected = |node| links.values().any(|l| l.session.is_some() && l.identity.node == node);
-        let due = if self.stopping { Vec::new() } else { self.slots.due(now.mono, connected) };
+        let due = if self.dials() { self.slots.due(now.mono, connected) } else { Vec::new() };
         self.out.extend(due.into_iter().map(|slot| Output::Dial { slot }));
     }
 
@@ -115,6 +121,7 @@ impl Node {
             let (node, region) = (link.identity.node, link.identity.region.clone());
             let Some(session) = link.session.as_deref_mut() else {
                 if now.mono.since(link.since) > HELLO_WITHIN {
+                    sometimes!(HelloNeverCame);
                     lost.push(*id);
                 }
                 continue;
@@ -122,11 +129,14 @@ impl Node {
             let verdict = session.beats.verdict(now.mono, suspect, give_up);
             let up = verdict == Verdict::Up;
             if up != session.up {
+                sometimes!(PeerSuspected, if !up);
+                sometimes!(PeerHeardOfAgain, if up);
                 let replica = session.replica;
                 events.push(if up { Event::Up { node, region, replica } } else { Event::Down { node, region } });
             }
             session.up = up;
             if verdict == Verdict::GiveUp {
+                sometimes!(PeerGivenUp);
                 lost.push(*id);
             }
         }
@@ -165,7 +175,7 @@ impl Node {
                 continue;
             }
             for (partition, ctx) in &before {
-                if session.peer.lacks(*partition, ctx) {
+                if session.peer.lacks(*partition, ctx) && !planted!(NeverRelays) {
                     session.peer.catch_up(*partition, &self.store, true);
                 }
             }

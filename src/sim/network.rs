@@ -17,6 +17,8 @@ use crate::clock::Mono;
 
 /// Longest time after which a repeated parcel comes again.
 const REPLAY_MAX: Duration = Duration::from_secs(180);
+/// Longest queue in front of a slow host that does not drop packets.
+const QUEUE_MAX: Duration = Duration::from_millis(300);
 
 /// How the network behaves.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -103,7 +105,8 @@ impl Conditions {
 
     /// Holds what is sent from one host to another until then.
     pub(super) fn clog(&mut self, from: usize, to: usize, until: Mono) {
-        self.clogs.insert((from, to), until);
+        let end = self.clogs.entry((from, to)).or_default();
+        *end = (*end).max(until);
     }
 
     /// Makes a host slow; 0 ends it.
@@ -116,14 +119,24 @@ impl Conditions {
         }
     }
 
+    /// Tells whether a host is slow.
+    pub(super) fn is_slow(&self, host: usize) -> bool {
+        self.slow.contains_key(&host)
+    }
+
     /// Makes a host stand still until then.
-    pub(super) fn sleep(&mut self, host: usize, until: Mono) {
+    pub(super) fn stand_still(&mut self, host: usize, until: Mono) {
         self.asleep.insert(host, until);
     }
 
-    /// Wakes a host.
+    /// Wakes a host, or makes its place ready for another process.
     pub(super) fn wake(&mut self, host: usize) {
         self.asleep.remove(&host);
+    }
+
+    /// Ends the corruption of messages for good.
+    pub(super) fn stop_corrupting(&mut self) {
+        self.weather.corrupt = 0.0;
     }
 
     /// Returns until when a host stands still, if it does.
@@ -138,12 +151,13 @@ impl Conditions {
         self.asleep.clear();
     }
 
-    /// What becomes of a packet that nobody sends again: it may be lost, and may come twice.
+    /// What becomes of a packet that nobody sends again: it may be lost, and may come twice. One of 0 bytes passes by
+    /// the queue of a slow host.
     pub(super) fn packet(&mut self, now: Mono, from: usize, to: usize, bytes: usize) -> Fate {
         if self.is_cut(from, to) {
             return Fate::Cut;
         }
-        if self.draw(self.weather.loss) {
+        if self.draw(self.weather.loss) || self.overflows(now, to, bytes) {
             return Fate::Lost;
         }
         let at = self.transit(now, from, to, bytes);
@@ -193,6 +207,11 @@ impl Conditions {
         garbled.into()
     }
 
+    /// Tells whether the queue in front of a slow host has no room for a packet.
+    fn overflows(&self, now: Mono, to: usize, bytes: usize) -> bool {
+        bytes > 0 && self.slow.get(&to).is_some_and(|slow| slow.free_at.since(now) > QUEUE_MAX)
+    }
+
     fn draw(&mut self, share: f64) -> bool {
         share > 0.0 && self.rng.f64() < share
     }
@@ -208,7 +227,7 @@ impl Conditions {
         if let Some(until) = self.clogs.get(&(from, to)) {
             at = at.max(*until);
         }
-        if let Some(slow) = self.slow.get_mut(&to) {
+        if let Some(slow) = self.slow.get_mut(&to).filter(|_| bytes > 0) {
             let nanos = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000) / slow.bytes_per_ms;
             slow.free_at = slow.free_at.max(at).plus(Duration::from_nanos(nanos));
             at = slow.free_at;

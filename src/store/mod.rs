@@ -39,6 +39,7 @@ pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};
 use crate::clock::HlcClock;
 use crate::error::WriteError;
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
+use crate::probe::sometimes;
 
 /// Most partitions a cluster may have: the dirty marks and reports of an idle link follow it.
 pub const PARTITIONS_MAX: usize = 4_096;
@@ -251,9 +252,13 @@ impl Store {
             Gate::Open => {}
             Gate::Joining => return Err(WriteError::NotJoined),
             Gate::ClockRefused => {
+                sometimes!(WriteRefusedForClock);
                 return Err(WriteError::ClockRefused { skew_ms: self.skew_ms.load(Ordering::Relaxed) });
             }
-            Gate::Removed => return Err(WriteError::Removed),
+            Gate::Removed => {
+                sometimes!(WriteRefusedAsRemoved);
+                return Err(WriteError::Removed);
+            }
             Gate::Stopped => return Err(WriteError::Stopped),
         }
         if at.key.len() > self.config.key_bytes_max {
@@ -265,6 +270,7 @@ impl Store {
         }
         let (used, budget) = (at.space.used(), at.space.budget());
         if used > budget {
+            sometimes!(WriteRefusedForRoom);
             return Err(WriteError::OverCapacity { used, budget });
         }
         Ok(())
@@ -322,3 +328,6 @@ impl Store {
         self.skew_ms.store(ms, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@
 //! * Every dial of a running host is answered by one `LinkUp` with its slot or one `DialFailed`.
 //! * Nothing here reads a node; what a carrier knows of a host is that it runs, stands still or is gone.
 
+mod flight;
 mod messages;
 
 use bytes::Bytes;
@@ -33,7 +34,7 @@ impl Carriage {
     /// Returns the network under it.
     pub(super) fn conditions(&mut self) -> &mut Conditions {
         match self {
-            Self::Messages(carrier) => &mut carrier.conditions,
+            Self::Messages(carrier) => carrier.conditions(),
         }
     }
 
@@ -44,17 +45,33 @@ impl Carriage {
         }
     }
 
-    /// A process starts on a host.
-    pub(super) fn start(&mut self, now: Mono, host: usize, identity: &PeerIdentity) {
+    /// Clogs, slowness and sleep end, and nothing that they delayed is late any more.
+    pub(super) fn calm(&mut self, now: Mono) {
         match self {
-            Self::Messages(carrier) => carrier.start(now, host, identity),
+            Self::Messages(carrier) => carrier.calm(now),
+        }
+    }
+
+    /// A host takes in so many bytes per millisecond from now on; 0 ends that.
+    pub(super) fn slow(&mut self, now: Mono, host: usize, bytes_per_ms: u64) {
+        self.conditions().slow(host, bytes_per_ms);
+        match self {
+            Self::Messages(carrier) if bytes_per_ms == 0 => carrier.hasten(now),
+            Self::Messages(_) => {}
+        }
+    }
+
+    /// A process starts on a host.
+    pub(super) fn start(&mut self, _now: Mono, host: usize, identity: &PeerIdentity) {
+        match self {
+            Self::Messages(carrier) => carrier.start(host, identity),
         }
     }
 
     /// The process of a host ends without a word.
-    pub(super) fn crash(&mut self, now: Mono, host: usize) {
+    pub(super) fn crash(&mut self, _now: Mono, host: usize) {
         match self {
-            Self::Messages(carrier) => carrier.crash(now, host),
+            Self::Messages(carrier) => carrier.crash(host),
         }
     }
 
@@ -68,21 +85,21 @@ impl Carriage {
     /// A host sends a control message.
     pub(super) fn control(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes) {
         match self {
-            Self::Messages(carrier) => carrier.control(now, from, link, bytes),
+            Self::Messages(carrier) => carrier.control(now, from, link, &bytes),
         }
     }
 
     /// A host sends a frame.
     pub(super) fn log(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes, express: bool) {
         match self {
-            Self::Messages(carrier) => carrier.log(now, from, link, bytes, express),
+            Self::Messages(carrier) => carrier.log(now, from, link, &bytes, express),
         }
     }
 
     /// A host sends a heartbeat.
     pub(super) fn beat(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes) {
         match self {
-            Self::Messages(carrier) => carrier.beat(now, from, link, bytes),
+            Self::Messages(carrier) => carrier.beat(now, from, link, &bytes),
         }
     }
 
