@@ -25,7 +25,8 @@ const ACTIONS_MAX: usize = 96;
 /// Most mail under way.
 const MAIL_MAX: usize = 16;
 
-const KINDS: [OpKind; 20] = [
+/// The local mutations.
+pub const KINDS: [OpKind; 20] = [
     OpKind::Set,
     OpKind::SetTagged,
     OpKind::Delete,
