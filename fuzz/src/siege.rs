@@ -29,7 +29,7 @@ use crate::spaces::spaces;
 const ME: ReplicaId = ReplicaId(2);
 /// Most links at one time.
 const LINKS_MAX: usize = 4;
-/// Names a hello may carry in place of the right ones.
+/// The drift bound of the configuration.
 const DRIFT_MS: u64 = 1_000;
 
 fn identity(node: NodeId) -> PeerIdentity {
@@ -274,7 +274,8 @@ impl Siege {
             match output {
                 Output::Close { link, code, .. } => {
                     let own = cause.is_none_or(|cause| cause == *link);
-                    let other = matches!(code, CloseCode::Superseded | CloseCode::Removed | CloseCode::Silent);
+                    let other = matches!(code, CloseCode::Superseded | CloseCode::Removed | CloseCode::Silent)
+                        || (*code == CloseCode::Goodbye && self.node.members().is_removed(ME));
                     assert!(own || other, "{code:?} on {link:?} because of {cause:?}");
                 }
                 Output::Control { bytes, .. } => {
