@@ -7,5 +7,10 @@
 //! * The same bytes do the same thing, whatever was tried before.
 
 pub mod allocations;
+pub mod config;
 pub mod messages;
+pub mod replica;
+pub mod schedule;
+pub mod siege;
 pub mod spaces;
+pub mod world;
