@@ -90,6 +90,18 @@ impl Waits {
         self.by_deadline.first().map(|(at, _)| *at)
     }
 
+    /// Returns how many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waits.len()
+    }
+
+    /// Tells whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waits.is_empty()
+    }
+
     /// Begins a wait; returns false when there are too many.
     pub fn add(&mut self, id: WaitId, mark: Mark, level: Level, deadline: Option<Mono>) -> bool {
         if self.waits.len() >= WAITS_MAX {

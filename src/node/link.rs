@@ -52,7 +52,7 @@ pub struct Early {
 }
 
 /// Most bytes kept of a peer that has not said hello; more is dropped and sent again later.
-const EARLY_BYTES_MAX: usize = 4 << 20;
+pub const EARLY_BYTES_MAX: usize = 4 << 20;
 
 impl Early {
     /// Keeps a frame if there is room.
@@ -61,6 +61,12 @@ impl Early {
             self.bytes += frame.len();
             self.frames.push(frame.clone());
         }
+    }
+
+    /// Returns how many bytes are kept.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Gives the frames out, in the order in which they came.
@@ -164,6 +170,12 @@ pub enum Staged {
 }
 
 impl Staging {
+    /// Returns how many bytes wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds a piece.
     pub fn add(&mut self, chunk: FullChunk) -> Staged {
         let bytes: usize = chunk.fragments.iter().map(Fragment::weight).sum();

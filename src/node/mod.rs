@@ -17,6 +17,7 @@
 
 pub mod dial;
 pub mod event;
+pub mod gauges;
 mod hello;
 pub mod input;
 mod join;
@@ -32,6 +33,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use event::{Change, Event};
+pub use gauges::{Gauge, Gauges};
 pub use input::{Input, LinkId, PeerIdentity, PeerSlot};
 pub use levels::{Level, Mark, Missing, Outcome, WaitId};
 pub use output::{CloseCode, DialError, LinkEnd, Output, Party, TlsFault};

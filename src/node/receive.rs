@@ -25,7 +25,7 @@ use crate::wire::{Beat, Control, Frame, FullChunk, Part};
 
 /// Bytes of frames of one link that may wait for the wall clock, for at most ten drift bounds. More
 /// is dropped and sent again later.
-const PEN_BYTES_MAX: usize = 1 << 20;
+pub(super) const PEN_BYTES_MAX: usize = 1 << 20;
 /// Received bytes after which a report goes at once.
 const REPORT_BYTES: usize = 256 * 1024;
 /// Full synchronisations refused in a row before the histories count as unrelated.

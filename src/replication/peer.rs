@@ -170,6 +170,12 @@ impl Peer {
         self.in_flight = self.in_flight.saturating_sub(bytes);
     }
 
+    /// Returns the bytes handed to the link that have not left it.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     /// Tells whether there is room for another frame.
     #[must_use]
     pub fn has_room(&self, window: usize) -> bool {

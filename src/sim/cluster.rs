@@ -1,79 +1,85 @@
 //! Nodes, links and time.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
-use super::network::{Channel, Network, Weather};
+use super::carrier::Carriage;
+use super::host::{Host, true_ms};
+use super::network::{Conditions, Weather};
+use super::plan::{Carrier, Setting};
 use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::error::{ConfigError, WriteError};
 use crate::id::{NodeId, ReplicaId};
-use crate::node::{
-    CloseCode, DialError, Event, Input, LinkEnd, LinkId, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId,
-};
+use crate::node::{Event, Input, Level, Mark, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId};
 use crate::store::{Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 
-/// Wall clock of every node at virtual time zero.
-const EPOCH_MS: u64 = 1_700_000_000_000;
-const CONTROL: u8 = 0;
-const LOG: u8 = 1;
+/// Virtual time at the start.
+const START: Mono = Mono(1);
 
 /// What a cluster is built from.
 #[derive(Clone, Debug)]
 pub struct SimConfig {
-    /// Nodes; node `i` is in region `r<i>` and knows all others.
+    /// Nodes that start at once; node `i` is in region `r<i>` and knows all others.
     pub nodes: usize,
+    /// Further nodes that all know and that are started by hand.
+    pub spare: usize,
     /// The network.
     pub weather: Weather,
     /// The configuration of every node; peers and region are filled in.
     pub node: Config,
+    /// What carries links.
+    pub carrier: Carrier,
+    /// Nodes, by bit, that speak a later version of the wire format.
+    pub newer: u64,
+    /// Nodes, by bit, that hold a valid certificate and lie.
+    pub liars: u64,
 }
 
 impl Default for SimConfig {
     fn default() -> Self {
         let mut node = Config::wan("r0", "sim:0");
         node.limits.partitions = 4;
-        Self { nodes: 3, weather: Weather::default(), node }
+        let (carrier, weather) = (Carrier::default(), Weather::default());
+        Self { nodes: 3, spare: 0, weather, node, carrier, newer: 0, liars: 0 }
     }
 }
 
-/// Something on its way to a node.
-#[derive(Clone, Debug)]
-enum Item {
-    Dialled { link: LinkId, from: usize, slot: PeerSlot },
-    Accepted { link: LinkId, from: usize, slot: PeerSlot },
-    Message { link: LinkId, stream: Option<u8>, bytes: Bytes },
-    Closed { link: LinkId, code: CloseCode },
-    Refused { slot: PeerSlot },
-}
-
-#[derive(Debug)]
-struct Host {
-    identity: PeerIdentity,
-    node: Option<Node>,
-    /// Milliseconds this node's wall clock is off.
-    skew_ms: i64,
-    /// Links up here, and the host at the other end.
-    links: BTreeMap<LinkId, usize>,
-    events: Vec<Event>,
-    outcomes: BTreeMap<WaitId, Outcome>,
-    incarnation: u64,
+impl From<&Setting> for SimConfig {
+    fn from(setting: &Setting) -> Self {
+        let mut node = Config::wan("r0", "sim:0");
+        node.limits.partitions = setting.partitions;
+        node.limits.log_records_max = setting.log_records_max;
+        node.limits.keyspace_bytes = setting.keyspace_bytes;
+        node.replication.compress = setting.compress;
+        node.replication.express = setting.express;
+        Self {
+            nodes: setting.nodes,
+            spare: setting.spare,
+            weather: setting.weather,
+            node,
+            carrier: setting.carrier,
+            newer: setting.newer,
+            liars: setting.liars,
+        }
+    }
 }
 
 /// A cluster in virtual time.
 #[derive(Debug)]
 pub struct SimCluster {
-    config: SimConfig,
-    rng: fastrand::Rng,
-    network: Network<Item>,
-    hosts: Vec<Host>,
-    now: Mono,
-    links: u64,
+    pub(super) config: SimConfig,
+    pub(super) rng: fastrand::Rng,
+    pub(super) carriage: Carriage,
+    pub(super) hosts: Vec<Host>,
+    pub(super) now: Mono,
+    /// When which host's timer is due.
+    timers: BTreeSet<(Mono, usize)>,
+    next_wait: u64,
     trace: SipHasher13,
 }
 
@@ -84,28 +90,40 @@ impl SimCluster {
     /// [`ConfigError`] when the node configuration cannot work.
     pub fn new(seed: u64, config: SimConfig) -> Result<Self, ConfigError> {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let network = Network::new(config.weather, rng.u64(..));
+        let conditions = Conditions::new(config.weather, rng.u64(..));
+        let carriage = match config.carrier {
+            Carrier::Messages => Carriage::messages(conditions),
+            Carrier::Quic => {
+                return Err(ConfigError::Field { field: "setting.carrier", why: "needs the feature `net`" });
+            }
+        };
         let mut cluster = Self {
             hosts: Vec::new(),
-            now: Mono(1),
-            links: 0,
+            now: START,
+            timers: BTreeSet::new(),
+            next_wait: 1 << 32,
             trace: SipHasher13::new_with_keys(seed, 1),
-            network,
+            carriage,
             rng,
             config,
         };
-        for at in 0..cluster.config.nodes {
+        for at in 0..cluster.config.nodes + cluster.config.spare {
             let node = NodeId(uuid::Uuid::from_u128(u128::try_from(at).unwrap_or(0) + 1));
             let region = format!("r{at}").as_str().into();
-            let identity = PeerIdentity { node, region, expires_ms: u64::MAX };
-            let (links, outcomes) = (BTreeMap::new(), BTreeMap::new());
-            let host = Host { identity, node: None, skew_ms: 0, links, events: Vec::new(), outcomes, incarnation: 0 };
-            cluster.hosts.push(host);
+            cluster.hosts.push(Host::new(PeerIdentity { node, region, expires_ms: u64::MAX }, at));
         }
         for at in 0..cluster.config.nodes {
             cluster.start(at)?;
         }
         Ok(cluster)
+    }
+
+    /// Builds and starts the cluster of a plan.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the setting cannot work.
+    pub fn from_setting(seed: u64, setting: &Setting) -> Result<Self, ConfigError> {
+        Self::new(seed, SimConfig::from(setting))
     }
 
     /// Starts a node that is not running, empty and under a fresh replica id.
@@ -114,14 +132,16 @@ impl SimCluster {
     /// [`ConfigError`] when the node configuration cannot work.
     pub fn start(&mut self, at: usize) -> Result<(), ConfigError> {
         let (replica, seed) = (ReplicaId(self.rng.u64(1..)), self.rng.u64(..));
+        let configured = self.config.nodes + self.config.spare;
         let Some(host) = self.hosts.get_mut(at) else { return Ok(()) };
         let mut config = self.config.node.clone();
         config.node.region = host.identity.region.clone();
-        config.node.peers = (0..self.config.nodes).filter(|other| *other != at).map(|o| format!("sim:{o}")).collect();
+        config.node.peers = (0..configured).filter(|other| *other != host.place).map(|o| format!("sim:{o}")).collect();
         let me = Me { node: host.identity.node, region: host.identity.region.clone(), replica };
         let store = Arc::new(Store::new(replica, config.store()));
         host.node = Some(Node::new(me, config, store, seed)?);
-        host.incarnation += 1;
+        host.replica = Some(replica);
+        self.carriage.start(self.now, at, &host.identity);
         self.input(at, Input::Deadline);
         Ok(())
     }
@@ -130,25 +150,27 @@ impl SimCluster {
     pub fn crash(&mut self, at: usize) {
         let Some(host) = self.hosts.get_mut(at) else { return };
         host.node = None;
-        host.links.clear();
+        host.inbox.clear();
+        self.carriage.crash(self.now, at);
+        self.set_timer(at);
     }
 
     /// Cuts one direction between two nodes.
     pub fn cut_one_way(&mut self, from: usize, to: usize) {
-        self.network.cut(from, to);
+        self.carriage.conditions().cut(from, to);
     }
 
     /// Cuts a node off from all others.
     pub fn isolate(&mut self, at: usize) {
         for other in (0..self.hosts.len()).filter(|o| *o != at) {
-            self.network.cut(at, other);
-            self.network.cut(other, at);
+            self.carriage.conditions().cut(at, other);
+            self.carriage.conditions().cut(other, at);
         }
     }
 
     /// Heals every cut.
     pub fn heal(&mut self) {
-        self.network.heal(self.now);
+        self.carriage.heal(self.now);
     }
 
     /// Moves a node's wall clock.
@@ -185,15 +207,19 @@ impl SimCluster {
     /// Returns virtual time since the start.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.now.since(Mono(1))
+        self.now.since(START)
     }
 
-    /// Returns a node's present instant.
+    /// Returns what a node's clocks show.
     #[must_use]
     pub fn now(&self, at: usize) -> Now {
-        let ms = EPOCH_MS + self.now.0 / 1_000_000;
-        let skew = self.hosts.get(at).map_or(0, |h| h.skew_ms);
-        Now { mono: self.now, wall_ms: ms.saturating_add_signed(skew) }
+        self.hosts.get(at).map_or(Now { mono: self.now, wall_ms: self.true_ms() }, |h| h.now(self.now))
+    }
+
+    /// Returns the wall clock that no node's is off from, in Unix milliseconds.
+    #[must_use]
+    pub fn true_ms(&self) -> u64 {
+        true_ms(self.now)
     }
 
     /// Returns and forgets what a node told its users.
@@ -243,14 +269,25 @@ impl SimCluster {
         }
     }
 
+    /// Waits at a node for a write to reach a level; the id is for [`SimCluster::outcome`].
+    pub fn wait(&mut self, at: usize, mark: Mark, level: Level, within: Duration) -> WaitId {
+        self.next_wait += 1;
+        let id = WaitId(self.next_wait);
+        let deadline = Some(self.now(at).mono.plus(within));
+        self.input(at, Input::Wait { id, mark, level, deadline });
+        id
+    }
+
     /// Gives a node an input right now, for instance a wait.
     pub fn input(&mut self, at: usize, input: Input) {
-        let now = self.now(at);
-        let Some(node) = self.hosts.get_mut(at).and_then(|h| h.node.as_mut()) else { return };
+        let Some(host) = self.hosts.get_mut(at) else { return };
+        let now = host.now(self.now);
+        let Some(node) = host.node.as_mut() else { return };
         node.handle(now, input);
         while let Some(output) = self.hosts.get_mut(at).and_then(|h| h.node.as_mut()).and_then(Node::poll) {
             self.output(at, output);
         }
+        self.set_timer(at);
     }
 
     /// Lets virtual time pass.
@@ -278,14 +315,13 @@ impl SimCluster {
 
     /// Handles the next thing due by `end`; returns whether there was one.
     fn step(&mut self, end: Mono) -> bool {
-        let timers = self.hosts.iter().enumerate().filter_map(|(at, h)| Some((h.node.as_ref()?.next_deadline()?, at)));
-        let timer = timers.min();
-        let arrival = self.network.next_at();
-        let next = timer.map(|(at, _)| at).into_iter().chain(arrival).min();
+        let timer = self.timers.first().copied();
+        let next = timer.map(|(at, _)| at).into_iter().chain(self.carriage.next_at()).min();
         let Some(at) = next.filter(|at| *at <= end) else { return false };
         self.now = self.now.max(at);
-        if let Some((host, item)) = self.network.pop(self.now) {
-            self.deliver(host, item);
+        if let Some((host, input)) = self.carriage.poll(self.now) {
+            self.note(host, &input);
+            self.input(host, input);
         } else if let Some((due, host)) = timer
             && due <= self.now
         {
@@ -294,21 +330,50 @@ impl SimCluster {
         true
     }
 
+    /// Registers when a host's timer is due.
+    pub(super) fn set_timer(&mut self, at: usize) {
+        let Some(host) = self.hosts.get_mut(at) else { return };
+        let due = host.deadline();
+        let before = std::mem::replace(&mut host.due, due);
+        if before != due {
+            before.map(|due| self.timers.remove(&(due, at)));
+            self.timers.extend(due.map(|due| (due, at)));
+        }
+    }
+
+    /// Hashes what a host is told.
+    fn note(&mut self, at: usize, input: &Input) {
+        self.trace.write_u64(self.now.0);
+        self.trace.write_usize(at);
+        let (kind, link, bytes) = match input {
+            Input::LinkUp { link, .. } => (1, link.0, None),
+            Input::LinkDown { link, .. } => (2, link.0, None),
+            Input::Control { link, bytes } => (3, link.0, Some(bytes)),
+            Input::Log { link, bytes } => (4, link.0, Some(bytes)),
+            Input::Beat { link, bytes } => (5, link.0, Some(bytes)),
+            Input::Drained { link, .. } => (6, link.0, None),
+            Input::DialFailed { slot, .. } => (7, u64::try_from(slot.0).unwrap_or(u64::MAX), None),
+            Input::AcceptFailed { .. }
+            | Input::Written
+            | Input::Wait { .. }
+            | Input::CancelWait { .. }
+            | Input::Deadline
+            | Input::Shutdown => (0, 0, None),
+        };
+        self.trace.write_u8(kind);
+        self.trace.write_u64(link);
+        if let Some(bytes) = bytes {
+            self.trace.write(bytes);
+        }
+    }
+
     fn output(&mut self, at: usize, output: Output) {
         match output {
             Output::Dial { slot } => self.dial(at, slot),
-            Output::Control { link, bytes } => self.send(at, link, Some(CONTROL), bytes),
-            Output::Log { link, bytes, express } => {
-                let size = bytes.len();
-                self.send(at, link, (!express).then_some(LOG), bytes);
-                self.input(at, Input::Drained { link, bytes: size });
-            }
-            Output::Beat { link, bytes } => {
-                if let Some(to) = self.peer_of(at, link) {
-                    self.network.send_unreliable(self.now, at, to, Item::Message { link, stream: Some(2), bytes });
-                }
-            }
-            Output::Close { link, code, .. } => self.close(at, link, code),
+            Output::Control { link, bytes } => self.carriage.control(self.now, at, link, bytes),
+            Output::Log { link, bytes, express } => self.carriage.log(self.now, at, link, bytes, express),
+            Output::Beat { link, bytes } => self.carriage.beat(self.now, at, link, bytes),
+            Output::Close { link, code, reason } => self.carriage.close(self.now, at, link, code, &reason),
             Output::Resolved { id, outcome } => {
                 if let Some(host) = self.hosts.get_mut(at) {
                     host.outcomes.insert(id, outcome);
@@ -323,87 +388,11 @@ impl SimCluster {
         }
     }
 
-    fn peer_of(&self, at: usize, link: LinkId) -> Option<usize> {
-        self.hosts.get(at)?.links.get(&link).copied()
-    }
-
     fn dial(&mut self, at: usize, slot: PeerSlot) {
-        let Some(to) = (0..self.hosts.len()).filter(|o| *o != at).nth(slot.0) else { return };
-        self.links += 1;
-        let link = LinkId(self.links);
-        let up = self.hosts.get(to).is_some_and(|h| h.node.is_some());
-        if up && !self.network.is_cut(at, to) && !self.network.is_cut(to, at) {
-            self.network.send(self.now, (at, to), None, Item::Dialled { link, from: at, slot });
-        } else {
-            let later = self.now.plus(Duration::from_millis(900));
-            self.network.send(later, (at, at), None, Item::Refused { slot });
+        let configured = self.config.nodes + self.config.spare;
+        let place = self.hosts.get(at).map_or(at, |h| h.place);
+        if let Some(to) = (0..configured).filter(|o| *o != place).nth(slot.0) {
+            self.carriage.dial(self.now, at, to, slot);
         }
-    }
-
-    fn send(&mut self, at: usize, link: LinkId, stream: Option<u8>, bytes: Bytes) {
-        let Some(to) = self.peer_of(at, link) else { return };
-        let channel = stream.map(|stream| Channel { link: link.0, to, stream });
-        self.network.send(self.now, (at, to), channel, Item::Message { link, stream, bytes });
-    }
-
-    fn close(&mut self, at: usize, link: LinkId, code: CloseCode) {
-        let Some(host) = self.hosts.get_mut(at) else { return };
-        let Some(to) = host.links.remove(&link) else { return };
-        let channel = Channel { link: link.0, to, stream: CONTROL };
-        // A goodbye comes after everything that was sent before it, whatever stream that took.
-        let flushed = if code == CloseCode::Goodbye { self.config.weather.delay_max * 4 } else { Duration::ZERO };
-        self.network.send(self.now.plus(flushed), (at, to), Some(channel), Item::Closed { link, code });
-        let reason = LinkEnd::Local { code, reason: String::new() };
-        self.input(at, Input::LinkDown { link, reason });
-    }
-
-    fn deliver(&mut self, at: usize, item: Item) {
-        self.trace.write_u64(self.now.0);
-        self.trace.write_usize(at);
-        match item {
-            Item::Dialled { link, from, slot } => {
-                if self.hosts.get(at).is_some_and(|h| h.node.is_some()) {
-                    self.network.send(self.now, (at, from), None, Item::Accepted { link, from: at, slot });
-                } else {
-                    self.network.send(self.now, (at, from), None, Item::Refused { slot });
-                }
-            }
-            // A handshake takes a round trip; then the link is up on both sides at once.
-            Item::Accepted { link, from, slot } => {
-                self.link_up(from, link, at, None);
-                self.link_up(at, link, from, Some(slot));
-            }
-            Item::Refused { slot } => self.input(at, Input::DialFailed { slot, reason: DialError::TimedOut }),
-            Item::Closed { link, code } => {
-                let known = self.hosts.get_mut(at).and_then(|h| h.links.remove(&link)).is_some();
-                if known {
-                    let reason = LinkEnd::Closed { code, reason: String::new() };
-                    self.input(at, Input::LinkDown { link, reason });
-                }
-            }
-            Item::Message { link, stream, bytes } => self.deliver_message(at, link, stream, bytes),
-        }
-    }
-
-    fn deliver_message(&mut self, at: usize, link: LinkId, stream: Option<u8>, bytes: Bytes) {
-        self.trace.write(&bytes);
-        if self.peer_of(at, link).is_none() {
-            return;
-        }
-        self.input(
-            at,
-            match stream {
-                Some(CONTROL) => Input::Control { link, bytes },
-                Some(LOG) | None => Input::Log { link, bytes },
-                Some(_) => Input::Beat { link, bytes },
-            },
-        );
-    }
-
-    fn link_up(&mut self, at: usize, link: LinkId, from: usize, dialled: Option<PeerSlot>) {
-        let Some(peer) = self.hosts.get(from).map(|h| h.identity.clone()) else { return };
-        let Some(host) = self.hosts.get_mut(at).filter(|h| h.node.is_some()) else { return };
-        host.links.insert(link, from);
-        self.input(at, Input::LinkUp { link, peer, dialled });
     }
 }

@@ -11,8 +11,11 @@
 //! What it leaves out: TLS and QUIC themselves. A link here is reliable and ordered per stream,
 //! like QUIC's; datagrams get lost; a cut stops both until it heals or a node gives the link up.
 
+mod carrier;
 mod cluster;
+mod host;
 mod network;
+mod perform;
 mod plan;
 
 pub use cluster::{SimCluster, SimConfig};

@@ -1,15 +1,22 @@
-//! The virtual network: what is under way, and when it arrives.
+//! The conditions of the network: for everything that is sent, when it arrives, how often, and whether at all.
+//!
+//! The carriers (messages, QUIC) ask here for each parcel they send; what a parcel is, and what happens to one that does
+//! not arrive, is theirs to know.
 //!
 //! # Invariants
-//! * One stream of one link delivers in order; different streams overtake each other freely.
-//! * What was sent into a cut stays under way until the cut heals, like a retransmission.
+//! * All randomness of the network is drawn here, in the order in which parcels are sent.
+//! * A clog delays what is sent while it lasts and lets all of it through at its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Mono;
+
+/// Longest time after which a repeated parcel comes again.
+const REPLAY_MAX: Duration = Duration::from_secs(180);
 
 /// How the network behaves.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -40,114 +47,172 @@ impl Default for Weather {
     }
 }
 
-/// An ordered channel of one link in one direction.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Channel {
-    pub(super) link: u64,
-    pub(super) to: usize,
-    pub(super) stream: u8,
+/// A host that takes in only so much.
+#[derive(Debug)]
+struct Slow {
+    bytes_per_ms: u64,
+    /// When it has taken in everything that is under way to it.
+    free_at: Mono,
 }
 
-/// Something under way.
-#[derive(Debug)]
-struct Parcel<T> {
-    from: usize,
-    to: usize,
-    channel: Option<Channel>,
-    item: T,
+/// What becomes of a parcel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// Its way is cut.
+    Cut,
+    /// It vanishes.
+    Lost,
+    /// It arrives, perhaps twice.
+    Arrives { at: Mono, again: Option<Mono> },
 }
 
-/// Things under way, in order of arrival.
+/// The network between all hosts.
 #[derive(Debug)]
-pub(super) struct Network<T> {
-    pub(super) weather: Weather,
+pub(super) struct Conditions {
+    weather: Weather,
     rng: fastrand::Rng,
-    queue: BTreeMap<(Mono, u64), Parcel<T>>,
-    held: Vec<Parcel<T>>,
-    last: BTreeMap<Channel, Mono>,
     cuts: BTreeSet<(usize, usize)>,
-    sent: u64,
+    clogs: BTreeMap<(usize, usize), Mono>,
+    slow: BTreeMap<usize, Slow>,
+    /// Hosts that stand still, and until when.
+    asleep: BTreeMap<usize, Mono>,
 }
 
-impl<T> Network<T> {
+impl Conditions {
     pub(super) fn new(weather: Weather, seed: u64) -> Self {
-        let rng = fastrand::Rng::with_seed(seed);
-        let (queue, held, last) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
-        Self { weather, rng, queue, held, last, cuts: BTreeSet::new(), sent: 0 }
+        let (cuts, clogs, slow, asleep) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { weather, rng: fastrand::Rng::with_seed(seed), cuts, clogs, slow, asleep }
+    }
+
+    pub(super) fn weather(&self) -> &Weather {
+        &self.weather
     }
 
     pub(super) fn cut(&mut self, from: usize, to: usize) {
         self.cuts.insert((from, to));
     }
 
-    /// Heals every cut; what was held goes on its way, and what was sent behind it on the same
-    /// stream stays behind it.
-    pub(super) fn heal(&mut self, now: Mono) {
-        self.cuts.clear();
-        let mut late = std::mem::take(&mut self.held);
-        let channels: BTreeSet<Channel> = late.iter().filter_map(|p| p.channel).collect();
-        for (at, parcel) in std::mem::take(&mut self.queue) {
-            if parcel.channel.is_some_and(|c| channels.contains(&c)) {
-                late.push(parcel);
-            } else {
-                self.queue.insert(at, parcel);
-            }
-        }
-        channels.iter().for_each(|channel| {
-            self.last.remove(channel);
-        });
-        for parcel in late {
-            self.send(now, (parcel.from, parcel.to), parcel.channel, parcel.item);
-        }
-    }
-
     pub(super) fn is_cut(&self, from: usize, to: usize) -> bool {
         self.cuts.contains(&(from, to))
     }
 
-    fn delay(&mut self) -> Duration {
-        let (min, max) = (self.weather.delay_min.as_micros(), self.weather.delay_max.as_micros());
-        let (min, max) = (u64::try_from(min).unwrap_or(0), u64::try_from(max).unwrap_or(0));
+    /// Heals every cut. A carrier that holds things back asks again for each of them.
+    pub(super) fn heal(&mut self) {
+        self.cuts.clear();
+    }
+
+    /// Holds what is sent from one host to another until then.
+    pub(super) fn clog(&mut self, from: usize, to: usize, until: Mono) {
+        self.clogs.insert((from, to), until);
+    }
+
+    /// Makes a host slow; 0 ends it.
+    pub(super) fn slow(&mut self, host: usize, bytes_per_ms: u64) {
+        if bytes_per_ms == 0 {
+            self.slow.remove(&host);
+        } else {
+            let free_at = self.slow.get(&host).map_or(Mono::default(), |s| s.free_at);
+            self.slow.insert(host, Slow { bytes_per_ms, free_at });
+        }
+    }
+
+    /// Makes a host stand still until then.
+    pub(super) fn sleep(&mut self, host: usize, until: Mono) {
+        self.asleep.insert(host, until);
+    }
+
+    /// Wakes a host.
+    pub(super) fn wake(&mut self, host: usize) {
+        self.asleep.remove(&host);
+    }
+
+    /// Returns until when a host stands still, if it does.
+    pub(super) fn asleep_until(&self, host: usize, now: Mono) -> Option<Mono> {
+        self.asleep.get(&host).copied().filter(|until| *until > now)
+    }
+
+    /// Clogs, slowness and sleep end; what is under way comes as it was to come.
+    pub(super) fn calm(&mut self) {
+        self.clogs.clear();
+        self.slow.clear();
+        self.asleep.clear();
+    }
+
+    /// What becomes of a packet that nobody sends again: it may be lost, and may come twice.
+    pub(super) fn packet(&mut self, now: Mono, from: usize, to: usize, bytes: usize) -> Fate {
+        if self.is_cut(from, to) {
+            return Fate::Cut;
+        }
+        if self.draw(self.weather.loss) {
+            return Fate::Lost;
+        }
+        let at = self.transit(now, from, to, bytes);
+        Fate::Arrives { at, again: self.again(at) }
+    }
+
+    /// What becomes of stream data: what is lost comes again later, and nothing comes twice.
+    pub(super) fn stream(&mut self, now: Mono, from: usize, to: usize, bytes: usize) -> Fate {
+        if self.is_cut(from, to) {
+            return Fate::Cut;
+        }
+        let mut sent = now;
+        if self.draw(self.weather.loss) {
+            sent = sent.plus(self.weather.delay_max * 2);
+        }
+        Fate::Arrives { at: self.transit(sent, from, to, bytes), again: None }
+    }
+
+    /// When something repeated comes again, if it is: soon or minutes after it came first.
+    pub(super) fn again(&mut self, at: Mono) -> Option<Mono> {
+        if !self.draw(self.weather.duplicate) {
+            return None;
+        }
+        let most = if self.rng.bool() { self.weather.delay_max } else { REPLAY_MAX };
+        Some(at.plus(self.between(Duration::ZERO, most)))
+    }
+
+    /// Tells whether the bytes of a message are changed.
+    pub(super) fn corrupts(&mut self) -> bool {
+        self.draw(self.weather.corrupt)
+    }
+
+    /// Changes bytes: some flip, some go missing at the end, some are added.
+    pub(super) fn garble(&mut self, bytes: &Bytes) -> Bytes {
+        let mut garbled = bytes.to_vec();
+        match self.rng.u8(..8) {
+            0 => garbled.truncate(self.rng.usize(..garbled.len().max(1))),
+            1 => garbled.extend((0..self.rng.usize(1..16)).map(|_| self.rng.u8(..))),
+            _ => {}
+        }
+        for _ in 0..self.rng.usize(1..4) {
+            let at = self.rng.usize(..garbled.len().max(1));
+            if let Some(byte) = garbled.get_mut(at) {
+                *byte ^= self.rng.u8(1..);
+            }
+        }
+        garbled.into()
+    }
+
+    fn draw(&mut self, share: f64) -> bool {
+        share > 0.0 && self.rng.f64() < share
+    }
+
+    fn between(&mut self, min: Duration, max: Duration) -> Duration {
+        let (min, max) = (u64::try_from(min.as_micros()).unwrap_or(0), u64::try_from(max.as_micros()).unwrap_or(0));
         Duration::from_micros(self.rng.u64(min..=max.max(min)))
     }
 
-    /// Sends on an ordered stream, or on one of its own when there is no `channel`.
-    pub(super) fn send(&mut self, now: Mono, (from, to): (usize, usize), channel: Option<Channel>, item: T) {
-        let mut at = now.plus(self.delay());
-        if self.rng.f64() < self.weather.loss {
-            at = at.plus(self.weather.delay_max * 2);
+    fn transit(&mut self, now: Mono, from: usize, to: usize, bytes: usize) -> Mono {
+        let delay = self.between(self.weather.delay_min, self.weather.delay_max);
+        let mut at = now.plus(delay);
+        if let Some(until) = self.clogs.get(&(from, to)) {
+            at = at.max(*until);
         }
-        if let Some(channel) = channel {
-            let last = self.last.entry(channel).or_default();
-            at = at.max(*last);
-            *last = at;
+        if let Some(slow) = self.slow.get_mut(&to) {
+            let nanos = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000) / slow.bytes_per_ms;
+            slow.free_at = slow.free_at.max(at).plus(Duration::from_nanos(nanos));
+            at = slow.free_at;
         }
-        self.sent += 1;
-        self.queue.insert((at, self.sent), Parcel { from, to, channel, item });
-    }
-
-    /// Sends a datagram, or loses it.
-    pub(super) fn send_unreliable(&mut self, now: Mono, from: usize, to: usize, item: T) {
-        if self.rng.f64() >= self.weather.loss && !self.is_cut(from, to) {
-            let at = now.plus(self.delay());
-            self.sent += 1;
-            self.queue.insert((at, self.sent), Parcel { from, to, channel: None, item });
-        }
-    }
-
-    pub(super) fn next_at(&self) -> Option<Mono> {
-        self.queue.first_key_value().map(|((at, _), _)| *at)
-    }
-
-    /// Returns what has arrived by `now`; what runs into a cut is held back.
-    pub(super) fn pop(&mut self, now: Mono) -> Option<(usize, T)> {
-        loop {
-            let first = self.queue.first_entry().filter(|e| e.key().0 <= now)?;
-            let parcel = first.remove();
-            if !self.is_cut(parcel.from, parcel.to) {
-                return Some((parcel.to, parcel.item));
-            }
-            self.held.push(parcel);
-        }
+        at
     }
 }

@@ -1,0 +1,109 @@
+//! What carries links between hosts.
+//!
+//! A carrier is to the simulated cluster what the endpoint is to the driver: it carries out the outputs that concern the
+//! network, and everything it has to say to a node is an [`Input`].
+//!
+//! # Invariants
+//! * For one link at one host: exactly one `LinkUp`, then any number of others, then exactly one `LinkDown`.
+//! * Every dial of a running host is answered by one `LinkUp` with its slot or one `DialFailed`.
+//! * Nothing here reads a node; what a carrier knows of a host is that it runs, stands still or is gone.
+
+mod messages;
+
+use bytes::Bytes;
+
+use self::messages::Messages;
+use super::network::Conditions;
+use crate::clock::Mono;
+use crate::node::{CloseCode, Input, LinkId, PeerIdentity, PeerSlot};
+
+/// A carrier of links.
+#[derive(Debug)]
+pub(super) enum Carriage {
+    /// Messages on ordered streams.
+    Messages(Messages),
+}
+
+impl Carriage {
+    /// Builds a carrier of whole messages over a network.
+    pub(super) fn messages(conditions: Conditions) -> Self {
+        Self::Messages(Messages::new(conditions))
+    }
+
+    /// Returns the network under it.
+    pub(super) fn conditions(&mut self) -> &mut Conditions {
+        match self {
+            Self::Messages(carrier) => &mut carrier.conditions,
+        }
+    }
+
+    /// All cuts heal; what they held goes on its way.
+    pub(super) fn heal(&mut self, now: Mono) {
+        match self {
+            Self::Messages(carrier) => carrier.heal(now),
+        }
+    }
+
+    /// A process starts on a host.
+    pub(super) fn start(&mut self, now: Mono, host: usize, identity: &PeerIdentity) {
+        match self {
+            Self::Messages(carrier) => carrier.start(now, host, identity),
+        }
+    }
+
+    /// The process of a host ends without a word.
+    pub(super) fn crash(&mut self, now: Mono, host: usize) {
+        match self {
+            Self::Messages(carrier) => carrier.crash(now, host),
+        }
+    }
+
+    /// A host dials another, which its configuration has under `slot`.
+    pub(super) fn dial(&mut self, now: Mono, from: usize, to: usize, slot: PeerSlot) {
+        match self {
+            Self::Messages(carrier) => carrier.dial(now, from, to, slot),
+        }
+    }
+
+    /// A host sends a control message.
+    pub(super) fn control(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes) {
+        match self {
+            Self::Messages(carrier) => carrier.control(now, from, link, bytes),
+        }
+    }
+
+    /// A host sends a frame.
+    pub(super) fn log(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes, express: bool) {
+        match self {
+            Self::Messages(carrier) => carrier.log(now, from, link, bytes, express),
+        }
+    }
+
+    /// A host sends a heartbeat.
+    pub(super) fn beat(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes) {
+        match self {
+            Self::Messages(carrier) => carrier.beat(now, from, link, bytes),
+        }
+    }
+
+    /// A host closes a link.
+    pub(super) fn close(&mut self, now: Mono, from: usize, link: LinkId, code: CloseCode, reason: &str) {
+        match self {
+            Self::Messages(carrier) => carrier.close(now, from, link, code, reason),
+        }
+    }
+
+    /// Returns when there is something to [`Carriage::poll`] next; the past when there is now.
+    pub(super) fn next_at(&self) -> Option<Mono> {
+        match self {
+            Self::Messages(carrier) => carrier.next_at(),
+        }
+    }
+
+    /// Returns the next thing a host is to be told by `now`.
+    pub(super) fn poll(&mut self, now: Mono) -> Option<(usize, Input)> {
+        match self {
+            Self::Messages(carrier) => carrier.poll(now),
+        }
+    }
+}
