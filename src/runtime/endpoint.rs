@@ -28,7 +28,7 @@ use crate::runtime::closing::{Closing, end_of, failure_of, varint};
 use crate::runtime::dial::dial;
 use crate::runtime::link::{Inbox, Link, LinkHandle, NotQueued};
 use crate::runtime::tls::{self, Identity};
-use crate::runtime::transport::{DIAL_TIMEOUT, HANDSHAKE, HANDSHAKES, HANDSHAKES_FREE_MIN, bound_strangers, transport};
+use crate::runtime::transport::{DIAL_TIMEOUT, DRAIN, HANDSHAKE, HANDSHAKES, HANDSHAKES_FREE_MIN, bound_strangers, transport};
 
 /// Inputs waiting for the driver: at most 128 MiB of frames at the frame limit, 8 MiB at the usual
 /// 64 KiB, and more than one turn of the driver can use.
@@ -36,9 +36,6 @@ const INPUTS: usize = 128;
 
 /// The kernel's default of about 208 KiB lost 7,400 of 2.3 million packets even on loopback.
 const SOCKET_BYTES: usize = 4 * 1024 * 1024;
-
-/// How long shutting down waits for closed connections to drain.
-const DRAIN: Duration = Duration::from_secs(1);
 
 /// Where to listen, whom to dial, and how the path is.
 #[derive(Clone, Debug)]

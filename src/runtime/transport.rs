@@ -22,6 +22,9 @@ pub(crate) const HANDSHAKES_FREE_MIN: usize = 192;
 /// How long an accepted handshake may take: several round trips of the worst path, with losses.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 
+/// How long shutting down waits for closed connections to drain.
+pub(crate) const DRAIN: Duration = Duration::from_secs(1);
+
 /// Bytes kept of all connections whose handshake has not begun.
 const INCOMING_BYTES: u64 = 4 * 1024 * 1024;
 

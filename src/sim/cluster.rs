@@ -93,6 +93,9 @@ impl SimCluster {
         let conditions = Conditions::new(config.weather, rng.u64(..));
         let carriage = match config.carrier {
             Carrier::Messages => Carriage::messages(conditions),
+            #[cfg(feature = "net")]
+            Carrier::Quic => Carriage::quic(conditions, rng.u64(..), config.node.replication.loss_tolerant),
+            #[cfg(not(feature = "net"))]
             Carrier::Quic => {
                 return Err(ConfigError::Field { field: "setting.carrier", why: "needs the feature `net`" });
             }
@@ -236,7 +239,7 @@ impl SimCluster {
     /// Returns a hash of everything that was delivered so far.
     #[must_use]
     pub fn trace(&self) -> u64 {
-        self.trace.finish()
+        self.trace.finish() ^ self.carriage.trace()
     }
 
     /// Runs a local mutation at a node, as its own threads would.

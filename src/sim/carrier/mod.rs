@@ -9,6 +9,8 @@
 //! * Nothing here reads a node; what a carrier knows of a host is that it runs, stands still or is gone.
 
 mod messages;
+#[cfg(feature = "net")]
+mod quic;
 
 use bytes::Bytes;
 
@@ -22,6 +24,9 @@ use crate::node::{CloseCode, Input, LinkId, PeerIdentity, PeerSlot};
 pub(super) enum Carriage {
     /// Messages on ordered streams.
     Messages(Messages),
+    /// QUIC over packets.
+    #[cfg(feature = "net")]
+    Quic(Box<quic::Quic>),
 }
 
 impl Carriage {
@@ -30,10 +35,27 @@ impl Carriage {
         Self::Messages(Messages::new(conditions))
     }
 
+    /// Builds a carrier of QUIC packets over a network.
+    #[cfg(feature = "net")]
+    pub(super) fn quic(conditions: Conditions, seed: u64, loss_tolerant: bool) -> Self {
+        Self::Quic(Box::new(quic::Quic::new(conditions, seed, loss_tolerant)))
+    }
+
     /// Returns the network under it.
     pub(super) fn conditions(&mut self) -> &mut Conditions {
         match self {
             Self::Messages(carrier) => &mut carrier.conditions,
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => &mut carrier.conditions,
+        }
+    }
+
+    /// Returns a hash of what the hosts were not told but that arrived all the same: packets.
+    pub(super) fn trace(&self) -> u64 {
+        match self {
+            Self::Messages(_) => 0,
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.trace(),
         }
     }
 
@@ -41,6 +63,8 @@ impl Carriage {
     pub(super) fn heal(&mut self, now: Mono) {
         match self {
             Self::Messages(carrier) => carrier.heal(now),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.heal(),
         }
     }
 
@@ -48,6 +72,8 @@ impl Carriage {
     pub(super) fn start(&mut self, now: Mono, host: usize, identity: &PeerIdentity) {
         match self {
             Self::Messages(carrier) => carrier.start(now, host, identity),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.start(now, host, identity),
         }
     }
 
@@ -55,6 +81,8 @@ impl Carriage {
     pub(super) fn crash(&mut self, now: Mono, host: usize) {
         match self {
             Self::Messages(carrier) => carrier.crash(now, host),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.crash(now, host),
         }
     }
 
@@ -62,6 +90,8 @@ impl Carriage {
     pub(super) fn dial(&mut self, now: Mono, from: usize, to: usize, slot: PeerSlot) {
         match self {
             Self::Messages(carrier) => carrier.dial(now, from, to, slot),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.dial(now, from, to, slot),
         }
     }
 
@@ -69,6 +99,8 @@ impl Carriage {
     pub(super) fn control(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes) {
         match self {
             Self::Messages(carrier) => carrier.control(now, from, link, bytes),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.control(now, from, link, bytes),
         }
     }
 
@@ -76,6 +108,8 @@ impl Carriage {
     pub(super) fn log(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes, express: bool) {
         match self {
             Self::Messages(carrier) => carrier.log(now, from, link, bytes, express),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.log(now, from, link, bytes, express),
         }
     }
 
@@ -83,6 +117,8 @@ impl Carriage {
     pub(super) fn beat(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes) {
         match self {
             Self::Messages(carrier) => carrier.beat(now, from, link, bytes),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.beat(now, from, link, bytes),
         }
     }
 
@@ -90,6 +126,8 @@ impl Carriage {
     pub(super) fn close(&mut self, now: Mono, from: usize, link: LinkId, code: CloseCode, reason: &str) {
         match self {
             Self::Messages(carrier) => carrier.close(now, from, link, code, reason),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.close(now, from, link, code, reason),
         }
     }
 
@@ -97,6 +135,8 @@ impl Carriage {
     pub(super) fn next_at(&self) -> Option<Mono> {
         match self {
             Self::Messages(carrier) => carrier.next_at(),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.next_at(),
         }
     }
 
@@ -104,6 +144,8 @@ impl Carriage {
     pub(super) fn poll(&mut self, now: Mono) -> Option<(usize, Input)> {
         match self {
             Self::Messages(carrier) => carrier.poll(now),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.poll(now),
         }
     }
 }
