@@ -339,6 +339,19 @@ pub enum PeerFault {
         /// The removed replica.
         replica: ReplicaId,
     },
+    /// The peer knows of events of this process that it never made. Ids are fresh for each process, so that is made up,
+    /// or the id is in use twice.
+    #[error(
+        "forged: partition {partition} has {made} events of ours, the peer claims {claimed}; nothing of it was applied"
+    )]
+    Forged {
+        /// The partition.
+        partition: PartitionId,
+        /// The last event the peer claims.
+        claimed: u64,
+        /// The last event there is.
+        made: u64,
+    },
     /// The peer and we were founded apart and neither can take the other's history in.
     #[error(
         "partition {partition} has two unrelated histories; stop one side's nodes of region {region} and start them with the other side reachable"

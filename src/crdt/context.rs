@@ -12,6 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::ReplicaId;
 
+/// Most bytes of a context that is kept of what somebody else says it has seen: more than a message within the limits
+/// of the wire can say at once. What grows beyond it, message by message, is forgotten, which is always safe: less is
+/// stable, and more is sent again.
+pub const CLAIM_BYTES_MAX: usize = 1 << 20;
+
 /// The identity of one event in one partition. Sequence numbers start at 1 and are contiguous per
 /// replica and partition.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
@@ -40,9 +45,7 @@ impl Seen {
     #[must_use]
     pub fn new(base: u64, ranges: &[(u64, u64)]) -> Self {
         let mut seen = Self { base, above: Vec::new() };
-        for &(from, to) in ranges {
-            seen.add_range(from, to);
-        }
+        seen.add_ranges(ranges);
         seen
     }
 
@@ -67,12 +70,18 @@ impl Seen {
     /// Tells whether event `seq` was seen.
     #[must_use]
     pub fn has(&self, seq: u64) -> bool {
-        seq <= self.base || self.above.iter().any(|&(from, to)| from <= seq && seq <= to)
+        seq <= self.base || self.range_from(seq).is_some_and(|(_, to)| seq <= to)
+    }
+
+    /// Returns the last range that begins at or below `seq`.
+    fn range_from(&self, seq: u64) -> Option<(u64, u64)> {
+        let behind = self.above.partition_point(|&(from, _)| from <= seq);
+        behind.checked_sub(1).and_then(|at| self.above.get(at).copied())
     }
 
     fn has_range(&self, from: u64, to: u64) -> bool {
         let from = from.max(self.base.saturating_add(1));
-        from > to || self.above.iter().any(|&(a, b)| a <= from && to <= b)
+        from > to || self.range_from(from).is_some_and(|(_, end)| to <= end)
     }
 
     /// Adds the inclusive range `from..=to`; an empty or zero range adds nothing.
@@ -111,11 +120,28 @@ impl Seen {
         self.base = base;
     }
 
+    /// Adds many inclusive ranges, in any order, in about linear time: a peer may send thousands.
+    fn add_ranges(&mut self, ranges: &[(u64, u64)]) {
+        self.above.extend(ranges.iter().map(|&(from, to)| (from.max(1), to)).filter(|(from, to)| from <= to));
+        self.above.sort_unstable();
+        let mut apart: Vec<(u64, u64)> = Vec::with_capacity(self.above.len());
+        for &(from, to) in &self.above {
+            match apart.last_mut() {
+                Some(last) if from <= last.1.saturating_add(1) => last.1 = last.1.max(to),
+                Some(_) | None => apart.push((from, to)),
+            }
+        }
+        self.above = apart;
+        self.close();
+    }
+
     /// Adds everything `other` has.
     pub fn join(&mut self, other: &Self) {
         self.add_range(1, other.base);
-        for &(from, to) in &other.above {
-            self.add_range(from, to);
+        match other.above.as_slice() {
+            [] => {}
+            &[(from, to)] => self.add_range(from, to),
+            many => self.add_ranges(many),
         }
     }
 
@@ -163,6 +189,13 @@ impl Ctx {
         self.seen.len()
     }
 
+    /// Returns how many bytes of memory this takes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let ranges: usize = self.seen.iter().map(|(_, seen)| seen.gaps()).sum();
+        size_of_val(self.seen.as_slice()) + ranges * size_of::<(u64, u64)>()
+    }
+
     /// Tells whether `dot` was seen.
     #[must_use]
     pub fn has(&self, dot: Dot) -> bool {
@@ -195,9 +228,22 @@ impl Ctx {
 
     /// Adds everything seen of one replica elsewhere.
     pub fn add_seen(&mut self, replica: ReplicaId, other: &Seen) {
-        self.add_range(replica, 1, other.base);
-        for &(from, to) in &other.above {
-            self.add_range(replica, from, to);
+        match self.position(replica) {
+            Ok(at) => {
+                if let Some((_, seen)) = self.seen.get_mut(at) {
+                    seen.join(other);
+                }
+            }
+            Err(at) if other.max() > 0 => self.seen.insert(at, (replica, other.clone())),
+            Err(_) => {}
+        }
+    }
+
+    /// Adds what somebody says it has seen, or forgets all of that when it is too much.
+    pub fn join_claim(&mut self, claim: &Self) {
+        self.join(claim);
+        if self.weight() > CLAIM_BYTES_MAX {
+            *self = Self::default();
         }
     }
 
@@ -295,6 +341,20 @@ mod tests {
     }
 
     #[test]
+    fn joining_many_ranges_is_adding_each_of_them() {
+        let mut rng = fastrand::Rng::with_seed(8);
+        for _ in 0..2_000 {
+            let mut ranges = || (0..rng.usize(0..6)).map(|_| (rng.u64(0..30), rng.u64(0..30))).collect::<Vec<_>>();
+            let (mine, theirs) = (ranges(), ranges());
+            let (mut joined, other) = (Seen::new(2, &mine), Seen::new(3, &theirs));
+            joined.join(&other);
+            let mut added = Seen { base: 3, above: Vec::new() };
+            mine.iter().chain(&theirs).for_each(|&(from, to)| added.add_range(from, to));
+            assert_eq!(joined, added);
+        }
+    }
+
+    #[test]
     fn a_gap_is_never_jumped() {
         let mut ctx = Ctx::default();
         ctx.add(Dot { replica: ReplicaId(1), seq: 1 });
@@ -303,6 +363,19 @@ mod tests {
         assert_eq!((seen.base(), seen.above()), (1, &[(3, 3)][..]));
         ctx.add(Dot { replica: ReplicaId(1), seq: 2 });
         assert_eq!(ctx.of(ReplicaId(1)).unwrap().base(), 3);
+    }
+
+    #[test]
+    fn claims_that_grow_message_by_message_are_forgotten_in_the_end() {
+        let (mut kept, mut forgotten) = (Ctx::default(), 0);
+        for message in 0..100 {
+            let mut claim = Ctx::default();
+            (0..1_000).for_each(|n| claim.add_range(ReplicaId(1 + message * 1_000 + n), 1, 9));
+            kept.join_claim(&claim);
+            forgotten += u32::from(kept.is_empty());
+            assert!(kept.weight() <= CLAIM_BYTES_MAX);
+        }
+        assert_eq!(forgotten, 3);
     }
 
     #[test]

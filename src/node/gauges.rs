@@ -5,7 +5,7 @@
 use crate::node::Node;
 use crate::node::levels::WAITS_MAX;
 use crate::node::link::{EARLY_BYTES_MAX, Link, STAGED_BYTES_MAX};
-use crate::node::receive::PEN_BYTES_MAX;
+use crate::node::pen::PEN_BYTES_MAX;
 
 /// One size and its bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,18 +56,13 @@ impl Node {
         let largest = |of: &dyn Fn(&Link) -> usize| self.links.values().map(of).max().unwrap_or(0);
         let session =
             |of: &dyn Fn(&crate::node::Session) -> usize| largest(&|link| link.session.as_deref().map_or(0, of));
-        let penned = |link| self.pen.iter().filter(|(_, from, _)| *from == link).map(|(_, _, b)| b.len()).sum();
         let records = self.store.partition_ids().filter_map(|id| self.store.read(id)).map(|p| p.log_len()).sum();
         let partitions = self.store.partition_count();
         let records_max = (self.store.config().log_records_max / partitions).max(16) * partitions;
         let window = self.config.replication.link_window_bytes;
         let frame = usize::try_from(self.limits.frame_bytes).unwrap_or(usize::MAX);
         Gauges(vec![
-            gauge(
-                "bytes in the pen of a link",
-                self.links.keys().copied().map(penned).max().unwrap_or(0),
-                PEN_BYTES_MAX,
-            ),
+            gauge("bytes in the pen of a link", self.pen.largest(), PEN_BYTES_MAX),
             gauge("bytes that overtook a hello", largest(&|link| link.early.bytes()), EARLY_BYTES_MAX),
             gauge("staged bytes of a link", session(&|s| s.staging.bytes()), STAGED_BYTES_MAX),
             gauge("queued bytes of a link", session(&|s| s.peer.in_flight()), window.saturating_add(frame)),

@@ -84,6 +84,10 @@ impl Node {
     }
 
     pub(super) fn on_hello(&mut self, now: Now, link: LinkId, hello: Hello) {
+        if self.is_removed() {
+            // Our hello names the removed, so the peer knows why.
+            return self.close(link, CloseCode::Goodbye, "this replica was removed from the cluster");
+        }
         if let Err(fault) = self.check_hello(now, link, &hello) {
             self.fault(link, fault);
             return;
@@ -130,6 +134,8 @@ impl Node {
             return differs("the compression", &hello.compression.join(", "), COMPRESSION);
         }
         self.check_identity(link, hello)?;
+        self.check_members(&hello.members)?;
+        self.check_ctxs(&hello.ctxs)?;
         self.check_clock(now, hello.wall_ms.max(hello.hlc.ms()))
     }
 

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::clock::Mono;
-use crate::id::{NodeId, RegionId};
+use crate::id::{NodeId, RegionId, ReplicaId};
 use crate::node::levels::{Level, Mark, WaitId};
 use crate::node::output::{DialError, LinkEnd};
 
@@ -117,6 +117,13 @@ pub enum Input {
     CancelWait {
         /// The wait.
         id: WaitId,
+    },
+    /// An operator removes a replica that will not come back, so that nobody waits for its reports any more. It is for
+    /// ever: every node hears of it, the replica is refused wherever it shows up and told so, and what only it had is
+    /// lost. Its node may come back as another replica.
+    Remove {
+        /// The replica, also one that was never heard of, or this node's own.
+        replica: ReplicaId,
     },
     /// The deadline the node asked for has passed.
     Deadline,

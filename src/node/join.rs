@@ -45,6 +45,9 @@ impl Join {
 impl Node {
     /// Looks for a donor, or founds; called whenever the answer may have changed.
     pub(super) fn seek(&mut self, now: Now) {
+        if self.is_removed() {
+            return;
+        }
         let since = match &mut self.join {
             Join::Joined => return,
             Join::Receiving { donor, .. } if self.links.contains_key(donor) => return,
@@ -64,6 +67,21 @@ impl Node {
         if lowest && (complete || waited) && !self.slots.majority_refuses() {
             self.finish_join(now, true);
         }
+    }
+
+    /// Returns the link to the member this node is copying.
+    #[must_use]
+    pub fn donor(&self) -> Option<LinkId> {
+        match &self.join {
+            Join::Receiving { donor, .. } => Some(*donor),
+            Join::Seeking { .. } | Join::Joined => None,
+        }
+    }
+
+    /// Tells whether somebody was met at every configured address. Before that nothing is collected.
+    #[must_use]
+    pub fn has_met_everybody(&self) -> bool {
+        self.slots.all_met()
     }
 
     /// Returns when this node stops waiting for a donor.
@@ -188,31 +206,49 @@ impl Node {
         joined.into_iter().for_each(|replica| self.event(Event::MemberJoined { replica }));
         let removed: Vec<ReplicaId> = self.members.removed.difference(&before.removed).copied().collect();
         for replica in removed {
-            self.on_removed(replica);
+            self.on_removed(now, replica);
         }
         let done = self.waits.check_all(&self.store, &self.members, self.expected());
         self.resolve(done);
         self.timers.start_report(now.mono, self.config.replication.report_every);
     }
 
-    fn on_removed(&mut self, replica: ReplicaId) {
+    /// Removes a replica for ever, and lets everybody hear of it.
+    pub(super) fn remove(&mut self, now: Now, replica: ReplicaId) {
+        let mut news = MemberSet::default();
+        news.remove(replica);
+        self.on_members(now, &news);
+    }
+
+    /// Tells whether this replica was removed: it writes nothing, joins nobody and dials nobody any more.
+    pub(super) fn is_removed(&self) -> bool {
+        self.members.is_removed(self.me.replica)
+    }
+
+    fn on_removed(&mut self, now: Now, replica: ReplicaId) {
         self.event(Event::MemberRemoved { replica });
-        if replica == self.me.replica {
-            self.set_gate();
-            self.event(Event::Removed);
-        }
         for id in self.store.partition_ids() {
             if let Some(mut partition) = self.store.lock(id) {
                 partition.forget_report(replica);
             }
         }
-        let links: Vec<LinkId> = self
-            .sessions()
-            .filter(|(_, s)| s.replica == replica || replica == self.me.replica)
-            .map(|(id, _)| id)
-            .collect();
+        if replica == self.me.replica {
+            return self.on_own_removal(now);
+        }
+        let links: Vec<LinkId> = self.sessions().filter(|(_, s)| s.replica == replica).map(|(id, _)| id).collect();
         for link in links {
             self.close(link, CloseCode::Removed, "the replica was removed from the cluster");
+        }
+    }
+
+    /// The last words of a removed replica are that it was removed: its peers need not hear it from anybody else.
+    fn on_own_removal(&mut self, now: Now) {
+        self.set_gate();
+        self.event(Event::Removed);
+        self.report(now);
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in links {
+            self.close(link, CloseCode::Goodbye, "this replica was removed from the cluster");
         }
     }
 }

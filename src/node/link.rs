@@ -53,13 +53,16 @@ pub struct Early {
 
 /// Most bytes kept of a peer that has not said hello; more is dropped and sent again later.
 pub const EARLY_BYTES_MAX: usize = 4 << 20;
+/// What a frame that waits costs beyond its bytes: many small ones are no cheaper than a large one.
+pub const FRAME_COST: usize = 64;
 
 impl Early {
-    /// Keeps a frame if there is room.
+    /// Keeps a copy of a frame if there is room: the buffer it came in may be much larger.
     pub fn keep(&mut self, frame: &Bytes) {
-        if self.bytes + frame.len() <= EARLY_BYTES_MAX {
-            self.bytes += frame.len();
-            self.frames.push(frame.clone());
+        let with = self.bytes + frame.len() + FRAME_COST;
+        if with <= EARLY_BYTES_MAX {
+            self.bytes = with;
+            self.frames.push(Bytes::copy_from_slice(frame));
         }
     }
 
@@ -178,7 +181,8 @@ impl Staging {
 
     /// Adds a piece.
     pub fn add(&mut self, chunk: FullChunk) -> Staged {
-        let bytes: usize = chunk.fragments.iter().map(Fragment::weight).sum();
+        let fragments: usize = chunk.fragments.iter().map(Fragment::weight).sum();
+        let bytes = fragments + [&chunk.ctx, &chunk.frontier, &chunk.floor].map(Ctx::weight).iter().sum::<usize>();
         if self.bytes + bytes > STAGED_BYTES_MAX {
             return Staged::Full;
         }

@@ -17,6 +17,7 @@
 
 pub mod dial;
 pub mod event;
+mod forgery;
 pub mod gauges;
 mod hello;
 pub mod input;
@@ -24,6 +25,7 @@ mod join;
 pub mod levels;
 pub mod link;
 pub mod output;
+mod pen;
 mod receive;
 mod send;
 pub mod stats;
@@ -52,7 +54,7 @@ use dial::Slots;
 use join::Join;
 use levels::Waits;
 use link::{Link, Session};
-use receive::Pen;
+use pen::Pen;
 use tick::Timers;
 
 /// Who this node is.
@@ -119,7 +121,7 @@ impl Node {
             join: Join::Seeking { since: None },
             outbox,
             waits: Waits::default(),
-            pen: Pen::new(),
+            pen: Pen::default(),
             touched: BTreeSet::new(),
             received_bytes: 0,
             seen_before: Vec::new(),
@@ -153,6 +155,7 @@ impl Node {
             Input::Written => self.outbox.mark(self.store.take_dirty()),
             Input::Wait { id, mark, level, deadline } => self.on_wait(now, id, mark, level, deadline),
             Input::CancelWait { id } => self.waits.remove(id),
+            Input::Remove { replica } => self.remove(now, replica),
             Input::Shutdown => self.on_shutdown(now),
         }
         self.seek(now);
@@ -213,7 +216,8 @@ impl Node {
     }
 
     fn on_link_down(&mut self, now: Now, link: LinkId, reason: &LinkEnd) {
-        if let LinkEnd::Closed { code: CloseCode::ClockDrift, .. } = reason
+        let code = if let LinkEnd::Closed { code, .. } = reason { Some(*code) } else { None };
+        if code == Some(CloseCode::ClockDrift)
             && let Some(slot) = self.slots.of_link(link)
         {
             self.slots.clock_refused(slot);
@@ -221,11 +225,14 @@ impl Node {
         self.slots.down(link, self.me.replica, now.mono, &mut self.rng);
         self.drop_link(link);
         self.check_own_clock();
+        if code == Some(CloseCode::Removed) {
+            self.remove(now, self.me.replica);
+        }
     }
 
     /// Forgets a link; what it was sent and did not report is sent again on the next one.
     fn drop_link(&mut self, link: LinkId) {
-        self.pen.retain(|(_, from, _)| *from != link);
+        self.pen.forget(link);
         let Some(gone) = self.links.remove(&link) else { return };
         if gone.session.is_some_and(|s| s.up) {
             self.event(Event::Down { node: gone.identity.node, region: gone.identity.region });
@@ -239,6 +246,9 @@ impl Node {
         self.slots.failed(slot, now.mono, &mut self.rng);
         self.event(Event::Unreachable { slot, why: reason.to_string() });
         self.check_own_clock();
+        if let DialError::Refused { code: CloseCode::Removed, .. } = reason {
+            self.remove(now, self.me.replica);
+        }
     }
 
     /// A node whose clock a majority of its peers refuses stops originating writes, and says so.
@@ -259,7 +269,7 @@ impl Node {
     fn set_gate(&self) {
         self.store.set_gate(if self.stopping {
             Gate::Stopped
-        } else if self.members.is_removed(self.me.replica) {
+        } else if self.is_removed() {
             Gate::Removed
         } else if self.clock_refused {
             Gate::ClockRefused

@@ -93,13 +93,15 @@ pub enum CloseCode {
     Overloaded,
     /// The peer was silent for too long.
     Silent,
+    /// The peer said of this side's events what cannot be.
+    Forged,
     /// A code of a later version.
     Unknown(u64),
 }
 
 /// Every known code and its number, in the order of [`CloseCode`]. Zero is what QUIC libraries send
 /// when a connection is merely dropped, so it names nothing here.
-const CODES: [(CloseCode, u64); 12] = [
+const CODES: [(CloseCode, u64); 13] = [
     (CloseCode::Goodbye, 1),
     (CloseCode::Superseded, 2),
     (CloseCode::Malformed, 3),
@@ -112,6 +114,7 @@ const CODES: [(CloseCode, u64); 12] = [
     (CloseCode::SplitHistory, 10),
     (CloseCode::Overloaded, 11),
     (CloseCode::Silent, 12),
+    (CloseCode::Forged, 13),
 ];
 
 impl CloseCode {
@@ -142,6 +145,7 @@ impl CloseCode {
             PeerFault::DuplicateReplica { .. } => Self::DuplicateReplica,
             PeerFault::Removed { .. } => Self::Removed,
             PeerFault::SplitHistory { .. } => Self::SplitHistory,
+            PeerFault::Forged { .. } => Self::Forged,
         }
     }
 }

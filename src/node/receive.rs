@@ -6,7 +6,6 @@
 //!   stays missing until it is sent again; it is never clamped or re-stamped.
 //! * Every applied stamp is observed, so a later local write wins over anything it could see.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,16 +22,10 @@ use crate::node::output::Output;
 use crate::store::{Applied, Around, Batch, Fragment, Full, Refused};
 use crate::wire::{Beat, Control, Frame, FullChunk, Part};
 
-/// Bytes of frames of one link that may wait for the wall clock, for at most ten drift bounds. More
-/// is dropped and sent again later.
-pub(super) const PEN_BYTES_MAX: usize = 1 << 20;
 /// Received bytes after which a report goes at once.
 const REPORT_BYTES: usize = 256 * 1024;
 /// Full synchronisations refused in a row before the histories count as unrelated.
 const STALE_FULLS_MAX: u32 = 8;
-
-/// Frames that wait for the wall clock to come near their stamps.
-pub(super) type Pen = VecDeque<(u64, LinkId, Bytes)>;
 
 impl Node {
     pub(super) fn on_control(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
@@ -44,6 +37,9 @@ impl Node {
         if greeted && let Some(node) = self.links.get(&link).map(|l| l.identity.node) {
             self.slots.clock_accepted(node);
             self.check_own_clock();
+        }
+        if let Err(fault) = self.check_control(&message, greeted) {
+            return self.fault(link, fault);
         }
         match (message, greeted) {
             (Control::Hello(hello), false) if self.links.contains_key(&link) => self.on_hello(now, link, hello),
@@ -73,6 +69,31 @@ impl Node {
                 self.pump(link);
             }
             (Control::Goodbye, true) => {}
+        }
+    }
+
+    /// Checks what a message says before anything of it is taken in; a hello is checked with the rest of it.
+    fn check_control(&self, message: &Control, greeted: bool) -> Result<(), PeerFault> {
+        match message {
+            Control::Ready { members, ctxs } if greeted => {
+                self.check_members(members)?;
+                self.check_ctxs(ctxs)
+            }
+            Control::Report { changed, members, .. } if greeted => {
+                members.as_ref().map_or(Ok(()), |members| self.check_members(members))?;
+                self.check_changed(changed)
+            }
+            Control::NeedFull { partition } if partition.index() >= self.store.partition_count() => {
+                Err(PeerFault::Malformed { why: "it names a partition that does not exist" })
+            }
+            Control::Hello(_)
+            | Control::Ready { .. }
+            | Control::Join
+            | Control::JoinDone { .. }
+            | Control::Report { .. }
+            | Control::ReportNow
+            | Control::NeedFull { .. }
+            | Control::Goodbye => Ok(()),
         }
     }
 
@@ -116,6 +137,9 @@ impl Node {
             let (claimed, proven) = (frame.from.to_string(), replica.to_string());
             return self.fault(link, PeerFault::Identity { claimed, proven });
         }
+        if let Err(fault) = self.check_frame(&frame) {
+            return self.fault(link, fault);
+        }
         self.received_bytes += bytes.len();
         let ahead_ms = frame.hlc.ms().saturating_sub(now.wall_ms);
         let max_ms = self.max_drift_ms();
@@ -124,10 +148,7 @@ impl Node {
         }
         if ahead_ms > max_ms {
             self.stats.penned_frames += 1;
-            let held: usize = self.pen.iter().filter(|(_, from, _)| *from == link).map(|(_, _, b)| b.len()).sum();
-            if held + bytes.len() <= PEN_BYTES_MAX {
-                self.pen.push_back((frame.hlc.ms() - max_ms, link, bytes.clone()));
-            }
+            self.pen.keep(frame.hlc.ms() - max_ms, link, bytes);
             return;
         }
         self.apply(now, link, frame);
@@ -135,13 +156,8 @@ impl Node {
 
     /// Lets the frames out of the pen whose time has come.
     pub(super) fn release(&mut self, now: Now) {
-        for _ in 0..self.pen.len() {
-            let Some((at_ms, link, bytes)) = self.pen.pop_front() else { return };
-            if at_ms <= now.wall_ms {
-                self.on_frame(now, link, &bytes);
-            } else {
-                self.pen.push_back((at_ms, link, bytes));
-            }
+        for (link, bytes) in self.pen.release(now.wall_ms) {
+            self.on_frame(now, link, &bytes);
         }
     }
 

@@ -42,7 +42,7 @@ impl Node {
     /// Returns when [`Input::Deadline`](crate::node::Input::Deadline) is to be handled next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        let dials = self.slots.next_deadline().filter(|_| !self.stopping);
+        let dials = self.slots.next_deadline().filter(|_| self.dials());
         let solo = self.solo_deadline().filter(|at| *at > self.last);
         let dynamic = [self.outbox.due(), dials, self.waits.next_deadline(), solo];
         dynamic.into_iter().flatten().chain([self.timers.next()]).min()
@@ -80,10 +80,14 @@ impl Node {
         }
     }
 
+    fn dials(&self) -> bool {
+        !self.stopping && !self.is_removed()
+    }
+
     fn dial(&mut self, now: Now) {
         let links = &self.links;
         let connected = |node| links.values().any(|l| l.session.is_some() && l.identity.node == node);
-        let due = if self.stopping { Vec::new() } else { self.slots.due(now.mono, connected) };
+        let due = if self.dials() { self.slots.due(now.mono, connected) } else { Vec::new() };
         self.out.extend(due.into_iter().map(|slot| Output::Dial { slot }));
     }
 

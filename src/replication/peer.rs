@@ -78,8 +78,8 @@ impl Peer {
     /// Notes what the peer reported.
     pub fn report(&mut self, partition: PartitionId, ctx: &Ctx) {
         let Some(lane) = self.lanes.get_mut(partition.index()) else { return };
-        lane.known.join(ctx);
-        lane.sent.join(ctx);
+        lane.known.join_claim(ctx);
+        lane.sent.join_claim(ctx);
         if lane.full.as_ref().is_some_and(|full| lane.known.includes(full)) {
             lane.full = None;
             self.wanted.insert(partition, Want::Own);

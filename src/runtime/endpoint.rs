@@ -28,7 +28,9 @@ use crate::runtime::closing::{Closing, end_of, failure_of, varint};
 use crate::runtime::dial::dial;
 use crate::runtime::link::{Inbox, Link, LinkHandle, NotQueued};
 use crate::runtime::tls::{self, Identity};
-use crate::runtime::transport::{DIAL_TIMEOUT, DRAIN, HANDSHAKE, HANDSHAKES, HANDSHAKES_FREE_MIN, bound_strangers, transport};
+use crate::runtime::transport::{
+    DIAL_TIMEOUT, DRAIN, HANDSHAKE, HANDSHAKES, HANDSHAKES_FREE_MIN, bound_strangers, transport,
+};
 
 /// Inputs waiting for the driver: at most 128 MiB of frames at the frame limit, 8 MiB at the usual
 /// 64 KiB, and more than one turn of the driver can use.

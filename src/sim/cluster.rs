@@ -5,17 +5,21 @@ use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use super::carrier::Carriage;
-use super::host::{Host, true_ms};
+use super::host::{Host, LinkNote, true_ms};
 use super::network::{Conditions, Weather};
+use super::newer;
 use super::plan::{Carrier, Setting};
 use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::error::{ConfigError, WriteError};
 use crate::id::{NodeId, ReplicaId};
-use crate::node::{Event, Input, Level, Mark, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId};
+use crate::node::{
+    CloseCode, Event, Input, Level, LinkId, Mark, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId,
+};
 use crate::store::{Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 
 /// Virtual time at the start.
@@ -77,7 +81,7 @@ pub struct SimCluster {
     pub(super) carriage: Carriage,
     pub(super) hosts: Vec<Host>,
     pub(super) now: Mono,
-    /// When which host's timer is due.
+    /// When which host has to be looked after.
     timers: BTreeSet<(Mono, usize)>,
     next_wait: u64,
     trace: SipHasher13,
@@ -110,15 +114,23 @@ impl SimCluster {
             rng,
             config,
         };
-        for at in 0..cluster.config.nodes + cluster.config.spare {
+        for at in 0..cluster.configured() {
             let node = NodeId(uuid::Uuid::from_u128(u128::try_from(at).unwrap_or(0) + 1));
             let region = format!("r{at}").as_str().into();
-            cluster.hosts.push(Host::new(PeerIdentity { node, region, expires_ms: u64::MAX }, at));
+            let mut host = Host::new(PeerIdentity { node, region, expires_ms: u64::MAX }, at);
+            host.lies = has_bit(cluster.config.liars, at);
+            host.newer = has_bit(cluster.config.newer, at);
+            cluster.hosts.push(host);
         }
         for at in 0..cluster.config.nodes {
             cluster.start(at)?;
         }
         Ok(cluster)
+    }
+
+    /// Returns how many hosts the configuration of every node names.
+    pub(super) fn configured(&self) -> usize {
+        self.config.nodes + self.config.spare
     }
 
     /// Builds and starts the cluster of a plan.
@@ -134,27 +146,32 @@ impl SimCluster {
     /// # Errors
     /// [`ConfigError`] when the node configuration cannot work.
     pub fn start(&mut self, at: usize) -> Result<(), ConfigError> {
+        self.crash(at);
         let (replica, seed) = (ReplicaId(self.rng.u64(1..)), self.rng.u64(..));
-        let configured = self.config.nodes + self.config.spare;
+        let configured = self.configured();
         let Some(host) = self.hosts.get_mut(at) else { return Ok(()) };
         let mut config = self.config.node.clone();
         config.node.region = host.identity.region.clone();
         config.node.peers = (0..configured).filter(|other| *other != host.place).map(|o| format!("sim:{o}")).collect();
         let me = Me { node: host.identity.node, region: host.identity.region.clone(), replica };
         let store = Arc::new(Store::new(replica, config.store()));
-        host.node = Some(Node::new(me, config, store, seed)?);
-        host.replica = Some(replica);
-        self.carriage.start(self.now, at, &host.identity);
+        for custom in &config.custom {
+            let opened = store.spaces().open_custom(&custom.keyspace, Arc::clone(&custom.merge));
+            opened.map_err(|_full| ConfigError::Field { field: "custom", why: "must be keyspaces of their own" })?;
+        }
+        host.begin(Node::new(me, config, store, seed)?);
+        self.carriage.start(at, &host.identity);
         self.input(at, Input::Deadline);
         Ok(())
     }
 
     /// Kills a node: its memory is gone, its peers notice by its silence or a reset.
     pub fn crash(&mut self, at: usize) {
-        let Some(host) = self.hosts.get_mut(at) else { return };
-        host.node = None;
-        host.inbox.clear();
-        self.carriage.crash(self.now, at);
+        let Some(host) = self.hosts.get_mut(at).filter(|h| h.node.is_some() || h.leaving.is_some()) else { return };
+        host.wake(self.now);
+        host.end();
+        self.carriage.conditions().wake(self.now, at);
+        self.carriage.crash(at);
         self.set_timer(at);
     }
 
@@ -245,7 +262,7 @@ impl SimCluster {
     /// Runs a local mutation at a node, as its own threads would.
     ///
     /// # Errors
-    /// [`WriteError`] as the store says, [`WriteError::NotJoined`] when the node is not running.
+    /// [`WriteError`] as the store says, [`WriteError::NotJoined`] when the node is not running or stands still.
     pub fn write<R>(
         &mut self,
         at: usize,
@@ -253,7 +270,7 @@ impl SimCluster {
         value_len: Option<usize>,
         f: impl FnOnce(&mut Partition, &Tick<'_>) -> R,
     ) -> Result<R, WriteError> {
-        let store = self.store(at).ok_or(WriteError::NotJoined)?;
+        let store = self.store(at).filter(|_| !self.is_paused(at)).ok_or(WriteError::NotJoined)?;
         let wall_ms = self.now(at).wall_ms;
         let (result, wake) = store.write(key, Intent { wall_ms, value_len }, f)?;
         if wake {
@@ -266,7 +283,8 @@ impl SimCluster {
     /// does not accept writes.
     pub fn invalidate(&mut self, at: usize, space: &Keyspace, selector: &Selector) {
         let wall_ms = self.now(at).wall_ms;
-        let done = self.store(at).map(|store| store.invalidate(space, selector, wall_ms));
+        let done =
+            self.store(at).filter(|_| !self.is_paused(at)).map(|store| store.invalidate(space, selector, wall_ms));
         if let Some(Ok((_, true))) = done {
             self.input(at, Input::Written);
         }
@@ -281,16 +299,53 @@ impl SimCluster {
         id
     }
 
-    /// Gives a node an input right now, for instance a wait.
+    /// Gives a node an input right now, for instance a wait. A host that stands still hears of it when it goes on.
     pub fn input(&mut self, at: usize, input: Input) {
         let Some(host) = self.hosts.get_mut(at) else { return };
+        if host.pause.is_some() {
+            host.inbox.push_back(input);
+        } else if host.node.is_some() {
+            self.take(at, input);
+        } else if host.leaving.is_some() {
+            self.take_while_leaving(at, &input);
+        }
+    }
+
+    /// What the driver does with an input: the node takes it, then every output is carried out.
+    fn take(&mut self, at: usize, input: Input) {
+        let bytes = self.note(at, &input);
+        let Some(host) = self.hosts.get_mut(at) else { return };
         let now = host.now(self.now);
+        if let Input::LinkUp { link, peer, .. } = &input {
+            host.links.insert(*link, LinkNote { peer: peer.node, hello: None });
+        }
+        if let Input::LinkDown { link, .. } = &input {
+            host.links.remove(link);
+        }
         let Some(node) = host.node.as_mut() else { return };
         node.handle(now, input);
         while let Some(output) = self.hosts.get_mut(at).and_then(|h| h.node.as_mut()).and_then(Node::poll) {
             self.output(at, output);
         }
         self.set_timer(at);
+        if let Some(host) = self.hosts.get_mut(at) {
+            host.look(bytes);
+        }
+    }
+
+    /// A process that is about to end waits for its links to end, and lets nobody in.
+    fn take_while_leaving(&mut self, at: usize, input: &Input) {
+        self.note(at, input);
+        if let Input::LinkUp { link, .. } = input {
+            self.carriage.close(self.now, at, *link, CloseCode::Goodbye, "shutting down");
+        }
+        let Some(host) = self.hosts.get_mut(at) else { return };
+        if let Input::LinkDown { link, .. } = input
+            && host.links.remove(link).is_some()
+            && host.links.is_empty()
+        {
+            self.crash(at);
+        }
     }
 
     /// Lets virtual time pass.
@@ -323,20 +378,42 @@ impl SimCluster {
         let Some(at) = next.filter(|at| *at <= end) else { return false };
         self.now = self.now.max(at);
         if let Some((host, input)) = self.carriage.poll(self.now) {
-            self.note(host, &input);
             self.input(host, input);
         } else if let Some((due, host)) = timer
             && due <= self.now
         {
-            self.input(host, Input::Deadline);
+            self.look_after(host);
         }
         true
+    }
+
+    /// A host's time has come: its node's deadline, the end of its pause or of its process.
+    fn look_after(&mut self, at: usize) {
+        let Some(host) = self.hosts.get(at) else { return };
+        if host.pause.is_some() {
+            self.wake(at);
+        } else if host.leaving.is_some() {
+            self.crash(at);
+        } else {
+            self.take(at, Input::Deadline);
+        }
+    }
+
+    /// A host goes on, hears what it was told and finds its timers late.
+    pub(super) fn wake(&mut self, at: usize) {
+        let Some(host) = self.hosts.get_mut(at).filter(|h| h.pause.is_some()) else { return };
+        let told = host.wake(self.now);
+        self.carriage.conditions().wake(self.now, at);
+        for input in told.into_iter().chain([Input::Deadline]) {
+            self.input(at, input);
+        }
+        self.set_timer(at);
     }
 
     /// Registers when a host's timer is due.
     pub(super) fn set_timer(&mut self, at: usize) {
         let Some(host) = self.hosts.get_mut(at) else { return };
-        let due = host.deadline();
+        let due = host.next_due();
         let before = std::mem::replace(&mut host.due, due);
         if before != due {
             before.map(|due| self.timers.remove(&(due, at)));
@@ -344,11 +421,9 @@ impl SimCluster {
         }
     }
 
-    /// Hashes what a host is told.
-    fn note(&mut self, at: usize, input: &Input) {
-        self.trace.write_u64(self.now.0);
-        self.trace.write_usize(at);
-        let (kind, link, bytes) = match input {
+    /// Hashes what a host is told; returns how many bytes it carries.
+    fn note(&mut self, at: usize, input: &Input) -> usize {
+        let (kind, number, bytes) = match input {
             Input::LinkUp { link, .. } => (1, link.0, None),
             Input::LinkDown { link, .. } => (2, link.0, None),
             Input::Control { link, bytes } => (3, link.0, Some(bytes)),
@@ -356,46 +431,68 @@ impl SimCluster {
             Input::Beat { link, bytes } => (5, link.0, Some(bytes)),
             Input::Drained { link, .. } => (6, link.0, None),
             Input::DialFailed { slot, .. } => (7, u64::try_from(slot.0).unwrap_or(u64::MAX), None),
-            Input::AcceptFailed { .. }
-            | Input::Written
-            | Input::Wait { .. }
-            | Input::CancelWait { .. }
-            | Input::Deadline
-            | Input::Shutdown => (0, 0, None),
+            Input::AcceptFailed { .. } => (8, 0, None),
+            Input::Written => (9, 0, None),
+            Input::Wait { id, .. } => (10, id.0, None),
+            Input::CancelWait { id } => (11, id.0, None),
+            Input::Remove { replica } => (12, replica.0, None),
+            Input::Deadline => (13, 0, None),
+            Input::Shutdown => (14, 0, None),
         };
-        self.trace.write_u8(kind);
-        self.trace.write_u64(link);
-        if let Some(bytes) = bytes {
-            self.trace.write(bytes);
-        }
+        self.trace.write_u64(self.now.0);
+        self.trace.write_usize(at);
+        self.trace.write_u64(number << 4 | kind);
+        let bytes = bytes.map_or(&[][..], |bytes| bytes.as_ref());
+        self.trace.write(bytes);
+        bytes.len()
     }
 
     fn output(&mut self, at: usize, output: Output) {
+        let Some(host) = self.hosts.get_mut(at) else { return };
         match output {
             Output::Dial { slot } => self.dial(at, slot),
-            Output::Control { link, bytes } => self.carriage.control(self.now, at, link, bytes),
-            Output::Log { link, bytes, express } => self.carriage.log(self.now, at, link, bytes, express),
+            Output::Control { link, bytes } => {
+                let bytes = first_message(host, link, bytes);
+                self.carriage.control(self.now, at, link, bytes);
+            }
+            Output::Log { link, bytes, express } => {
+                if host.lies {
+                    host.last_frame = Some(bytes.clone());
+                }
+                self.carriage.log(self.now, at, link, bytes, express);
+            }
             Output::Beat { link, bytes } => self.carriage.beat(self.now, at, link, bytes),
             Output::Close { link, code, reason } => self.carriage.close(self.now, at, link, code, &reason),
             Output::Resolved { id, outcome } => {
-                if let Some(host) = self.hosts.get_mut(at) {
-                    host.outcomes.insert(id, outcome);
-                }
+                host.outcomes.insert(id, outcome);
             }
             Output::Event(event) => {
-                if let Some(host) = self.hosts.get_mut(at) {
-                    host.events.push(event);
+                if matches!(event, Event::Joined { .. }) {
+                    host.joined_at = Some(self.now);
                 }
+                host.events.push(event);
             }
             Output::Changed(_) => {}
         }
     }
 
     fn dial(&mut self, at: usize, slot: PeerSlot) {
-        let configured = self.config.nodes + self.config.spare;
+        let configured = self.configured();
         let place = self.hosts.get(at).map_or(at, |h| h.place);
         if let Some(to) = (0..configured).filter(|o| *o != place).nth(slot.0) {
             self.carriage.dial(self.now, at, to, slot);
         }
     }
+}
+
+/// The first message of a link is its hello: what a later version would add to it is added here.
+fn first_message(host: &mut Host, link: LinkId, bytes: Bytes) -> Bytes {
+    let Some(note) = host.links.get_mut(&link).filter(|note| note.hello.is_none()) else { return bytes };
+    let hello = if host.newer { newer::hello(&bytes).unwrap_or(bytes) } else { bytes };
+    note.hello = Some(hello.clone());
+    hello
+}
+
+fn has_bit(bits: u64, at: usize) -> bool {
+    u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at)).is_some_and(|bit| bits & bit != 0)
 }

@@ -14,7 +14,9 @@
 mod carrier;
 mod cluster;
 mod host;
+mod liar;
 mod network;
+mod newer;
 mod perform;
 mod plan;
 

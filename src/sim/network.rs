@@ -17,6 +17,8 @@ use crate::clock::Mono;
 
 /// Longest time after which a repeated parcel comes again.
 const REPLAY_MAX: Duration = Duration::from_secs(180);
+/// Longest queue in front of a slow host that does not drop packets.
+const QUEUE_MAX: Duration = Duration::from_millis(300);
 
 /// How the network behaves.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -55,6 +57,22 @@ struct Slow {
     free_at: Mono,
 }
 
+/// A host that stands still.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    since: Mono,
+    until: Mono,
+    /// Its monotonic clock stands still as well.
+    suspended: bool,
+}
+
+impl Pause {
+    /// Returns how long the host's monotonic clock has stood still by `now`.
+    fn missed(&self, now: Mono) -> Duration {
+        if self.suspended { now.min(self.until).since(self.since) } else { Duration::ZERO }
+    }
+}
+
 /// What becomes of a parcel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
@@ -74,14 +92,17 @@ pub(super) struct Conditions {
     cuts: BTreeSet<(usize, usize)>,
     clogs: BTreeMap<(usize, usize), Mono>,
     slow: BTreeMap<usize, Slow>,
-    /// Hosts that stand still, and until when.
-    asleep: BTreeMap<usize, Mono>,
+    /// Hosts that stand still.
+    asleep: BTreeMap<usize, Pause>,
+    /// How long a host's monotonic clock has stood still before.
+    slept: BTreeMap<usize, Duration>,
 }
 
 impl Conditions {
     pub(super) fn new(weather: Weather, seed: u64) -> Self {
-        let (cuts, clogs, slow, asleep) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { weather, rng: fastrand::Rng::with_seed(seed), cuts, clogs, slow, asleep }
+        let (cuts, clogs, slow) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        let (asleep, slept) = (BTreeMap::new(), BTreeMap::new());
+        Self { weather, rng: fastrand::Rng::with_seed(seed), cuts, clogs, slow, asleep, slept }
     }
 
     pub(super) fn weather(&self) -> &Weather {
@@ -103,7 +124,8 @@ impl Conditions {
 
     /// Holds what is sent from one host to another until then.
     pub(super) fn clog(&mut self, from: usize, to: usize, until: Mono) {
-        self.clogs.insert((from, to), until);
+        let end = self.clogs.entry((from, to)).or_default();
+        *end = (*end).max(until);
     }
 
     /// Makes a host slow; 0 ends it.
@@ -116,34 +138,57 @@ impl Conditions {
         }
     }
 
-    /// Makes a host stand still until then.
-    pub(super) fn sleep(&mut self, host: usize, until: Mono) {
-        self.asleep.insert(host, until);
+    /// Tells whether a host is slow.
+    pub(super) fn is_slow(&self, host: usize) -> bool {
+        self.slow.contains_key(&host)
     }
 
-    /// Wakes a host.
-    pub(super) fn wake(&mut self, host: usize) {
-        self.asleep.remove(&host);
+    /// Makes a host stand still until then, and its monotonic clock with it if the machine is suspended.
+    pub(super) fn stand_still(&mut self, now: Mono, host: usize, until: Mono, suspended: bool) {
+        self.wake(now, host);
+        self.asleep.insert(host, Pause { since: now, until, suspended });
+    }
+
+    /// Wakes a host, or makes its place ready for another process.
+    pub(super) fn wake(&mut self, now: Mono, host: usize) {
+        if let Some(pause) = self.asleep.remove(&host) {
+            *self.slept.entry(host).or_default() += pause.missed(now);
+        }
+    }
+
+    /// Returns how long a host's monotonic clock has stood still.
+    #[cfg(feature = "net")]
+    pub(super) fn slept(&self, host: usize, now: Mono) -> Duration {
+        let now_asleep = self.asleep.get(&host).map_or(Duration::ZERO, |pause| pause.missed(now));
+        self.slept.get(&host).copied().unwrap_or_default() + now_asleep
+    }
+
+    /// Ends the corruption of messages for good.
+    pub(super) fn stop_corrupting(&mut self) {
+        self.weather.corrupt = 0.0;
     }
 
     /// Returns until when a host stands still, if it does.
     pub(super) fn asleep_until(&self, host: usize, now: Mono) -> Option<Mono> {
-        self.asleep.get(&host).copied().filter(|until| *until > now)
+        self.asleep.get(&host).map(|pause| pause.until).filter(|until| *until > now)
     }
 
     /// Clogs, slowness and sleep end; what is under way comes as it was to come.
-    pub(super) fn calm(&mut self) {
+    pub(super) fn calm(&mut self, now: Mono) {
         self.clogs.clear();
         self.slow.clear();
-        self.asleep.clear();
+        while let Some(host) = self.asleep.keys().next().copied() {
+            self.wake(now, host);
+        }
     }
 
-    /// What becomes of a packet that nobody sends again: it may be lost, and may come twice.
+    /// What becomes of a packet that nobody sends again: it may be lost, and may come twice. One of 0 bytes passes by
+    /// the queue of a slow host.
     pub(super) fn packet(&mut self, now: Mono, from: usize, to: usize, bytes: usize) -> Fate {
         if self.is_cut(from, to) {
             return Fate::Cut;
         }
-        if self.draw(self.weather.loss) {
+        if self.draw(self.weather.loss) || self.overflows(now, to, bytes) {
             return Fate::Lost;
         }
         let at = self.transit(now, from, to, bytes);
@@ -193,6 +238,11 @@ impl Conditions {
         garbled.into()
     }
 
+    /// Tells whether the queue in front of a slow host has no room for a packet.
+    fn overflows(&self, now: Mono, to: usize, bytes: usize) -> bool {
+        bytes > 0 && self.slow.get(&to).is_some_and(|slow| slow.free_at.since(now) > QUEUE_MAX)
+    }
+
     fn draw(&mut self, share: f64) -> bool {
         share > 0.0 && self.rng.f64() < share
     }
@@ -208,7 +258,7 @@ impl Conditions {
         if let Some(until) = self.clogs.get(&(from, to)) {
             at = at.max(*until);
         }
-        if let Some(slow) = self.slow.get_mut(&to) {
+        if let Some(slow) = self.slow.get_mut(&to).filter(|_| bytes > 0) {
             let nanos = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(1_000_000) / slow.bytes_per_ms;
             slow.free_at = slow.free_at.max(at).plus(Duration::from_nanos(nanos));
             at = slow.free_at;

@@ -30,7 +30,7 @@ pub struct Around<'a> {
 impl Partition {
     /// Notes what a member says it has seen. Contexts only grow, so any order will do.
     pub fn report(&mut self, from: ReplicaId, ctx: &Ctx) {
-        self.reports.entry(from).or_default().join(ctx);
+        self.reports.entry(from).or_default().join_claim(ctx);
     }
 
     /// Forgets what a removed member reported.

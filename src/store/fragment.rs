@@ -47,6 +47,18 @@ impl Fragment {
         16 + self.key.len() + cell + elems + counters + custom + 4 * self.covers.len()
     }
 
+    /// Returns the last event of a replica that is named anywhere inside.
+    #[must_use]
+    pub fn reach_of(&self, replica: ReplicaId) -> u64 {
+        let covers = self.covers.iter().map(|(dot, _)| *dot);
+        let cell = self.cell.iter().flat_map(|c| [c.dot(), c.touch]);
+        let elems = self.branch.elems.iter().flat_map(|(_, s)| s).map(|e| e.dot);
+        let counts = self.branch.counters.iter().flat_map(|(_, c)| c).map(|(r, c)| Dot { replica: *r, seq: c.seq });
+        let custom = self.custom.iter().flat_map(|c| c.merged.iter().map(|(r, seq)| Dot { replica: *r, seq: *seq }));
+        let all = covers.chain(cell).chain(elems).chain(counts).chain(custom);
+        all.filter(|dot| dot.replica == replica).map(|dot| dot.seq).max().unwrap_or(0)
+    }
+
     /// Returns the largest clock value inside.
     #[must_use]
     pub fn newest(&self) -> Hlc {

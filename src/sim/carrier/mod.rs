@@ -8,6 +8,7 @@
 //! * Every dial of a running host is answered by one `LinkUp` with its slot or one `DialFailed`.
 //! * Nothing here reads a node; what a carrier knows of a host is that it runs, stands still or is gone.
 
+mod flight;
 mod messages;
 #[cfg(feature = "net")]
 mod quic;
@@ -44,13 +45,13 @@ impl Carriage {
     /// Returns the network under it.
     pub(super) fn conditions(&mut self) -> &mut Conditions {
         match self {
-            Self::Messages(carrier) => &mut carrier.conditions,
+            Self::Messages(carrier) => carrier.conditions(),
             #[cfg(feature = "net")]
             Self::Quic(carrier) => &mut carrier.conditions,
         }
     }
 
-    /// Returns a hash of what the hosts were not told but that arrived all the same: packets.
+    /// Returns a hash of what arrived below what the hosts are told: packets.
     pub(super) fn trace(&self) -> u64 {
         match self {
             Self::Messages(_) => 0,
@@ -68,21 +69,51 @@ impl Carriage {
         }
     }
 
-    /// A process starts on a host.
-    pub(super) fn start(&mut self, now: Mono, host: usize, identity: &PeerIdentity) {
+    /// Clogs, slowness and sleep end, and nothing that they delayed is late any more.
+    pub(super) fn calm(&mut self, now: Mono) {
         match self {
-            Self::Messages(carrier) => carrier.start(now, host, identity),
+            Self::Messages(carrier) => carrier.calm(now),
             #[cfg(feature = "net")]
-            Self::Quic(carrier) => carrier.start(now, host, identity),
+            Self::Quic(carrier) => carrier.calm(now),
+        }
+    }
+
+    /// A host takes in so many bytes per millisecond from now on; 0 ends that.
+    pub(super) fn slow(&mut self, now: Mono, host: usize, bytes_per_ms: u64) {
+        self.conditions().slow(host, bytes_per_ms);
+        match self {
+            Self::Messages(carrier) if bytes_per_ms == 0 => carrier.hasten(now),
+            Self::Messages(_) => {}
+            #[cfg(feature = "net")]
+            Self::Quic(_) => {}
+        }
+    }
+
+    /// A process starts on a host.
+    pub(super) fn start(&mut self, host: usize, identity: &PeerIdentity) {
+        match self {
+            Self::Messages(carrier) => carrier.start(host, identity),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.start(host, identity),
+        }
+    }
+
+    /// The process of a host ends in order: it lets nobody in any more.
+    pub(super) fn leave(&mut self, host: usize) {
+        match self {
+            // Whoever comes in late is told goodbye at once.
+            Self::Messages(_) => tracing::trace!(host, "a process leaves"),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.leave(host),
         }
     }
 
     /// The process of a host ends without a word.
-    pub(super) fn crash(&mut self, now: Mono, host: usize) {
+    pub(super) fn crash(&mut self, host: usize) {
         match self {
-            Self::Messages(carrier) => carrier.crash(now, host),
+            Self::Messages(carrier) => carrier.crash(host),
             #[cfg(feature = "net")]
-            Self::Quic(carrier) => carrier.crash(now, host),
+            Self::Quic(carrier) => carrier.crash(host),
         }
     }
 
@@ -98,7 +129,7 @@ impl Carriage {
     /// A host sends a control message.
     pub(super) fn control(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes) {
         match self {
-            Self::Messages(carrier) => carrier.control(now, from, link, bytes),
+            Self::Messages(carrier) => carrier.control(now, from, link, &bytes),
             #[cfg(feature = "net")]
             Self::Quic(carrier) => carrier.control(now, from, link, bytes),
         }
@@ -107,7 +138,7 @@ impl Carriage {
     /// A host sends a frame.
     pub(super) fn log(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes, express: bool) {
         match self {
-            Self::Messages(carrier) => carrier.log(now, from, link, bytes, express),
+            Self::Messages(carrier) => carrier.log(now, from, link, &bytes, express),
             #[cfg(feature = "net")]
             Self::Quic(carrier) => carrier.log(now, from, link, bytes, express),
         }
@@ -116,7 +147,7 @@ impl Carriage {
     /// A host sends a heartbeat.
     pub(super) fn beat(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes) {
         match self {
-            Self::Messages(carrier) => carrier.beat(now, from, link, bytes),
+            Self::Messages(carrier) => carrier.beat(now, from, link, &bytes),
             #[cfg(feature = "net")]
             Self::Quic(carrier) => carrier.beat(now, from, link, bytes),
         }

@@ -13,10 +13,11 @@ use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
 use super::chance;
+use crate::clock::Mono;
 use crate::error::StartError;
 use crate::node::PeerIdentity;
 use crate::runtime::tls::{Identity, Means};
-use crate::sim::host::EPOCH_MS;
+use crate::sim::host::true_ms;
 
 const CA: &str = include_str!("certificates/ca.pem");
 const OTHER_CA: &str = include_str!("certificates/stranger_ca.pem");
@@ -46,7 +47,7 @@ struct Epoch;
 
 impl TimeProvider for Epoch {
     fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(Duration::from_millis(EPOCH_MS)))
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(true_ms(Mono::default()))))
     }
 }
 

@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use quinn_proto::crypto::{AeadKey, CryptoError, HandshakeTokenKey, HmacKey};
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
-use rustls::crypto::{ActiveKeyExchange, CryptoProvider, GetRandomFailed, SecureRandom, SharedSecret, SupportedKxGroup};
+use rustls::crypto::{
+    ActiveKeyExchange, CryptoProvider, GetRandomFailed, SecureRandom, SharedSecret, SupportedKxGroup,
+};
 use rustls::{Error, NamedGroup, PeerMisbehaved};
 use siphasher::sip::SipHasher13;
 
@@ -37,11 +39,7 @@ fn fill(bytes: &mut [u8]) {
 
 /// Returns ring's algorithms without its randomness.
 pub(super) fn provider() -> CryptoProvider {
-    CryptoProvider {
-        secure_random: &Lent,
-        kx_groups: vec![&OpenExchange],
-        ..rustls::crypto::ring::default_provider()
-    }
+    CryptoProvider { secure_random: &Lent, kx_groups: vec![&OpenExchange], ..rustls::crypto::ring::default_provider() }
 }
 
 /// The lent generator, as rustls wants it.

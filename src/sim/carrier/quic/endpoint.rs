@@ -133,16 +133,6 @@ impl Endpoint {
         self.quic.set_server_config(None);
     }
 
-    /// Tells whether a link is left that the node was not told the end of.
-    pub(super) fn has_links(&self) -> bool {
-        !self.links.is_empty()
-    }
-
-    /// Tells whether the last packet of every connection has drained.
-    pub(super) fn is_idle(&self) -> bool {
-        self.connections.is_empty()
-    }
-
     /// Returns when something is due though nothing happens; the past when something is now.
     pub(super) fn next_at(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)

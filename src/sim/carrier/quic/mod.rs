@@ -31,11 +31,13 @@ use self::endpoint::{Endpoint, Outgoing};
 use crate::clock::Mono;
 use crate::node::{CloseCode, Input, LinkId, PeerIdentity, PeerSlot};
 use crate::runtime::closing::Closing;
-use crate::runtime::transport::{DRAIN, transport};
+use crate::runtime::transport::transport;
 use crate::sim::network::{Conditions, Fate};
 
 /// The port every host listens on.
 const PORT: u16 = 4433;
+/// Bytes of packets that wait for a host that stands still: what Linux keeps for a socket unless told otherwise.
+const SOCKET_BYTES: usize = 208 * 1024;
 
 /// A packet under way.
 #[derive(Debug)]
@@ -52,8 +54,9 @@ struct Process {
     endpoint: Endpoint,
     /// When it is to be looked at next, in the cluster's time.
     due: Option<Mono>,
-    /// It ends in order: it goes when its links have, and when its connections have drained or at this time.
-    ending: Option<Mono>,
+    /// Packets nobody has taken out of its socket yet, and their bytes.
+    socket: Vec<Packet>,
+    socket_bytes: usize,
 }
 
 /// Hosts and the packets between them.
@@ -107,21 +110,27 @@ impl Quic {
         self.conditions.heal();
     }
 
-    pub(super) fn start(&mut self, now: Mono, host: usize, identity: &PeerIdentity) {
-        self.crash(now, host);
+    /// Clogs, slowness and sleep end.
+    pub(super) fn calm(&mut self, now: Mono) {
+        self.conditions.calm(now);
+        self.restless.extend(self.processes.keys());
+    }
+
+    pub(super) fn start(&mut self, host: usize, identity: &PeerIdentity) {
+        self.crash(host);
         let (rng, transport) = (self.rng.fork(), Arc::clone(&self.transport));
         let endpoint = chance::lend(&mut self.chance, || {
             certificates::identity_of(identity).and_then(|identity| Endpoint::new(&identity, transport, rng))
         });
         match endpoint {
             Ok(endpoint) => {
-                self.processes.insert(host, Process { endpoint, due: None, ending: None });
+                self.processes.insert(host, Process { endpoint, due: None, socket: Vec::new(), socket_bytes: 0 });
             }
             Err(error) => tracing::error!(host, %error, "a simulated host has no endpoint"),
         }
     }
 
-    pub(super) fn crash(&mut self, _now: Mono, host: usize) {
+    pub(super) fn crash(&mut self, host: usize) {
         if let Some(due) = self.processes.remove(&host).and_then(|process| process.due) {
             self.due.remove(&(due, host));
         }
@@ -129,13 +138,9 @@ impl Quic {
         self.ready.retain(|(at, _)| *at != host);
     }
 
-    /// The process of a host ends in order: its node is gone, what its links still have to say is flushed.
-    pub(super) fn stop(&mut self, now: Mono, host: usize) {
-        self.ready.retain(|(at, _)| *at != host);
+    pub(super) fn leave(&mut self, host: usize) {
         if let Some(process) = self.processes.get_mut(&host) {
             process.endpoint.refuse_strangers();
-            process.ending = Some(Mono(u64::MAX));
-            self.settle(now, host);
         }
     }
 
@@ -192,18 +197,20 @@ impl Quic {
         }
     }
 
-    /// Returns the instant a moment of virtual time is.
-    fn instant(&self, now: Mono) -> Instant {
-        self.base + Duration::from_nanos(now.0)
+    /// Returns what a host's clock shows at a moment of virtual time.
+    fn instant(&self, now: Mono, host: usize) -> Instant {
+        self.base + Duration::from_nanos(now.0).saturating_sub(self.conditions.slept(host, now))
     }
 
-    fn mono(&self, at: Instant) -> Mono {
-        Mono(u64::try_from(at.saturating_duration_since(self.base).as_nanos()).unwrap_or(u64::MAX))
+    /// Returns the moment of virtual time at which a host's clock will show something, if it does not stand still again.
+    fn moment(&self, at: Instant, host: usize, now: Mono) -> Mono {
+        let since = at.saturating_duration_since(self.base) + self.conditions.slept(host, now);
+        Mono(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Does something at a process' endpoint, which is settled before anything else happens.
     fn with(&mut self, now: Mono, host: usize, run: impl FnOnce(&mut Endpoint, Instant)) {
-        let at = self.instant(now);
+        let at = self.instant(now, host);
         let Some(process) = self.processes.get_mut(&host) else { return };
         chance::lend(&mut self.chance, || run(&mut process.endpoint, at));
         self.restless.insert(host);
@@ -214,26 +221,23 @@ impl Quic {
         if let Some(until) = self.conditions.asleep_until(host, now) {
             return self.set_due(host, Some(until));
         }
-        let at = self.instant(now);
+        let at = self.instant(now, host);
         let Some(process) = self.processes.get_mut(&host) else { return };
-        chance::lend(&mut self.chance, || process.endpoint.work(at));
-        let packets = std::mem::take(&mut process.endpoint.packets);
-        let told = std::mem::take(&mut process.endpoint.told);
-        let is_over = process.ending.is_some_and(|until| until <= now || process.endpoint.is_idle());
-        if process.ending.is_none() {
-            self.ready.extend(told.into_iter().map(|input| (host, input)));
-        } else if !process.endpoint.has_links() {
-            let until = now.plus(DRAIN);
-            process.ending = process.ending.map(|before| before.min(until));
-        }
-        let due = process.endpoint.next_at();
-        let ending = process.ending.filter(|until| *until < Mono(u64::MAX));
-        let due = due.map(|at| self.mono(at)).into_iter().chain(ending).min();
+        process.socket_bytes = 0;
+        let (socket, endpoint) = (std::mem::take(&mut process.socket), &mut process.endpoint);
+        chance::lend(&mut self.chance, || {
+            for packet in &socket {
+                endpoint.receive(at, address_of(packet.from), packet.ecn, &packet.bytes);
+            }
+            endpoint.work(at);
+        });
+        let packets = std::mem::take(&mut endpoint.packets);
+        let told = std::mem::take(&mut endpoint.told);
+        let due = endpoint.next_at();
+        self.ready.extend(told.into_iter().map(|input| (host, input)));
+        let due = due.map(|at| self.moment(at, host, now));
         self.set_due(host, due);
         packets.into_iter().for_each(|packet| self.send(now, host, packet));
-        if is_over {
-            self.crash(now, host);
-        }
     }
 
     fn set_due(&mut self, host: usize, due: Option<Mono>) {
@@ -264,16 +268,19 @@ impl Quic {
         if self.conditions.is_cut(packet.from, packet.to) {
             return;
         }
-        if let Some(until) = self.conditions.asleep_until(packet.to, now) {
-            self.put(until, packet);
+        let Some(process) = self.processes.get_mut(&packet.to) else { return };
+        self.trace.write_u64(now.0);
+        self.trace.write_usize(packet.from);
+        self.trace.write_usize(packet.to);
+        self.trace.write(&packet.bytes);
+        if self.conditions.asleep_until(packet.to, now).is_some()
+            && process.socket_bytes + packet.bytes.len() > SOCKET_BYTES
+        {
             return;
         }
-        let Packet { from, to, ecn, bytes } = packet;
-        self.trace.write_u64(now.0);
-        self.trace.write_usize(from);
-        self.trace.write_usize(to);
-        self.trace.write(&bytes);
-        self.with(now, to, |endpoint, at| endpoint.receive(at, address_of(from), ecn, &bytes));
+        self.restless.insert(packet.to);
+        process.socket_bytes += packet.bytes.len();
+        process.socket.push(packet);
     }
 }
 

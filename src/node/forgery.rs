@@ -1,0 +1,72 @@
+//! What a peer can be caught lying about: events of this very replica, partitions that do not exist, histories that
+//! contradict themselves, more members than there can be.
+//!
+//! A replica id is fresh for each process, so nobody can honestly know more of this process' events than it has made.
+//! What a member says of others' events cannot be told from what is true; see the assumptions in `docs/design.md`.
+//!
+//! # Invariants
+//! * A message is checked before anything of it is taken in.
+
+use crate::crdt::{Ctx, MemberSet, Seen};
+use crate::error::PeerFault;
+use crate::id::{PartitionId, ReplicaId};
+use crate::node::Node;
+use crate::wire::{Frame, FullChunk, Part};
+
+impl Node {
+    /// Checks the contexts of a hello or of a peer that has joined.
+    pub(super) fn check_ctxs(&self, ctxs: &[(PartitionId, Ctx)]) -> Result<(), PeerFault> {
+        ctxs.iter()
+            .try_for_each(|(partition, ctx)| self.check_own(*partition, ctx.of(self.me.replica).map_or(0, Seen::max)))
+    }
+
+    /// Checks a report.
+    pub(super) fn check_changed(&self, changed: &[(PartitionId, Vec<(ReplicaId, Seen)>)]) -> Result<(), PeerFault> {
+        changed.iter().try_for_each(|(partition, news)| {
+            let own = news.iter().filter(|(replica, _)| *replica == self.me.replica);
+            self.check_own(*partition, own.map(|(_, seen)| seen.max()).max().unwrap_or(0))
+        })
+    }
+
+    /// Checks everything a frame says.
+    pub(super) fn check_frame(&self, frame: &Frame) -> Result<(), PeerFault> {
+        frame.parts.iter().try_for_each(|part| {
+            let me = self.me.replica;
+            let ctx = match part {
+                Part::Batch(batch) => &batch.ctx,
+                Part::FullChunk(chunk) => {
+                    check_nested(chunk)?;
+                    &chunk.ctx
+                }
+            };
+            let inside = part.fragments().iter().map(|fragment| fragment.reach_of(me)).max().unwrap_or(0);
+            self.check_own(part.partition(), inside.max(ctx.of(me).map_or(0, Seen::max)))
+        })
+    }
+
+    /// Checks that all members together are no more than a message can name.
+    pub(super) fn check_members(&self, news: &MemberSet) -> Result<(), PeerFault> {
+        let unknown = news.members.keys().filter(|replica| !self.members.members.contains_key(replica)).count();
+        let removed = news.removed.difference(&self.members.removed).count();
+        let len = (self.members.members.len() + unknown).max(self.members.removed.len() + removed);
+        let (len, max) = (u64::try_from(len).unwrap_or(u64::MAX), self.limits.replicas);
+        if len > max { Err(PeerFault::OverLimit { what: "number of members", len, max }) } else { Ok(()) }
+    }
+
+    /// Compares what a peer knows of my events in a partition with what I made there.
+    fn check_own(&self, partition: PartitionId, claimed: u64) -> Result<(), PeerFault> {
+        let Some(made) = self.store.read(partition).map(|p| p.seq()) else {
+            return Err(PeerFault::Malformed { why: "it names a partition that does not exist" });
+        };
+        if claimed > made { Err(PeerFault::Forged { partition, claimed, made }) } else { Ok(()) }
+    }
+}
+
+/// What is stable was seen, and so was everything whose records were dropped.
+fn check_nested(chunk: &FullChunk) -> Result<(), PeerFault> {
+    if chunk.ctx.includes(&chunk.floor) && chunk.floor.includes(&chunk.frontier) {
+        Ok(())
+    } else {
+        Err(PeerFault::Malformed { why: "a synchronisation dropped more than it has seen" })
+    }
+}

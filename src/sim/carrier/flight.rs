@@ -1,0 +1,194 @@
+//! What is under way between hosts, in order of arrival.
+//!
+//! # Invariants
+//! * One lane delivers in order; everything else overtakes freely.
+//! * What runs into a cut is held until the heal, like data that QUIC repeats; what is perishable is lost there.
+//! * A host that stands still is told of nothing before it wakes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::clock::Mono;
+use crate::node::LinkId;
+use crate::sim::network::{Conditions, Fate};
+
+/// How long a host may stand still and still find what perishes elsewhere: about a socket's buffer.
+const NAP: Duration = Duration::from_secs(1);
+
+/// The streams of a link that keep an order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Stream {
+    Control,
+    Log,
+}
+
+/// An ordered lane: a stream of a link in one direction, by its receiver.
+type Lane = (LinkId, usize, Stream);
+
+/// Something under way.
+#[derive(Clone, Debug)]
+pub(super) struct Parcel<T> {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) link: LinkId,
+    pub(super) stream: Option<Stream>,
+    /// What it takes of the way to a slow host; 0 passes by everything else.
+    pub(super) bytes: usize,
+    /// It is not sent again when a cut or a sleeping host swallows it.
+    pub(super) perishable: bool,
+    /// A cut held it.
+    pub(super) held: bool,
+    pub(super) item: T,
+}
+
+impl<T> Parcel<T> {
+    /// Addresses something that arrives whatever happens.
+    pub(super) fn new(from: usize, to: usize, link: LinkId, item: T) -> Self {
+        Self { from, to, link, stream: None, bytes: 0, perishable: false, held: false, item }
+    }
+
+    /// Addresses something that may be swallowed.
+    pub(super) fn perishable(from: usize, to: usize, link: LinkId, item: T) -> Self {
+        Self { perishable: true, ..Self::new(from, to, link, item) }
+    }
+
+    /// Puts it on an ordered stream of its link.
+    pub(super) fn on(self, stream: Stream) -> Self {
+        Self { stream: Some(stream), ..self }
+    }
+
+    /// Says how large it is.
+    pub(super) fn sized(self, bytes: usize) -> Self {
+        Self { bytes, ..self }
+    }
+
+    fn lane(&self) -> Option<Lane> {
+        Some((self.link, self.to, self.stream?))
+    }
+}
+
+/// Everything under way.
+#[derive(Debug)]
+pub(super) struct Flight<T> {
+    pub(super) conditions: Conditions,
+    queue: BTreeMap<(Mono, u64), Parcel<T>>,
+    held: Vec<Parcel<T>>,
+    last: BTreeMap<Lane, Mono>,
+    sent: u64,
+}
+
+impl<T: Clone> Flight<T> {
+    pub(super) fn new(conditions: Conditions) -> Self {
+        Self { conditions, queue: BTreeMap::new(), held: Vec::new(), last: BTreeMap::new(), sent: 0 }
+    }
+
+    /// Sends stream data; returns when it will arrive unless a cut holds it.
+    pub(super) fn send(&mut self, now: Mono, parcel: Parcel<T>) -> Option<Mono> {
+        let Fate::Arrives { mut at, .. } = self.conditions.stream(now, parcel.from, parcel.to, parcel.bytes) else {
+            self.hold(parcel);
+            return None;
+        };
+        if let Some(lane) = parcel.lane() {
+            let last = self.last.entry(lane).or_default();
+            at = at.max(*last);
+            *last = at;
+        }
+        self.arrive(at, parcel);
+        Some(at)
+    }
+
+    /// Sends a datagram: it may be lost, and may come twice.
+    pub(super) fn send_datagram(&mut self, now: Mono, parcel: Parcel<T>) {
+        if let Fate::Arrives { at, again } = self.conditions.packet(now, parcel.from, parcel.to, parcel.bytes) {
+            if let Some(again) = again {
+                self.arrive(again, parcel.clone());
+            }
+            self.arrive(at, parcel);
+        }
+    }
+
+    /// Makes something arrive at an instant.
+    pub(super) fn arrive(&mut self, at: Mono, parcel: Parcel<T>) {
+        self.sent += 1;
+        self.queue.insert((at, self.sent), parcel);
+    }
+
+    fn hold(&mut self, mut parcel: Parcel<T>) {
+        if !parcel.perishable {
+            parcel.held = true;
+            self.held.push(parcel);
+        }
+    }
+
+    /// All cuts heal, and what they held goes on its way.
+    pub(super) fn heal(&mut self, now: Mono) {
+        self.conditions.heal();
+        let held = std::mem::take(&mut self.held);
+        let lanes = held.iter().filter_map(Parcel::lane).collect();
+        self.send_again(now, held, &lanes);
+    }
+
+    /// Clogs, slowness and sleep end, and nothing that they delayed is late any more.
+    pub(super) fn calm(&mut self, now: Mono) {
+        self.conditions.calm(now);
+        self.hasten(now);
+    }
+
+    /// What comes later than the way alone explains goes on its way again.
+    pub(super) fn hasten(&mut self, now: Mono) {
+        let soon = now.plus(self.conditions.weather().delay_max * 3);
+        let delayed = |((at, _), p): &(&(Mono, u64), &Parcel<T>)| *at > soon && !p.perishable && p.from != p.to;
+        let late: Vec<(Mono, u64)> = self.queue.iter().filter(delayed).map(|(key, _)| *key).collect();
+        let late: Vec<Parcel<T>> = late.into_iter().filter_map(|key| self.queue.remove(&key)).collect();
+        let lanes = late.iter().filter_map(Parcel::lane).collect();
+        self.send_again(now, late, &lanes);
+    }
+
+    /// Sends what was delayed, and behind it what was sent after it on the same lanes.
+    fn send_again(&mut self, now: Mono, mut late: Vec<Parcel<T>>, lanes: &BTreeSet<Lane>) {
+        let behind: Vec<(Mono, u64)> = self
+            .queue
+            .iter()
+            .filter(|(_, p)| p.lane().is_some_and(|c| lanes.contains(&c)))
+            .map(|(key, _)| *key)
+            .collect();
+        late.extend(behind.into_iter().filter_map(|key| self.queue.remove(&key)));
+        lanes.iter().for_each(|lane| {
+            self.last.remove(lane);
+        });
+        for parcel in late {
+            self.send(now, parcel);
+        }
+    }
+
+    /// Forgets what a host had to repeat on a link that it has closed.
+    pub(super) fn forget_link(&mut self, from: usize, link: LinkId) {
+        self.held.retain(|p| p.from != from || p.link != link);
+        self.last.retain(|(of, to, _), _| *of != link || *to == from);
+    }
+
+    /// Forgets what a host had to repeat: its process is gone.
+    pub(super) fn forget_host(&mut self, from: usize) {
+        self.held.retain(|p| p.from != from);
+    }
+
+    /// Returns when something arrives next.
+    pub(super) fn next_at(&self) -> Option<Mono> {
+        self.queue.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Returns what has arrived by `now`.
+    pub(super) fn pop(&mut self, now: Mono) -> Option<Parcel<T>> {
+        loop {
+            let parcel = self.queue.first_entry().filter(|e| e.key().0 <= now)?.remove();
+            if self.conditions.is_cut(parcel.from, parcel.to) {
+                self.hold(parcel);
+                continue;
+            }
+            let Some(until) = self.conditions.asleep_until(parcel.to, now) else { return Some(parcel) };
+            if !parcel.perishable || until.since(now) < NAP {
+                self.arrive(until, parcel);
+            }
+        }
+    }
+}
