@@ -235,8 +235,13 @@ impl<I: Inbox> Link<I> {
                 end_of(error)
             }
             Ok(closing) => {
+                if closing.code == CloseCode::Goodbye {
+                    flush(&mut writers).await;
+                }
+                connection.close(varint(closing.code), closing.reason.as_bytes());
                 readers.shutdown().await;
-                close_as(&connection, &mut writers, closing).await
+                writers.shutdown().await;
+                LinkEnd::Local { code: closing.code, reason: closing.reason }
             }
         };
         if inbox.put(Input::LinkDown { link: id, reason }).await.is_err() {
@@ -245,18 +250,14 @@ impl<I: Inbox> Link<I> {
     }
 }
 
-/// Closes the connection. A goodbye first lets the writers finish what was queued, which they do
-/// by themselves because the handle is gone.
-async fn close_as(connection: &Connection, writers: &mut JoinSet<Result<(), Stop>>, closing: Closing) -> LinkEnd {
-    if closing.code == CloseCode::Goodbye {
-        let flushed = tokio::time::timeout(FLUSH, async { while writers.join_next().await.is_some() {} });
-        if flushed.await.is_err() {
-            tracing::debug!("a goodbye was not acknowledged in time");
-        }
+/// Lets the writers finish what was queued, which they do by themselves because the handle is gone. The readers go on
+/// meanwhile: a reader that ends tells the peer to stop, and a peer that was told so while it writes ends the link
+/// before it has read the rest.
+async fn flush(writers: &mut JoinSet<Result<(), Stop>>) {
+    let flushed = tokio::time::timeout(FLUSH, async { while writers.join_next().await.is_some() {} });
+    if flushed.await.is_err() {
+        tracing::debug!("a goodbye was not acknowledged in time");
     }
-    connection.close(varint(closing.code), closing.reason.as_bytes());
-    writers.shutdown().await;
-    LinkEnd::Local { code: closing.code, reason: closing.reason }
 }
 
 /// Returns what a finished task found wrong with the peer.

@@ -252,7 +252,7 @@ impl Endpoint {
             return;
         }
         if closing.code == CloseCode::Goodbye {
-            link.flush(now, &mut connection.quic, closing);
+            link.flush(now, closing);
         } else {
             let id = link.id;
             self.over(now, connection, id, closing);

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
-use quinn_proto::{Connection, Dir, ReadError, ReadableError, StreamEvent, StreamId, VarInt, WriteError};
+use quinn_proto::{Connection, Dir, ReadError, ReadableError, StreamEvent, StreamId, WriteError};
 
 use crate::node::{Input, LinkId};
 use crate::runtime::closing::Closing;
@@ -181,13 +181,9 @@ impl Link {
         }
     }
 
-    /// Begins a goodbye: nothing more is read, and what was queued is flushed for as long as it may take.
-    pub(super) fn flush(&mut self, now: Instant, quic: &mut Connection, closing: Closing) {
+    /// Begins a goodbye: what was queued is flushed for as long as it may take.
+    pub(super) fn flush(&mut self, now: Instant, closing: Closing) {
         self.goodbye = Some((closing, now + FLUSH));
-        for stream in std::mem::take(&mut self.readers).into_keys() {
-            // The shell drops its readers here. A stream that has ended is not stopped, which is an error of no weight.
-            drop(quic.recv_stream(stream).stop(VarInt::from_u32(0)));
-        }
     }
 
     /// Tells whether a goodbye is waiting.
@@ -219,7 +215,8 @@ impl Link {
             self.write_control(quic)?;
             return self.write_log(quic, told);
         }
-        // A writer that fails now has nothing left to wait for.
+        // Nobody is told of a fault any more, and a writer that fails has nothing left to wait for.
+        drop(self.read(quic, rng, told));
         self.control.done |= self.write_control(quic).is_err();
         self.log.done |= self.write_log(quic, told).is_err();
         Ok(())
