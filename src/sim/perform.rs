@@ -98,8 +98,9 @@ impl SimCluster {
     fn pause(&mut self, at: usize, ms: u32) -> bool {
         let (now, until) = (self.now, self.now.plus(Duration::from_millis(u64::from(ms))));
         let Some(host) = self.hosts.get_mut(at).filter(|h| h.node.is_some() && h.pause.is_none()) else { return false };
-        host.stand_still(now, until, ms.is_multiple_of(2));
-        self.carriage.conditions().stand_still(at, until);
+        let suspended = ms.is_multiple_of(2);
+        host.stand_still(now, until, suspended);
+        self.carriage.conditions().stand_still(now, at, until, suspended);
         self.set_timer(at);
         true
     }
@@ -120,6 +121,7 @@ impl SimCluster {
             return false;
         }
         self.input(at, Input::Shutdown);
+        self.carriage.leave(at);
         let until = self.now.plus(LEAVE);
         let Some(host) = self.hosts.get_mut(at) else { return false };
         host.node = None;

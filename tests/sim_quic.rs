@@ -1,0 +1,73 @@
+//! Whole clusters over QUIC in virtual time: real handshakes, streams and packets, with faults per packet. Every
+//! failure prints the seed that replays it.
+#![cfg(all(feature = "sim", feature = "net"))]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use driftless::crdt::{Ctx, NEVER};
+use driftless::sim::{Carrier, SimCluster, SimConfig, Weather};
+use driftless::store::{Body, Family, KeyRef, Store};
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn config(weather: Weather) -> SimConfig {
+    SimConfig { carrier: Carrier::Quic, weather, ..SimConfig::default() }
+}
+
+fn clear() -> Weather {
+    Weather { delay_min: ms(40), delay_max: ms(40), loss: 0.0, duplicate: 0.0, corrupt: 0.0 }
+}
+
+fn joined(cluster: &SimCluster) -> bool {
+    (0..cluster.len()).all(|at| cluster.node(at).is_none_or(|n| n.stats().joined))
+}
+
+fn formed(seed: u64, config: SimConfig) -> SimCluster {
+    let mut cluster = SimCluster::new(seed, config).unwrap();
+    assert!(cluster.run_until(ms(20_000), joined).is_some(), "seed {seed}: the cluster forms");
+    cluster
+}
+
+fn contexts(store: &Store) -> Vec<Ctx> {
+    store.partition_ids().map(|id| store.read(id).unwrap().ctx().clone()).collect()
+}
+
+fn converged(cluster: &SimCluster) -> bool {
+    let stores: Vec<Arc<Store>> = (0..cluster.len()).filter_map(|at| cluster.store(at)).collect();
+    joined(cluster) && stores.windows(2).all(|pair| contexts(&pair[0]) == contexts(&pair[1]))
+}
+
+fn set(cluster: &mut SimCluster, at: usize, key: &str, value: &str) {
+    let store = cluster.store(at).unwrap();
+    let space = store.spaces().open("registers", Family::Register).unwrap();
+    let (key, value) = (KeyRef::new(&space, key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
+    cluster.write(at, &key, Some(value.len()), |p, tick| p.set(&key, value, NEVER, tick)).unwrap();
+}
+
+fn get(cluster: &SimCluster, at: usize, key: &str) -> Option<Bytes> {
+    let store = cluster.store(at)?;
+    let space = store.spaces().open("registers", Family::Register).unwrap();
+    store.with_entry(&KeyRef::new(&space, key.as_bytes()), |entry| match &entry?.body {
+        Body::Register(cell) => cell.as_ref()?.visible(0).cloned(),
+        Body::Tree(_) | Body::Custom(_) => None,
+    })
+}
+
+#[test]
+fn a_cluster_forms_and_replicates() {
+    let mut cluster = formed(1, config(clear()));
+    println!("formed after {:?}", cluster.elapsed());
+    set(&mut cluster, 0, "a", "1");
+    let took = cluster.run_until(ms(1_000), |c| (0..3).all(|at| get(c, at, "a").is_some()));
+    println!("replicated after {took:?}");
+    assert!(took.is_some());
+    let start = std::time::Instant::now();
+    cluster.run_for(ms(60_000));
+    println!("60 s took {:?}", start.elapsed());
+    assert!(converged(&cluster));
+}
