@@ -130,10 +130,6 @@ impl Checker for Watched {
         Ok(self.0.after_step(cluster)?)
     }
 
-    fn healed(&mut self, cluster: &mut SimCluster) -> Result<(), Failure> {
-        Ok(self.0.healed(cluster)?)
-    }
-
     fn has_converged(&self, cluster: &SimCluster) -> bool {
         self.0.has_converged(cluster)
     }
@@ -313,11 +309,9 @@ impl<'a> Run<'a> {
         }
         for at in cluster.doomed() {
             let end = Action::Crash { at: u8::try_from(at).unwrap_or(u8::MAX) };
-            self.workload.before(cluster, &end);
-            self.checkers.iter_mut().for_each(|checker| checker.before(cluster, &end));
+            self.each(cluster, |checker, cluster| checker.before(cluster, &end))?;
         }
         cluster.heal_everything();
-        self.each(cluster, |checker, cluster| checker.healed(cluster))?;
         tale.say(Some(cluster), "every fault ends");
         self.each(cluster, |checker, cluster| checker.healed(cluster))?;
         self.converge(cluster, tale)?;
@@ -329,21 +323,21 @@ impl<'a> Run<'a> {
     }
 
     fn step(&mut self, cluster: &mut SimCluster, step: Step, tale: &mut Tale) -> Result<(), Failure> {
-        let place = |at: u8| usize::from(at) % cluster.host_count().max(1);
+        // Clients of a host that does not run, or stands still, do nothing.
+        let client_at = |at: u8| {
+            let at = usize::from(at) % cluster.host_count().max(1);
+            Some(at).filter(|at| cluster.is_running(*at) && !cluster.is_paused(*at))
+        };
         let done = match step.action {
             Action::Write { at, op, ack } => {
-                let at = place(at);
-                let runs = cluster.is_running(at);
-                tale.step(cluster, &step, runs);
-                self.workload.write(cluster, at, op, ack)?;
-                return Ok(());
+                let at = client_at(at);
+                tale.step(cluster, &step, at.is_some());
+                return at.map_or(Ok(()), |at| self.workload.write(cluster, at, op, ack));
             }
             Action::Read { client, at, key } => {
-                let at = place(at);
-                let runs = cluster.is_running(at);
-                tale.step(cluster, &step, runs);
-                self.workload.read(cluster, client, at, key)?;
-                return Ok(());
+                let at = client_at(at);
+                tale.step(cluster, &step, at.is_some());
+                return at.map_or(Ok(()), |at| self.workload.read(cluster, client, at, key));
             }
             Action::Rest => true,
             other => {
