@@ -316,7 +316,8 @@ impl Node {
     fn on_shutdown(&mut self, now: Now) {
         self.stopping = true;
         self.set_gate();
-        self.outbox.mark(self.store.take_dirty());
+        // All of them: a write that was accepted just now may not have marked its partition yet.
+        self.outbox.mark(self.store.partition_ids());
         while self.outbox.due().is_some() {
             self.flush(now);
         }

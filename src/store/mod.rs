@@ -201,9 +201,9 @@ impl Store {
         intent: Intent,
         f: impl FnOnce(&mut Partition, &Tick<'_>) -> R,
     ) -> Result<(R, bool), WriteError> {
-        self.admit(at, intent)?;
         let id = self.place(at.hash);
         let Some(mut partition) = self.lock(id) else { return Err(WriteError::NotJoined) };
+        self.admit(at, intent)?;
         let before = partition.seq();
         let result = f(&mut partition, &Tick { clock: &self.clock, wall_ms: intent.wall_ms });
         let wrote = partition.seq() != before;
@@ -214,6 +214,9 @@ impl Store {
     /// Clears every register of a keyspace that a selector matches and that was written before now,
     /// here at once and elsewhere as the epoch arrives. One event per partition; the last value
     /// says that the driver sleeps and must be woken to send them.
+    ///
+    /// What is written meanwhile is cleared in some partitions and not in others. A gate that is shut meanwhile stops
+    /// nothing: half of an invalidation would be worse than one that nobody is left to send.
     ///
     /// # Errors
     /// [`WriteError`] when writes are not accepted or a limit is exceeded; nothing was written.
@@ -289,6 +292,10 @@ impl Store {
     }
 
     /// Says whether local writes are accepted.
+    ///
+    /// A write asks under its partition's lock. So whoever shuts the gate and then takes that lock sees every write
+    /// this partition will ever have accepted, though a write under way may not have marked it dirty yet. An
+    /// invalidation under way is no exception but goes on: it ends in every partition.
     pub fn set_gate(&self, gate: Gate) {
         let code = match gate {
             Gate::Joining => 0,
