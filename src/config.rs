@@ -229,17 +229,19 @@ impl Config {
             }
         }
         let m = &self.membership;
+        // What cannot be doubled is more than anything can be.
+        let over_twice = |long: Duration, short: Duration| short.checked_mul(2).is_some_and(|twice| long > twice);
         let rules: [(bool, &'static str, &'static str); 9] = [
             (!self.node.cluster.is_empty(), "node.cluster", "must not be empty"),
             (!self.node.region.as_str().is_empty(), "node.region", "must not be empty"),
             (
-                self.replication.collect_after > m.max_drift * 2,
+                over_twice(self.replication.collect_after, m.max_drift),
                 "replication.collect_after",
                 "must be more than twice membership.max_drift",
             ),
             (self.replication.link_window_bytes >= 1024, "replication.link_window_bytes", "must be at least 1024"),
             (!m.beat_every.is_zero(), "membership.beat_every", "must not be zero"),
-            (m.suspect_after > m.beat_every * 2, "membership.suspect_after", "must be more than two beats"),
+            (over_twice(m.suspect_after, m.beat_every), "membership.suspect_after", "must be more than two beats"),
             (m.give_up_after >= m.suspect_after, "membership.give_up_after", "must not be below suspect_after"),
             (
                 (1..=KEY_BYTES_MAX).contains(&self.limits.key_bytes_max),
@@ -346,6 +348,20 @@ mod tests {
         assert_eq!(config.check(), Err(ConfigError::Field { field: "replication.collect_after", why }));
         let twice = Config::dev("eu", "127.0.0.1:0").peers(["a:1", "b:1", "a:1"]);
         assert_eq!(twice.check(), Err(ConfigError::DuplicatePeer { peer: "a:1".to_owned() }));
+    }
+
+    #[test]
+    fn durations_at_the_end_of_their_range_are_refused_and_not_multiplied() {
+        let mut config = Config::dev("eu", "127.0.0.1:0");
+        config.membership.max_drift = Duration::MAX;
+        let refused = |config: &Config| match config.check() {
+            Err(ConfigError::Field { field, .. }) => field,
+            Ok(()) | Err(_) => "nothing",
+        };
+        assert_eq!(refused(&config), "replication.collect_after");
+        config.membership.max_drift = Duration::ZERO;
+        config.membership.beat_every = Duration::MAX;
+        assert_eq!(refused(&config), "membership.suspect_after");
     }
 
     #[test]

@@ -47,6 +47,7 @@ use crate::crdt::Ctx;
 use crate::crdt::MemberSet;
 use crate::error::{ConfigError, PeerFault};
 use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
+use crate::probe::sometimes;
 use crate::replication::Outbox;
 use crate::store::{Gate, Store};
 use crate::wire::{Control, Decoder, Encoder, Limits, Unsendable};
@@ -257,6 +258,8 @@ impl Node {
         if refused == self.clock_refused {
             return;
         }
+        sometimes!(ClockRefused, if refused);
+        sometimes!(ClockAcceptedAgain, if !refused);
         self.clock_refused = refused;
         let skew = self.sessions().filter_map(|(_, s)| s.beats.skew_ms()).map(i64::unsigned_abs).max().unwrap_or(0);
         let skew_ms = skew.max(self.max_drift_ms());
@@ -313,7 +316,8 @@ impl Node {
     fn on_shutdown(&mut self, now: Now) {
         self.stopping = true;
         self.set_gate();
-        self.outbox.mark(self.store.take_dirty());
+        // All of them: a write that was accepted just now may not have marked its partition yet.
+        self.outbox.mark(self.store.partition_ids());
         while self.outbox.due().is_some() {
             self.flush(now);
         }
@@ -327,6 +331,7 @@ impl Node {
             self.close(link, CloseCode::Goodbye, "this node is shutting down");
         }
         let done = self.waits.end_all(&self.store, &self.members, self.expected());
+        sometimes!(WaitEndedByShutdown, if !done.is_empty());
         self.resolve(done);
     }
 

@@ -13,6 +13,7 @@ use super::host::{Host, LinkNote, true_ms};
 use super::network::{Conditions, Weather};
 use super::newer;
 use super::plan::{Carrier, Setting};
+use super::tale::Delivered;
 use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::error::{ConfigError, WriteError};
@@ -20,6 +21,7 @@ use crate::id::{NodeId, ReplicaId};
 use crate::node::{
     CloseCode, Event, Input, Level, LinkId, Mark, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId,
 };
+use crate::probe::planted;
 use crate::store::{Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 
 /// Virtual time at the start.
@@ -61,6 +63,7 @@ impl From<&Setting> for SimConfig {
         node.limits.keyspace_bytes = setting.keyspace_bytes;
         node.replication.compress = setting.compress;
         node.replication.express = setting.express;
+        let node = super::workload::declare(node);
         Self {
             nodes: setting.nodes,
             spare: setting.spare,
@@ -85,6 +88,7 @@ pub struct SimCluster {
     timers: BTreeSet<(Mono, usize)>,
     next_wait: u64,
     trace: SipHasher13,
+    pub(super) delivered: Delivered,
 }
 
 impl SimCluster {
@@ -110,6 +114,7 @@ impl SimCluster {
             timers: BTreeSet::new(),
             next_wait: 1 << 32,
             trace: SipHasher13::new_with_keys(seed, 1),
+            delivered: Delivered::default(),
             carriage,
             rng,
             config,
@@ -150,6 +155,7 @@ impl SimCluster {
         let (replica, seed) = (ReplicaId(self.rng.u64(1..)), self.rng.u64(..));
         let configured = self.configured();
         let Some(host) = self.hosts.get_mut(at) else { return Ok(()) };
+        let replica = host.replica.filter(|_| planted!(ReplicaIdReused)).unwrap_or(replica);
         let mut config = self.config.node.clone();
         config.node.region = host.identity.region.clone();
         config.node.peers = (0..configured).filter(|other| *other != host.place).map(|o| format!("sim:{o}")).collect();
@@ -423,6 +429,7 @@ impl SimCluster {
 
     /// Hashes what a host is told; returns how many bytes it carries.
     fn note(&mut self, at: usize, input: &Input) -> usize {
+        self.delivered.count(input);
         let (kind, number, bytes) = match input {
             Input::LinkUp { link, .. } => (1, link.0, None),
             Input::LinkDown { link, .. } => (2, link.0, None),

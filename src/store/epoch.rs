@@ -22,6 +22,7 @@ use super::write::{Tick, Written};
 use crate::clock::Stamp;
 use crate::crdt::Cell;
 use crate::id::KeyspaceId;
+use crate::probe::sometimes;
 
 /// Which entries of a keyspace an epoch clears.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -113,6 +114,12 @@ impl Epochs {
 }
 
 impl Partition {
+    /// Returns how many invalidations are kept for writes that are still on their way.
+    #[must_use]
+    pub fn epoch_count(&self) -> usize {
+        self.epochs.0.len()
+    }
+
     /// Clears every older entry of a register keyspace that the selector matches. Returns the keys
     /// cleared here, if the keyspace is watched.
     pub fn invalidate(
@@ -137,6 +144,9 @@ impl Partition {
         let Some((target, selector)) = space.target().zip(Selector::of_key(key)) else { return Vec::new() };
         let stamp = self.entry(&KeyRef::new(space, key)).and_then(cell_of).map(Cell::stamp);
         let (Some(stamp), Some(target)) = (stamp, spaces.get(target)) else { return Vec::new() };
+        sometimes!(EpochSparedYounger, if self.entries().any(|(id, key, entry)| {
+            id == target.id() && cell_of(entry).is_some_and(|c| c.stamp() > stamp && selector.selects(key, c))
+        }));
         self.epochs.set(target.id(), &selector, stamp);
         let slots = 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         let cleared = slots.filter_map(|slot| self.enforce_epochs(slot, &target, collect_before_ms));
@@ -162,6 +172,7 @@ impl Partition {
         if space.family() == Family::Epoch
             && let Some((target, selector)) = space.target().zip(Selector::of_key(key))
         {
+            sometimes!(EpochCollected);
             self.epochs.drop(target, &selector);
         }
     }
