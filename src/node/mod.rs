@@ -323,6 +323,9 @@ impl Node {
         }
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
+            if let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) {
+                session.peer.insist(&self.store);
+            }
             self.pump_within(link, usize::MAX);
             self.send_control(link, &Control::Goodbye);
             self.close(link, CloseCode::Goodbye, "this node is shutting down");
