@@ -8,7 +8,8 @@
 //!
 //! # Invariants
 //! * An entry whose stamp is below a matching epoch is dropped as soon as both are here, so no
-//!   fragment carries it on.
+//!   fragment carries it on. What may have been dropped so travels only together with the epoch: whoever
+//!   was told that the entry is gone must know why, or those who were not told would keep it for ever.
 //! * An epoch stays until it is stable and old (R-AGE), so an older write still on its way meets it.
 //!
 //! Maps, sets and counters have no epochs: a counter's contributions carry no stamp. Clear them.
@@ -20,7 +21,7 @@ use super::keyspace::{Family, Keyspace, Keyspaces};
 use super::partition::{KeyRef, Partition};
 use super::write::{Tick, Written};
 use crate::clock::Stamp;
-use crate::crdt::Cell;
+use crate::crdt::{Cell, Payload};
 use crate::id::KeyspaceId;
 use crate::probe::sometimes;
 
@@ -82,34 +83,50 @@ fn text_of(key: &[u8]) -> Option<&[u8]> {
 /// each is searched for every register that arrives while it waits to be stable and old.
 pub(super) const EPOCHS_MAX: usize = 1_024;
 
+/// An epoch.
+#[derive(Debug)]
+struct Epoch {
+    target: KeyspaceId,
+    selector: Selector,
+    stamp: Stamp,
+    /// Where its register is kept.
+    slot: u32,
+}
+
 /// The epochs of a partition.
 #[derive(Debug, Default)]
-pub(super) struct Epochs(Vec<(KeyspaceId, Selector, Stamp)>);
+pub(super) struct Epochs(Vec<Epoch>);
 
 impl Epochs {
-    fn set(&mut self, target: KeyspaceId, selector: &Selector, stamp: Stamp) {
-        match self.0.iter_mut().find(|(id, s, _)| *id == target && s == selector) {
-            Some((_, _, known)) => *known = (*known).max(stamp),
-            None => self.0.push((target, selector.clone(), stamp)),
+    fn set(&mut self, epoch: Epoch) {
+        match self.0.iter_mut().find(|e| e.target == epoch.target && e.selector == epoch.selector) {
+            Some(known) => known.stamp = known.stamp.max(epoch.stamp),
+            None => self.0.push(epoch),
         }
     }
 
     /// Tells whether another selector may be added.
     pub(super) fn has_room(&self, target: KeyspaceId, selector: &Selector) -> bool {
-        let own = || self.0.iter().filter(|(id, _, _)| *id == target);
-        own().any(|(_, s, _)| s == selector) || own().count() < EPOCHS_MAX
+        let own = || self.0.iter().filter(|e| e.target == target);
+        own().any(|e| e.selector == *selector) || own().count() < EPOCHS_MAX
     }
 
     fn drop(&mut self, target: KeyspaceId, selector: &Selector) {
-        self.0.retain(|(id, s, _)| *id != target || s != selector);
+        self.0.retain(|e| e.target != target || e.selector != *selector);
     }
 
     /// Tells whether an epoch has cleared this state.
     fn clears(&self, target: KeyspaceId, key: &[u8], cell: &Cell) -> bool {
-        let below = |(id, selector, stamp): &(KeyspaceId, Selector, Stamp)| {
-            *id == target && cell.stamp() < *stamp && selector.selects(key, cell)
+        self.0.iter().any(|e| e.target == target && cell.stamp() < e.stamp && e.selector.selects(key, cell))
+    }
+
+    /// Returns the slots of the epochs that may have cleared this state: a stub has no tags any more.
+    fn of_stub(&self, target: KeyspaceId, key: &[u8], cell: &Cell) -> impl Iterator<Item = u32> {
+        let may = move |e: &&Epoch| {
+            let selects = matches!(e.selector, Selector::Tag(_)) || e.selector.selects(key, cell);
+            e.target == target && cell.stamp() < e.stamp && selects
         };
-        self.0.iter().any(below)
+        self.0.iter().filter(may).map(|e| e.slot)
     }
 }
 
@@ -141,7 +158,8 @@ impl Partition {
         sometimes!(EpochSparedYounger, if self.entries().any(|(id, key, entry)| {
             id == target.id() && cell_of(entry).is_some_and(|c| c.stamp() > stamp && selector.selects(key, c))
         }));
-        self.epochs.set(target.id(), &selector, stamp);
+        let Some(slot) = self.find(&KeyRef::new(space, key)) else { return Vec::new() };
+        self.epochs.set(Epoch { target: target.id(), selector, stamp, slot });
         let slots = 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         let cleared = slots.filter_map(|slot| self.enforce_epochs(slot, &target, collect_before_ms));
         cleared.filter(|_| target.is_watched()).map(|key| (target.id(), key)).collect()
@@ -159,6 +177,16 @@ impl Partition {
         });
         self.settle(slot, space, collect_before_ms);
         Some(key)
+    }
+
+    /// Returns the slots of the unstable epochs that must travel with an entry, because they may have cleared it.
+    pub(super) fn epochs_behind(&self, slot: u32) -> Vec<u32> {
+        let Some((s, cell)) = self.slot(slot).and_then(|s| Some((s, cell_of(&s.entry)?))) else { return Vec::new() };
+        if *cell.payload() != Payload::Absent {
+            return Vec::new();
+        }
+        let unstable = |slot: &u32| self.slot(*slot).is_some_and(|s| !s.entry.is_settled());
+        self.epochs.of_stub(s.keyspace, &s.key, cell).filter(unstable).collect()
     }
 
     /// An epoch was collected: every member has it, nothing older can arrive any more.
