@@ -13,7 +13,6 @@ use std::time::Duration;
 use crate::clock::Mono;
 use crate::id::{NodeId, ReplicaId};
 use crate::node::input::{LinkId, PeerSlot};
-use crate::probe::sometimes;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(250);
@@ -77,7 +76,6 @@ impl Slots {
                 continue;
             }
             if slot.peer.is_some_and(|(node, _)| connected(node)) {
-                sometimes!(ConnectedTheOtherWay);
                 slot.state = State::Idle { at: now.plus(LOOK_AGAIN) };
             } else {
                 slot.state = State::Dialling;
@@ -124,7 +122,6 @@ impl Slots {
     pub fn down(&mut self, link: LinkId, me: ReplicaId, now: Mono, rng: &mut fastrand::Rng) {
         for slot in self.0.iter_mut().filter(|s| s.state == State::Up(link)) {
             let yields = slot.peer.is_some_and(|(_, replica)| replica < me);
-            sometimes!(DialYielded, if yields);
             let wait = if yields { YIELD } else { jittered(slot.backoff, rng) };
             slot.state = State::Idle { at: now.plus(wait) };
             slot.backoff = (slot.backoff * 2).min(BACKOFF_MAX);

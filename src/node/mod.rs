@@ -233,7 +233,6 @@ impl Node {
 
     /// Forgets a link; what it was sent and did not report is sent again on the next one.
     fn drop_link(&mut self, link: LinkId) {
-        sometimes!(PenEmptiedWithLink, if self.pen.holds(link));
         self.pen.forget(link);
         let Some(gone) = self.links.remove(&link) else { return };
         if gone.session.is_some_and(|s| s.up) {
@@ -288,7 +287,6 @@ impl Node {
     fn on_wait(&mut self, now: Now, id: WaitId, mark: Mark, level: Level, deadline: Option<Mono>) {
         let outcome = levels::judge(mark, level, &self.store, &self.members, self.expected());
         if outcome.reached || !self.waits.add(id, mark, level, deadline) {
-            sometimes!(WaitReachedAtOnce, if outcome.reached);
             self.out.push_back(Output::Resolved { id, outcome });
             return;
         }
@@ -318,12 +316,16 @@ impl Node {
     fn on_shutdown(&mut self, now: Now) {
         self.stopping = true;
         self.set_gate();
-        self.outbox.mark(self.store.take_dirty());
+        // All of them: a write that was accepted just now may not have marked its partition yet.
+        self.outbox.mark(self.store.partition_ids());
         while self.outbox.due().is_some() {
             self.flush(now);
         }
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
+            if let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) {
+                session.peer.insist(&self.store);
+            }
             self.pump_within(link, usize::MAX);
             self.send_control(link, &Control::Goodbye);
             self.close(link, CloseCode::Goodbye, "this node is shutting down");

@@ -37,12 +37,11 @@ impl Pen {
     pub(super) fn keep(&mut self, at_ms: u64, link: LinkId, frame: &Bytes) {
         let held = self.held.entry(link).or_default();
         let with = *held + frame.len() + FRAME_COST;
+        sometimes!(PenFull, if with > PEN_BYTES_MAX);
         if with <= PEN_BYTES_MAX {
             sometimes!(FramePenned);
             *held = with;
             self.frames.push_back(Penned { at_ms, link, frame: Bytes::copy_from_slice(frame) });
-        } else {
-            sometimes!(PenFull);
         }
     }
 
@@ -51,12 +50,12 @@ impl Pen {
         let mut free = Vec::new();
         self.frames.retain_mut(|p| {
             if p.at_ms <= wall_ms {
-                sometimes!(PenReleased);
                 free.push((p.link, std::mem::take(&mut p.frame)));
             }
             p.at_ms > wall_ms
         });
         for (link, frame) in &free {
+            sometimes!(PenReleased);
             if let Some(held) = self.held.get_mut(link) {
                 *held -= frame.len() + FRAME_COST;
             }
@@ -64,14 +63,9 @@ impl Pen {
         free
     }
 
-    /// Tells whether frames of a link wait.
-    #[cfg(feature = "sim")]
-    pub(super) fn holds(&self, link: LinkId) -> bool {
-        self.held.get(&link).is_some_and(|bytes| *bytes > 0)
-    }
-
     /// Forgets what a link has sent.
     pub(super) fn forget(&mut self, link: LinkId) {
+        sometimes!(PenEmptiedWithLink, if self.frames.iter().any(|p| p.link == link));
         self.frames.retain(|p| p.link != link);
         self.held.remove(&link);
     }

@@ -283,7 +283,6 @@ impl Node {
                 *stale += 1;
                 let unrelated = *stale > STALE_FULLS_MAX;
                 session.peer.synchronise(partition);
-                sometimes!(HistoriesUnrelated, if unrelated);
                 if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
                     return self.fault(link, PeerFault::SplitHistory { partition, region });
                 }

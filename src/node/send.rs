@@ -72,7 +72,6 @@ impl Node {
                     flush.reach.iter().for_each(|r| session.peer.sent_own(me, r.partition, r.from, r.to));
                     self.send_frame(link, frame, small && free);
                 } else {
-                    sometimes!(SharedFrameUnsendable);
                     flush.reach.iter().for_each(|r| session.peer.catch_up(r.partition, &self.store, false));
                     behind.push(link);
                 }
@@ -134,10 +133,8 @@ impl Node {
         for part in parts {
             let Part::Batch(Batch { partition, ctx, fragments }) = part else { continue };
             if fragments.len() < 2 {
-                sometimes!(FragmentUnsendable);
                 continue;
             }
-            sometimes!(SentApart);
             for fragment in fragments {
                 let batch = Batch { partition, ctx: ctx.clone(), fragments: vec![fragment] };
                 if let Ok(frame) = self.encode(vec![Part::Batch(batch)]) {

@@ -191,8 +191,6 @@ rare! {
     // What is captured and sent.
     /// A key with several new events was captured once.
     CapturedOnce,
-    /// A capture ended because its budget did.
-    CaptureCut,
     /// A shared frame was full and the rest followed in the next.
     FlushCut,
     /// The whole key was sent for an event of a part, because an event of the whole is under way (R-COVER).
@@ -201,12 +199,6 @@ rare! {
     NobodyToSendTo,
     /// A shared frame did not go to a peer that is behind.
     SharedFrameRefused,
-    /// A shared frame was larger than any receiver takes.
-    SharedFrameUnsendable,
-    /// The fragments of a batch no receiver would take were sent one by one.
-    SentApart,
-    /// A single fragment was larger than any receiver takes.
-    FragmentUnsendable,
     /// A link had no room for a shared frame.
     LinkFull,
     /// A write of a third party was relayed.
@@ -255,10 +247,6 @@ rare! {
     SizeRefused,
 
     // Links.
-    /// The lower replica was given time to dial again.
-    DialYielded,
-    /// An address was not dialled because its node had dialled here.
-    ConnectedTheOtherWay,
     /// A second link to the same replica was closed.
     NewLinkGaveWay,
     /// A link gave way to a second one to the same replica.
@@ -281,6 +269,10 @@ rare! {
     OwnClockSeenAhead,
     /// A frame in another's name was refused.
     ForgedOriginRefused,
+    /// A peer claimed more of this process' events than there are.
+    ForgedEventsRefused,
+    /// A peer dropped or found stable what it has not seen.
+    ForgedFloorRefused,
     /// A removed replica was refused (R-FENCE).
     RemovedRefused,
     /// A heartbeat came after a later one.
@@ -303,8 +295,6 @@ rare! {
     StaleSenderSynchronised,
     /// A full synchronisation came so late that it was stale, and was asked for again.
     LateFullAskedForAgain,
-    /// A peer's history and ours had nothing to do with each other.
-    HistoriesUnrelated,
     /// A peer was not asked again for what it was just asked for.
     AskedOnlyOnce,
     /// A piece of a full synchronisation was missing.
@@ -353,8 +343,6 @@ rare! {
     ClockRefused,
     /// The peers accepted this clock again.
     ClockAcceptedAgain,
-    /// A wait was reached before it began.
-    WaitReachedAtOnce,
     /// A wait was reached because the members changed.
     WaitReachedByRemoval,
     /// A wait ended at its deadline.

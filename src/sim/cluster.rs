@@ -63,6 +63,7 @@ impl From<&Setting> for SimConfig {
         node.limits.keyspace_bytes = setting.keyspace_bytes;
         node.replication.compress = setting.compress;
         node.replication.express = setting.express;
+        let node = super::workload::declare(node);
         Self {
             nodes: setting.nodes,
             spare: setting.spare,
@@ -87,7 +88,7 @@ pub struct SimCluster {
     timers: BTreeSet<(Mono, usize)>,
     next_wait: u64,
     trace: SipHasher13,
-    delivered: Delivered,
+    pub(super) delivered: Delivered,
 }
 
 impl SimCluster {
@@ -100,6 +101,9 @@ impl SimCluster {
         let conditions = Conditions::new(config.weather, rng.u64(..));
         let carriage = match config.carrier {
             Carrier::Messages => Carriage::messages(conditions),
+            #[cfg(feature = "net")]
+            Carrier::Quic => Carriage::quic(conditions, rng.u64(..), config.node.replication.loss_tolerant),
+            #[cfg(not(feature = "net"))]
             Carrier::Quic => {
                 return Err(ConfigError::Field { field: "setting.carrier", why: "needs the feature `net`" });
             }
@@ -162,7 +166,7 @@ impl SimCluster {
             opened.map_err(|_full| ConfigError::Field { field: "custom", why: "must be keyspaces of their own" })?;
         }
         host.begin(Node::new(me, config, store, seed)?);
-        self.carriage.start(self.now, at, &host.identity);
+        self.carriage.start(at, &host.identity);
         self.input(at, Input::Deadline);
         Ok(())
     }
@@ -172,8 +176,8 @@ impl SimCluster {
         let Some(host) = self.hosts.get_mut(at).filter(|h| h.node.is_some() || h.leaving.is_some()) else { return };
         host.wake(self.now);
         host.end();
-        self.carriage.conditions().wake(at);
-        self.carriage.crash(self.now, at);
+        self.carriage.conditions().wake(self.now, at);
+        self.carriage.crash(at);
         self.set_timer(at);
     }
 
@@ -258,12 +262,7 @@ impl SimCluster {
     /// Returns a hash of everything that was delivered so far.
     #[must_use]
     pub fn trace(&self) -> u64 {
-        self.trace.finish()
-    }
-
-    /// Returns and forgets how much was delivered to all hosts.
-    pub fn take_delivered(&mut self) -> Delivered {
-        std::mem::take(&mut self.delivered)
+        self.trace.finish() ^ self.carriage.trace()
     }
 
     /// Runs a local mutation at a node, as its own threads would.
@@ -410,7 +409,7 @@ impl SimCluster {
     pub(super) fn wake(&mut self, at: usize) {
         let Some(host) = self.hosts.get_mut(at).filter(|h| h.pause.is_some()) else { return };
         let told = host.wake(self.now);
-        self.carriage.conditions().wake(at);
+        self.carriage.conditions().wake(self.now, at);
         for input in told.into_iter().chain([Input::Deadline]) {
             self.input(at, input);
         }

@@ -79,11 +79,16 @@ impl SimCluster {
         sent
     }
 
-    /// Returns the links of a host and the replicas that run at their other ends.
+    /// Returns the links of a host and the replicas that run at their other ends. Where a node runs twice, it is the one
+    /// that knows the link: of events of the other one the receiver could not tell that they were never made.
     fn victims(&self, at: usize) -> Vec<(LinkId, ReplicaId)> {
-        let replica = |peer| self.hosts.iter().find(|h| h.identity.node == peer && h.node.is_some())?.replica;
+        let replica = |link, peer| {
+            let mut ends = self.hosts.iter().filter(|h| h.identity.node == peer && h.node.is_some());
+            let end = if ends.clone().count() > 1 { ends.find(|h| h.links.contains_key(link)) } else { ends.next() };
+            end?.replica
+        };
         let Some(host) = self.hosts.get(at) else { return Vec::new() };
-        host.links.iter().filter_map(|(link, note)| Some((*link, replica(note.peer)?))).collect()
+        host.links.iter().filter_map(|(link, note)| Some((*link, replica(link, note.peer)?))).collect()
     }
 
     fn garbled(&self, at: usize, forger: &mut Forger<'_>) -> Vec<Forged> {
@@ -195,7 +200,7 @@ impl Forger<'_> {
             let decodes = if control {
                 decoder.decode_control(&garbled, &limits).is_ok()
             } else {
-                decoder.decode_frame(&garbled, &crate::store::Keyspaces::new(0, [0; 16]), &limits).is_ok()
+                decoder.decode_frame(&garbled, &super::workload::keyspaces(), &limits).is_ok()
             };
             if !decodes {
                 return Some(garbled.into());

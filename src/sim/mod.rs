@@ -23,9 +23,9 @@ pub mod oracle;
 mod perform;
 mod plan;
 mod run;
-mod stand_in;
 mod swarm;
 mod tale;
+mod watcher;
 pub mod workload;
 
 pub use cluster::{SimCluster, SimConfig};
@@ -35,3 +35,4 @@ pub use plan::{Ack, Action, Carrier, HOSTS_MAX, Lie, Op, OpKind, Plan, Setting, 
 pub use run::{Checker, Failure, Report, Run, Workload, converges_within, rests_within, run_checked};
 pub use swarm::{Class, Profile};
 pub use tale::Delivered;
+pub use watcher::Watcher;

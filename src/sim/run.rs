@@ -10,10 +10,11 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use super::check::{Invariant, Violation};
 use super::cluster::SimCluster;
 use super::plan::{Ack, Action, Op, Plan, Setting, Step};
-use super::stand_in::{Violation, Watcher};
 use super::tale::Tale;
+use super::watcher::Watcher;
 use crate::config::Config;
 use crate::probe::{self, Hits};
 
@@ -51,13 +52,26 @@ impl std::error::Error for Failure {}
 /// A check of your own. Every method has a default that finds nothing.
 pub trait Checker {
     /// Looks before an action of the plan is done: a crash is about to lose what only its host has.
-    fn before(&mut self, _cluster: &SimCluster, _action: &Action) {}
+    ///
+    /// # Errors
+    /// What does not hold; the run ends with it.
+    fn before(&mut self, _cluster: &SimCluster, _action: &Action) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Checks what must hold always.
     ///
     /// # Errors
     /// What does not hold; the run ends with it.
     fn after_step(&mut self, _cluster: &mut SimCluster) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Takes note that every fault has ended: from here on nothing may get lost.
+    ///
+    /// # Errors
+    /// What does not hold; the run ends with it.
+    fn healed(&mut self, _cluster: &mut SimCluster) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -104,8 +118,12 @@ pub trait Workload: Checker {
 struct Watched(Watcher);
 
 impl Checker for Watched {
-    fn before(&mut self, cluster: &SimCluster, action: &Action) {
-        self.0.before(cluster, action);
+    fn before(&mut self, cluster: &SimCluster, action: &Action) -> Result<(), Failure> {
+        Ok(self.0.before(cluster, action)?)
+    }
+
+    fn healed(&mut self, cluster: &mut SimCluster) -> Result<(), Failure> {
+        Ok(self.0.healed(cluster)?)
     }
 
     fn after_step(&mut self, cluster: &mut SimCluster) -> Result<(), Failure> {
@@ -262,7 +280,7 @@ impl<'a> Run<'a> {
         let ended = catch_unwind(AssertUnwindSafe(|| self.drive(&mut cluster, &mut tale)));
         let failure = match ended {
             Ok(result) => result.err(),
-            Err(payload) => Some(Failure::new(PANIC, said(payload.as_ref()))),
+            Err(payload) => Some(Failure::new(Invariant::Panic.name(), said(payload.as_ref()))),
         };
         if let Some(cluster) = cluster.as_mut() {
             tale.catch_up(cluster);
@@ -289,8 +307,13 @@ impl<'a> Run<'a> {
             self.step(cluster, step, tale)?;
             self.each(cluster, |checker, cluster| checker.after_step(cluster))?;
         }
+        for at in cluster.doomed() {
+            let end = Action::Crash { at: u8::try_from(at).unwrap_or(u8::MAX) };
+            self.each(cluster, |checker, cluster| checker.before(cluster, &end))?;
+        }
         cluster.heal_everything();
         tale.say(Some(cluster), "every fault ends");
+        self.each(cluster, |checker, cluster| checker.healed(cluster))?;
         self.converge(cluster, tale)?;
         tale.pass(cluster, rests_within(&self.plan.setting));
         tale.say(Some(cluster), "nothing has happened for long");
@@ -300,26 +323,25 @@ impl<'a> Run<'a> {
     }
 
     fn step(&mut self, cluster: &mut SimCluster, step: Step, tale: &mut Tale) -> Result<(), Failure> {
-        let place = |at: u8| usize::from(at) % cluster.host_count().max(1);
+        // Clients of a host that does not run, or stands still, do nothing.
+        let client_at = |at: u8| {
+            let at = usize::from(at) % cluster.host_count().max(1);
+            Some(at).filter(|at| cluster.is_running(*at) && !cluster.is_paused(*at))
+        };
         let done = match step.action {
             Action::Write { at, op, ack } => {
-                let at = place(at);
-                let runs = cluster.is_running(at);
-                tale.step(cluster, &step, runs);
-                self.workload.write(cluster, at, op, ack)?;
-                return Ok(());
+                let at = client_at(at);
+                tale.step(cluster, &step, at.is_some());
+                return at.map_or(Ok(()), |at| self.workload.write(cluster, at, op, ack));
             }
             Action::Read { client, at, key } => {
-                let at = place(at);
-                let runs = cluster.is_running(at);
-                tale.step(cluster, &step, runs);
-                self.workload.read(cluster, client, at, key)?;
-                return Ok(());
+                let at = client_at(at);
+                tale.step(cluster, &step, at.is_some());
+                return at.map_or(Ok(()), |at| self.workload.read(cluster, client, at, key));
             }
             Action::Rest => true,
             other => {
-                self.workload.before(cluster, &other);
-                self.checkers.iter_mut().for_each(|checker| checker.before(cluster, &other));
+                self.each(cluster, |checker, cluster| checker.before(cluster, &other))?;
                 cluster.perform(other)
             }
         };
@@ -338,7 +360,7 @@ impl<'a> Run<'a> {
         tale.catch_up(cluster);
         let Some(took) = tale.converged_in else {
             return Err(Failure::new(
-                CONVERGENCE,
+                Invariant::Convergence.name(),
                 format!("not within {within:?} of the heal: {}", differences(cluster)),
             ));
         };
@@ -365,16 +387,13 @@ pub fn run_checked(plan: &Plan, twice: bool) -> Report {
         let again = Run::new(plan).go();
         if again.trace != report.trace || again.hits != report.hits {
             let detail = format!("trace {:016x}, and when it was run again {:016x}", report.trace, again.trace);
-            report.failure = Some(Failure::new(SAME_TRACE, detail));
+            report.failure = Some(Failure::new(Invariant::Determinism.name(), detail));
         }
     }
     report
 }
 
-/// Names of what the runner itself finds.
-const SAME_TRACE: &str = "SameTrace";
-const CONVERGENCE: &str = "Convergence";
-const PANIC: &str = "Panic";
+/// A setting no node takes.
 const SETTING: &str = "Setting";
 
 /// One-way trips from a dead link to equal states: dial and answer, two hellos, join, state, its end, readiness, a frame,

@@ -71,6 +71,13 @@ impl fmt::Display for Delivered {
     }
 }
 
+impl SimCluster {
+    /// Returns and forgets how much was delivered to all hosts.
+    pub fn take_delivered(&mut self) -> Delivered {
+        std::mem::take(&mut self.delivered)
+    }
+}
+
 /// How exact the times of events are.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 

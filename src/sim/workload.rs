@@ -16,7 +16,7 @@ use crate::crdt::custom::{Erased, encode};
 use crate::crdt::{NEVER, Path};
 use crate::error::WriteError;
 use crate::node::Input;
-use crate::store::{Cleared, Family, KeyRef, Keyspace, Partition, Selector, Store, Tick};
+use crate::store::{Cleared, Family, KeyRef, Keyspace, Keyspaces, Partition, Selector, Store, Tick};
 
 /// Last-writer-wins registers.
 pub const REGISTERS: Space = Space { name: "registers", family: Family::Register };
@@ -43,17 +43,13 @@ pub fn declare(config: Config) -> Config {
     config.custom(CUSTOMS.name, CUSTOM_TYPE, Arc::new(Erased::<Notes>::default()))
 }
 
-/// Opens the workload's keyspaces in a store, as the shell does before the first frame may come.
-pub fn open_all(store: &Store) {
-    for space in SPACES {
-        let opened = match space.family {
-            Family::Custom => store.spaces().open_custom(space.name, Arc::new(Erased::<Notes>::default())),
-            Family::Register | Family::Map | Family::Counter | Family::Set | Family::Epoch => {
-                store.spaces().open(space.name, space.family)
-            }
-        };
-        debug_assert!(opened.is_ok(), "names and families are constant");
-    }
+/// Returns a table of keyspaces in which every frame of the workload can be decoded.
+#[must_use]
+pub fn keyspaces() -> Keyspaces {
+    let spaces = Keyspaces::new(0, [0; 16]);
+    let declared = spaces.open_custom(CUSTOMS.name, Arc::new(Erased::<Notes>::default()));
+    debug_assert!(declared.is_ok(), "the table is empty");
+    spaces
 }
 
 /// Returns the name of a key: half of them begin with another letter, for invalidations by prefix.

@@ -136,7 +136,6 @@ impl Wanted {
             return true;
         }
         if self.fragments > 0 && (self.fragments >= budget.fragments || self.bytes >= budget.bytes) {
-            sometimes!(CaptureCut);
             return false;
         }
         self.fragments += 1;

@@ -131,6 +131,12 @@ impl Epochs {
 }
 
 impl Partition {
+    /// Returns how many invalidations are kept for writes that are still on their way.
+    #[must_use]
+    pub fn epoch_count(&self) -> usize {
+        self.epochs.0.len()
+    }
+
     /// Clears every older entry of a register keyspace that the selector matches. Returns the keys
     /// cleared here, if the keyspace is watched.
     pub fn invalidate(

@@ -12,6 +12,7 @@
 
 pub mod apply;
 pub mod capture;
+mod dirty;
 pub mod entry;
 mod epoch;
 pub mod fragment;
@@ -22,12 +23,9 @@ pub mod stability;
 pub mod tally;
 pub mod write;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-
 pub use apply::Around;
 pub use capture::{Budget, Captured};
+use dirty::Dirty;
 pub use entry::{Body, Entry};
 pub use epoch::Selector;
 pub use fragment::{Applied, Batch, Fragment, Full, Refused};
@@ -40,6 +38,7 @@ use crate::clock::HlcClock;
 use crate::error::WriteError;
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
 use crate::probe::sometimes;
+use crate::sync::{AtomicU8, AtomicU64, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Most partitions a cluster may have: the dirty marks and reports of an idle link follow it.
 pub const PARTITIONS_MAX: usize = 4_096;
@@ -104,10 +103,7 @@ pub struct Store {
     clock: HlcClock,
     spaces: Keyspaces,
     partitions: Box<[RwLock<Partition>]>,
-    /// A bit per partition written since the driver last looked.
-    dirty: Box<[AtomicU64]>,
-    /// The driver was asked to look and has not done so yet.
-    woken: AtomicBool,
+    dirty: Dirty,
     gate: AtomicU8,
     skew_ms: AtomicU64,
     shift: u32,
@@ -125,8 +121,7 @@ impl Store {
             clock: HlcClock::default(),
             spaces: Keyspaces::new(config.keyspace_bytes, config.hash_key),
             partitions: ids.map(|id| RwLock::new(Partition::new(id, me, records))).collect(),
-            dirty: (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
-            woken: AtomicBool::new(false),
+            dirty: Dirty::new(count),
             gate: AtomicU8::new(0),
             skew_ms: AtomicU64::new(0),
             shift: 64 - count.trailing_zeros(),
@@ -206,19 +201,22 @@ impl Store {
         intent: Intent,
         f: impl FnOnce(&mut Partition, &Tick<'_>) -> R,
     ) -> Result<(R, bool), WriteError> {
-        self.admit(at, intent)?;
         let id = self.place(at.hash);
         let Some(mut partition) = self.lock(id) else { return Err(WriteError::NotJoined) };
+        self.admit(at, intent)?;
         let before = partition.seq();
         let result = f(&mut partition, &Tick { clock: &self.clock, wall_ms: intent.wall_ms });
         let wrote = partition.seq() != before;
         drop(partition);
-        Ok((result, wrote && self.mark_dirty(id)))
+        Ok((result, wrote && self.dirty.mark(id)))
     }
 
     /// Clears every register of a keyspace that a selector matches and that was written before now,
     /// here at once and elsewhere as the epoch arrives. One event per partition; the last value
     /// says that the driver sleeps and must be woken to send them.
+    ///
+    /// What is written meanwhile is cleared in some partitions and not in others. A gate that is shut meanwhile stops
+    /// nothing: half of an invalidation would be worse than one that nobody is left to send.
     ///
     /// # Errors
     /// [`WriteError`] when writes are not accepted or a limit is exceeded; nothing was written.
@@ -241,7 +239,7 @@ impl Store {
             let Some(mut partition) = self.lock(id) else { continue };
             let (written, keys) = partition.invalidate(&at, &self.spaces, &Tick { clock: &self.clock, wall_ms });
             drop(partition);
-            wake |= self.mark_dirty(id);
+            wake |= self.dirty.mark(id);
             all.push(Cleared { partition: id, written, keys });
         }
         Ok((all, wake))
@@ -276,27 +274,9 @@ impl Store {
         Ok(())
     }
 
-    fn mark_dirty(&self, id: PartitionId) -> bool {
-        if let Some(word) = self.dirty.get(id.index() / 64) {
-            word.fetch_or(1 << (id.index() % 64), Ordering::AcqRel);
-        }
-        !self.woken.load(Ordering::Acquire) && !self.woken.swap(true, Ordering::AcqRel)
-    }
-
     /// Returns the partitions written since the last call. The next write wakes the driver again.
     pub fn take_dirty(&self) -> Vec<PartitionId> {
-        self.woken.store(false, Ordering::Release);
-        let mut taken = Vec::new();
-        for (at, word) in self.dirty.iter().enumerate() {
-            let mut bits = word.swap(0, Ordering::AcqRel);
-            while bits != 0 {
-                let bit = bits.trailing_zeros();
-                bits &= bits - 1;
-                let index = at * 64 + usize::try_from(bit).unwrap_or(0);
-                taken.extend(u16::try_from(index).ok().map(PartitionId));
-            }
-        }
-        taken
+        self.dirty.take()
     }
 
     /// Returns whether local writes are accepted.
@@ -312,6 +292,10 @@ impl Store {
     }
 
     /// Says whether local writes are accepted.
+    ///
+    /// A write asks under its partition's lock. So whoever shuts the gate and then takes that lock sees every write
+    /// this partition will ever have accepted, though a write under way may not have marked it dirty yet. An
+    /// invalidation under way is no exception but goes on: it ends in every partition.
     pub fn set_gate(&self, gate: Gate) {
         let code = match gate {
             Gate::Joining => 0,

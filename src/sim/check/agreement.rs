@@ -14,7 +14,8 @@ use bytes::Bytes;
 use super::{Invariant, Violation};
 use crate::clock::Stamp;
 use crate::crdt::custom::decode;
-use crate::crdt::{Dot, NEVER, Path, Tree};
+use crate::crdt::tree::winner;
+use crate::crdt::{Cell, Dot, NEVER, Path, Tree};
 use crate::id::ReplicaId;
 use crate::sim::oracle::{KeyView, Live, Noted, Notes, Part, cell, custom, tree};
 use crate::store::{Body, Entry};
@@ -46,10 +47,7 @@ pub fn agree(view: &KeyView<'_>, entry: Option<&Entry>, now_ms: u64, licence: &L
 }
 
 fn agree_register(view: &KeyView<'_>, entry: Option<&Entry>, now_ms: u64, licence: &Licence) -> Result<(), Violation> {
-    let shown = entry.and_then(cell).and_then(|cell| {
-        let value = cell.visible(now_ms)?.clone();
-        Some(Live { stamp: cell.stamp(), deadline: cell.deadline, dot: cell.dot(), value })
-    });
+    let shown = entry.and_then(cell).and_then(|cell| live(cell, now_ms));
     let called_for = view.register();
     let excused = |live: &Live| shown.is_none() && licence.stamps.contains(&live.stamp);
     if shown == called_for || called_for.as_ref().is_some_and(excused) {
@@ -75,6 +73,7 @@ fn agree_tree(view: &KeyView<'_>, tree: Option<&Tree>, now_ms: u64, licence: &Li
         if shown != called_for {
             return Err(differs(view, &format!("{path:?}"), &shown, &called_for));
         }
+        agree_winner(view, tree, path, now_ms)?;
     }
     let here = tree.into_iter().flat_map(Tree::counters).map(|(name, _)| name);
     let names: BTreeSet<&Bytes> = view.counters().chain(here).collect();
@@ -82,6 +81,21 @@ fn agree_tree(view: &KeyView<'_>, tree: Option<&Tree>, now_ms: u64, licence: &Li
         agree_counter(view, tree, name, now_ms)?;
     }
     Ok(())
+}
+
+/// Compares what a read of a path returns, expired siblings or not.
+fn agree_winner(view: &KeyView<'_>, tree: Option<&Tree>, path: &Path, now_ms: u64) -> Result<(), Violation> {
+    let shown = winner(tree.map_or(&[], |tree| tree.siblings(path)), now_ms).map(|elem| elem.dot);
+    let called_for = view.winner(path).map(|live| live.dot);
+    if shown == called_for {
+        return Ok(());
+    }
+    Err(mismatch(view, Invariant::History, &format!("a read of {path:?}"), &shown, &called_for))
+}
+
+fn live(cell: &Cell, now_ms: u64) -> Option<Live> {
+    let value = cell.visible(now_ms)?.clone();
+    Some(Live { stamp: cell.stamp(), deadline: cell.deadline, dot: cell.dot(), value })
 }
 
 /// Returns the unexpired siblings at a path, in order of dot.
@@ -134,6 +148,44 @@ fn agree_custom(view: &KeyView<'_>, entry: Option<&Entry>, now_ms: u64) -> Resul
         (None | Some(_), Some(_)) | (None, None) => Invariant::History,
     };
     Err(mismatch(view, invariant, "the custom entry", &shown, &called_for))
+}
+
+/// Compares what a read shows by the reader's own clock: nothing that is over by that clock, and everything that is not
+/// over by any. `now` and `late` are the views at those two instants.
+///
+/// # Errors
+/// [`Violation`] with the first difference.
+pub(in crate::sim) fn agree_between(
+    (now, now_ms): (&KeyView<'_>, u64),
+    late: &KeyView<'_>,
+    entry: Option<&Entry>,
+    licence: &Licence,
+) -> Result<(), Violation> {
+    let shown: Vec<Live> = entry.and_then(cell).and_then(|cell| live(cell, now_ms)).into_iter().collect();
+    let missing = |lives: &[Live]| late.register().filter(|l| !lives.contains(l) && !licence.stamps.contains(&l.stamp));
+    within(now, "the register", &shown, now.register().as_slice(), missing(&shown).as_slice())?;
+    let tree = tree(entry);
+    let here = tree.into_iter().flat_map(Tree::elems).map(|(path, _)| path);
+    for path in now.paths().chain(here).collect::<BTreeSet<&Path>>() {
+        let shown = siblings(tree, path, now_ms);
+        let known = tree.and_then(Tree::known_paths).is_none_or(|known| known.contains(path));
+        let missing: Vec<Live> = late.siblings(path).into_iter().filter(|l| known && !shown.contains(l)).collect();
+        within(now, &format!("{path:?}"), &shown, &now.siblings(path), &missing)?;
+    }
+    Ok(())
+}
+
+fn within(
+    view: &KeyView<'_>,
+    place: &str,
+    shown: &[Live],
+    possible: &[Live],
+    missing: &[Live],
+) -> Result<(), Violation> {
+    if let Some(over) = shown.iter().find(|live| !possible.contains(live)) {
+        return Err(mismatch(view, Invariant::Expiry, place, over, &possible));
+    }
+    missing.first().map_or(Ok(()), |early| Err(mismatch(view, Invariant::Expiry, place, &shown, early)))
 }
 
 /// Says which promise a difference breaks.

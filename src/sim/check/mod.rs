@@ -5,11 +5,30 @@
 //!   contexts, and from the clock nobody's is off from.
 //! * A check that runs at every step costs what changed, not what there is.
 
+mod acks;
+mod admission;
 mod agreement;
+mod clocks;
+mod convergence;
+mod effect;
+mod memory;
+mod rest;
+mod seat;
+mod session;
 
 use std::fmt;
 
+pub(super) use acks::{Pending, Reached, Witnesses};
+pub(super) use admission::{admitted, nothing_unknown};
+pub(super) use agreement::agree_between;
 pub use agreement::{Licence, agree};
+pub(super) use clocks::{Stamps, later_than_seen, numbered};
+pub(super) use convergence::{is_reached, members, reached, same_state};
+pub(super) use effect::Author;
+pub(super) use memory::{accounted, bounded, forgets_removed, within_budget};
+pub(super) use rest::{nothing_left, queues_empty};
+pub(super) use seat::{News, Seat, stable_everywhere};
+pub(super) use session::{Client, Instant};
 
 /// Declares the invariants once: the enum, all of them, their names.
 macro_rules! invariants {

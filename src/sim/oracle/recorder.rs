@@ -87,7 +87,7 @@ impl History {
         let partition = store.place(at.hash);
         let past = store.read(partition).map(|p| p.ctx().clone()).unwrap_or_default();
         let before = store.with_entry(&at, |entry| entry.cloned());
-        let written = site.write(&at, room(mutation), |p, tick| apply(p, &at, mutation, tick))??;
+        let written = site.write(&at, mutation.room(), |p, tick| apply(p, &at, mutation, tick))??;
         let store = site.store().ok_or(WriteError::NotJoined)?;
         let after = store.with_entry(&at, |entry| entry.cloned());
         let known = Known { before: before.as_ref(), after: after.as_ref() };
@@ -129,21 +129,24 @@ pub fn open(store: &Store, space: Space) -> Result<std::sync::Arc<Keyspace>, Wri
     }
 }
 
-/// Returns the bytes a mutation asks the budget for; `None` for one that is always admitted.
-fn room(mutation: &Mutation) -> Option<usize> {
-    match mutation {
-        Mutation::Set { value, .. } | Mutation::Put { value, .. } => Some(value.len()),
-        Mutation::Increment { .. } | Mutation::Note { .. } => Some(GROWTH_BYTES),
-        Mutation::Delete
-        | Mutation::Touch { .. }
-        | Mutation::Remove { .. }
-        | Mutation::TouchPath { .. }
-        | Mutation::ExpireKey { .. }
-        | Mutation::Clear
-        | Mutation::TouchCounter { .. }
-        | Mutation::Reset { .. }
-        | Mutation::DeleteCustom
-        | Mutation::Invalidate { .. } => None,
+impl Mutation {
+    /// Returns the bytes it asks the budget for; `None` for one that is always admitted.
+    #[must_use]
+    pub fn room(&self) -> Option<usize> {
+        match self {
+            Self::Set { value, .. } | Self::Put { value, .. } => Some(value.len()),
+            Self::Increment { .. } | Self::Note { .. } => Some(GROWTH_BYTES),
+            Self::Delete
+            | Self::Touch { .. }
+            | Self::Remove { .. }
+            | Self::TouchPath { .. }
+            | Self::ExpireKey { .. }
+            | Self::Clear
+            | Self::TouchCounter { .. }
+            | Self::Reset { .. }
+            | Self::DeleteCustom
+            | Self::Invalidate { .. } => None,
+        }
     }
 }
 

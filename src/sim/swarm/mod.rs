@@ -277,6 +277,18 @@ impl Draw {
             let from = self.rng.u64(first..=last.max(first));
             self.traffic(from, target - so_far);
         }
+        self.everybody_comes();
+    }
+
+    /// Mostly the spares run in the end: a node collects nothing before it has met everybody it knows of.
+    fn everybody_comes(&mut self) {
+        let last = self.timeline.iter().map(|(at, _)| *at).max().unwrap_or(0);
+        for at in small(self.setting.nodes)..small(self.setting.nodes + self.setting.spare) {
+            if self.rng.u8(..8) > 0 {
+                let ms = last + self.rng.u64(..500);
+                self.at(ms, Action::Start { at });
+            }
+        }
     }
 
     fn is_on(&self, class: Class) -> bool {
@@ -410,7 +422,7 @@ mod tests {
         }
         let name = |action: &Action| format!("{action:?}").split([' ', '{']).next().unwrap().to_owned();
         let drawn: BTreeSet<String> = plans.iter().flat_map(|p| &p.steps).map(|s| name(&s.action)).collect();
-        assert_eq!(drawn.len(), 19, "every action but rest: {drawn:?}");
+        assert_eq!(drawn.len(), 20, "every action but rest: {drawn:?}");
     }
 
     #[test]
