@@ -8,7 +8,8 @@
 //!
 //! # Invariants
 //! * An entry whose stamp is below a matching epoch is dropped as soon as both are here, so no
-//!   fragment carries it on.
+//!   fragment carries it on. What may have been dropped so travels only together with the epoch: whoever
+//!   was told that the entry is gone must know why, or those who were not told would keep it for ever.
 //! * An epoch stays until it is stable and old (R-AGE), so an older write still on its way meets it.
 //! * An effect never travels without its dot: what goes out of a stub that an epoch may have made takes the epoch along.
 //!
