@@ -8,10 +8,10 @@
 //!
 //! # Invariants
 //! * An entry whose stamp is below a matching epoch is dropped as soon as both are here, so no
-//!   fragment carries it on. What may have been dropped so travels only together with the epoch: whoever
-//!   was told that the entry is gone must know why, or those who were not told would keep it for ever.
+//!   fragment carries it on.
 //! * An epoch stays until it is stable and old (R-AGE), so an older write still on its way meets it.
 //! * An effect never travels without its dot: what goes out of a stub that an epoch may have made takes the epoch along.
+//!   Whoever was told that an entry is gone must know why, or those who were not told would keep it for ever.
 //!
 //! Maps, sets and counters have no epochs: a counter's contributions carry no stamp. Clear them.
 
