@@ -135,11 +135,13 @@ impl Slots {
         }
     }
 
-    /// Notes that a node takes what we send, so it accepts our clock.
-    pub fn clock_accepted(&mut self, node: NodeId) {
+    /// Notes that a node takes what we send, so it accepts our clock; returns whether that is news.
+    pub fn clock_accepted(&mut self, node: NodeId) -> bool {
+        let mut news = false;
         for slot in self.0.iter_mut().filter(|s| s.peer.is_some_and(|(known, _)| known == node)) {
-            slot.clock_refused = false;
+            news |= std::mem::replace(&mut slot.clock_refused, false);
         }
+        news
     }
 
     /// Notes that the peer at an address refuses our clock.
@@ -222,7 +224,7 @@ mod tests {
         assert!(slots.majority_refuses());
         slots.met(PeerSlot(0), node(1), ReplicaId(1));
         assert!(slots.majority_refuses(), "a hello is no consent");
-        slots.clock_accepted(node(1));
+        assert!(slots.clock_accepted(node(1)) && !slots.clock_accepted(node(1)));
         assert!(!slots.majority_refuses());
     }
 }
