@@ -158,16 +158,10 @@ impl Slots {
         refusing > 0 && refusing * 2 > self.0.len()
     }
 
-    /// Tells whether somebody was met at every address.
+    /// Tells whether somebody was met at every address, and every such node passes `test`.
     #[must_use]
-    pub fn all_met(&self) -> bool {
-        self.0.iter().all(|s| s.peer.is_some())
-    }
-
-    /// Tells whether the node of every address passes `connected`.
-    #[must_use]
-    pub fn all_connected(&self, connected: impl Fn(NodeId) -> bool) -> bool {
-        self.0.iter().all(|s| s.peer.is_some_and(|(node, _)| connected(node)))
+    pub fn all_met(&self, test: impl Fn(NodeId) -> bool) -> bool {
+        self.0.iter().all(|s| s.peer.is_some_and(|(node, _)| test(node)))
     }
 
     /// Returns the address whose link this is.
