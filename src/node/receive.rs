@@ -242,6 +242,7 @@ impl Node {
         let Some(mut p) = self.store.lock(partition) else { return };
         let result = p.apply_full(session.replica, full, &around);
         let is_late = session.peer.known(partition).is_some_and(|known| known.includes(p.frontier()));
+        let has_all = p.ctx().includes(&full.batch.ctx);
         drop(p);
         match result {
             Ok(applied) => {
@@ -252,6 +253,12 @@ impl Node {
                 self.on_received(now, partition);
             }
             Err(Refused::Stale) if is_late => self.ask_again(link, partition),
+            // A joiner whose former donor had more than this one: it lacks nothing, and this one is given the rest.
+            Err(Refused::Stale) if has_all => {
+                session.peer.synchronise(partition);
+                self.on_received(now, partition);
+                self.pump(link);
+            }
             Err(Refused::Stale) => {
                 let stale = session.stale_fulls.entry(partition).or_default();
                 *stale += 1;
