@@ -13,6 +13,7 @@
 
 mod carrier;
 mod cluster;
+mod config;
 mod host;
 mod liar;
 mod network;
@@ -20,6 +21,7 @@ mod newer;
 mod perform;
 mod plan;
 
-pub use cluster::{SimCluster, SimConfig};
+pub use cluster::SimCluster;
+pub use config::SimConfig;
 pub use network::Weather;
 pub use plan::{Ack, Action, Carrier, Lie, Op, OpKind, Plan, Setting, Step};
