@@ -36,7 +36,7 @@ impl Node {
         };
         let greeted = self.session_mut(link).map(|s| s.beats.heard(now.mono)).is_some();
         if greeted {
-            self.clock_accepted_by(link);
+            self.note_consent(link);
         }
         if let Err(fault) = self.check_control(&message, greeted) {
             return self.fault(link, fault);
@@ -76,6 +76,16 @@ impl Node {
                 self.pump(link);
             }
             (Control::Goodbye, true) => {}
+        }
+    }
+
+    /// Whoever has let our hello pass and talks to us accepts our clock. Nodes that have not joined have nothing to say
+    /// but beats.
+    fn note_consent(&mut self, link: LinkId) {
+        if let Some(node) = self.links.get(&link).map(|l| l.identity.node)
+            && self.slots.clock_accepted(node)
+        {
+            self.check_own_clock();
         }
     }
 
@@ -264,6 +274,7 @@ impl Node {
         let Some(mut p) = self.store.lock(partition) else { return };
         let result = p.apply_full(session.replica, full, &around);
         let is_late = session.peer.known(partition).is_some_and(|known| known.includes(p.frontier()));
+        let has_all = p.ctx().includes(&full.batch.ctx);
         drop(p);
         match result {
             Ok(applied) => {
@@ -276,6 +287,12 @@ impl Node {
             Err(Refused::Stale) if is_late => {
                 sometimes!(LateFullAskedForAgain);
                 self.ask_again(link, partition);
+            }
+            // A joiner whose former donor had more than this one: it lacks nothing, and this one is given the rest.
+            Err(Refused::Stale) if has_all => {
+                session.peer.synchronise(partition);
+                self.on_received(now, partition);
+                self.pump(link);
             }
             Err(Refused::Stale) => {
                 let stale = session.stale_fulls.entry(partition).or_default();
@@ -330,16 +347,7 @@ impl Node {
         if session.beats.on_beat(now.mono, beat.seq, beat.sent_ns, beat.echo) {
             session.beats.on_clock(beat.wall_ms, now.wall_ms);
         }
-        self.clock_accepted_by(link);
-    }
-
-    /// A peer sends anything but its hello only once it has accepted ours, and our clock with it. A heartbeat counts:
-    /// between two idle nodes, and two that wait for each other to found, there is nothing else.
-    fn clock_accepted_by(&mut self, link: LinkId) {
-        if let Some(node) = self.links.get(&link).map(|l| l.identity.node) {
-            self.slots.clock_accepted(node);
-            self.check_own_clock();
-        }
+        self.note_consent(link);
     }
 }
 
