@@ -69,7 +69,7 @@ pub struct Me {
     pub replica: ReplicaId,
 }
 
-/// One replica's protocols.
+/// One replica's protocols. Dropping it stops its store.
 #[derive(Debug)]
 pub struct Node {
     me: Me,
@@ -323,6 +323,9 @@ impl Node {
         }
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
+            if let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) {
+                session.peer.insist(&self.store);
+            }
             self.pump_within(link, usize::MAX);
             self.send_control(link, &Control::Goodbye);
             self.close(link, CloseCode::Goodbye, "this node is shutting down");
@@ -368,5 +371,12 @@ impl Node {
     fn collect_before_ms(&self, now: Now) -> u64 {
         let age = u64::try_from(self.config.replication.collect_after.as_millis()).unwrap_or(u64::MAX);
         now.wall_ms.saturating_sub(age)
+    }
+}
+
+/// Nobody sends what is written after this, whether the node was told to shut down or not.
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.store.set_gate(Gate::Stopped);
     }
 }
