@@ -235,7 +235,7 @@ impl SimCluster {
         }
         self.hosts.iter_mut().for_each(|h| h.lies = false);
         let back = |at: usize| at < self.config.nodes || self.is_running(at);
-        let gone = (0..self.host_count()).filter(|at| !back(*at)).filter_map(|at| self.replica(at));
+        let gone = (0..self.host_count()).filter(|at| !back(*at)).flat_map(|at| self.copies(at));
         let gone: Vec<ReplicaId> = gone.chain(liars).collect();
         for at in 0..self.host_count() {
             for replica in &gone {
@@ -245,6 +245,14 @@ impl SimCluster {
                 drop(self.start(at));
             }
         }
+    }
+
+    /// Returns the replica that ran last on a host, and every member that anybody takes for a copy of its node: the last
+    /// one may have ended before it was a member.
+    fn copies(&self, at: usize) -> Vec<ReplicaId> {
+        let Some(host) = self.hosts.get(at) else { return Vec::new() };
+        let nodes = (0..self.host_count()).filter(|_| !host.is_clone).filter_map(|other| self.node(other));
+        nodes.flat_map(|node| node.members().of_node(host.identity.node)).chain(host.replica).collect()
     }
 
     /// Returns how many hosts there are, clones included, running or not.
