@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use driftless::crdt::{Ctx, NEVER};
-use driftless::sim::{Carrier, SimCluster, SimConfig, Weather};
+use driftless::sim::{Action, Carrier, SimCluster, SimConfig, Weather};
 use driftless::store::{Body, Family, KeyRef, Store};
 
 fn ms(n: u64) -> Duration {
@@ -70,4 +70,41 @@ fn a_cluster_forms_and_replicates() {
     cluster.run_for(ms(60_000));
     println!("60 s took {:?}", start.elapsed());
     assert!(converged(&cluster));
+}
+
+/// Random bytes: what compresses well says little about a network.
+fn noise(rng: &mut fastrand::Rng, len: usize) -> String {
+    (0..len).map(|_| rng.alphanumeric()).collect()
+}
+
+/// The last writes of a node that is stopped are nowhere else. Its peers refuse frames that came late, and have nobody
+/// to ask for them again.
+#[test]
+fn a_node_that_is_stopped_while_all_write_leaves_everything_it_wrote() {
+    for seed in 8..16 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let delay = rng.u64(5..150);
+        let weather = Weather { delay_min: ms(delay), delay_max: ms(delay + 1), loss: 0.02, ..clear() };
+        let mut cluster = formed(seed, config(weather));
+        cluster.run_for(ms(1_000));
+        let (steps, size) = (rng.u64(50..300), rng.usize(20..300));
+        for step in 0..steps {
+            for at in 0..3 {
+                set(&mut cluster, at, &format!("{at}.{step}"), &noise(&mut rng, size));
+            }
+            cluster.run_for(ms(5));
+        }
+        assert!(cluster.perform(Action::Stop { at: 0 }));
+        for step in steps..steps + 300 {
+            for at in 1..3 {
+                set(&mut cluster, at, &format!("{at}.{step}"), &noise(&mut rng, size));
+            }
+            cluster.run_for(ms(5));
+        }
+        cluster.run_for(ms(3_000));
+        for at in 1..3 {
+            let lost = (0..steps).filter(|step| get(&cluster, at, &format!("0.{step}")).is_none()).count();
+            assert_eq!(lost, 0, "seed {seed}: node {at} lacks {lost} of {steps} writes");
+        }
+    }
 }

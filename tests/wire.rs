@@ -350,6 +350,14 @@ fn a_hello_with_longer_lists_than_anybody_has_is_refused() {
 }
 
 #[test]
+fn what_a_configuration_allows_is_what_a_message_carries() {
+    let (limits, wide) = (Limits::default(), |n: usize| u64::try_from(n).unwrap());
+    assert_eq!(limits.name_bytes, wide(driftless::config::NAME_BYTES_MAX));
+    assert_eq!(limits.key_bytes, wide(driftless::config::KEY_BYTES_MAX));
+    assert_eq!(limits.value_bytes, wide(driftless::config::VALUE_BYTES_MAX));
+}
+
+#[test]
 fn a_hello_nested_too_deep_is_refused() {
     let deep = |levels: usize| {
         let value = (0..levels).fold(serde_json::json!(1), |inner, _| serde_json::json!([inner]));

@@ -3,6 +3,7 @@
 //! # Invariants
 //! * Every field takes values at both ends of its type as well as likely ones.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,6 +100,11 @@ pub fn is_bad(config: &Config, error: &ConfigError) -> bool {
         ConfigError::Field { field, .. } => match *field {
             "node.cluster" => long(&config.node.cluster),
             "node.region" => long(config.node.region.as_str()),
+            "custom.type_name" => config.custom.iter().any(|c| long(&c.type_name)),
+            "custom.keyspace" => {
+                let names: BTreeSet<&str> = config.custom.iter().map(|c| c.keyspace.as_str()).collect();
+                names.len() < config.custom.len()
+            }
             "replication.collect_after" => config.replication.collect_after.as_nanos() <= 2 * m.max_drift.as_nanos(),
             "replication.link_window_bytes" => config.replication.link_window_bytes < 1_024,
             "membership.beat_every" => m.beat_every.is_zero(),

@@ -7,9 +7,8 @@
 //!
 //! # Invariants
 //! * A write is accepted or refused at once; accepted means applied here and on its way.
-//! * One task drives the node. [`Cache::shutdown`] joins it; dropping the [`Cache`] aborts it. Both
-//!   make later writes through handles that are still around fail with `WriteError::Stopped`;
-//!   reads go on.
+//! * One task drives the node. [`Cache::shutdown`] joins it; dropping the [`Cache`] aborts it. However it ends, later
+//!   writes through handles that are still around fail with `WriteError::Stopped`; reads go on.
 //!
 //! Not here: choosing a region for a client, and signing tokens.
 
@@ -323,6 +322,8 @@ impl Cache {
     /// # Cancel safety
     /// Dropping the future aborts what is left; peers then find out by silence.
     pub async fn shutdown(&self) {
+        // At once and not by the driver's turn: the future may be dropped before it has one.
+        self.store.set_gate(Gate::Stopped);
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         if tasks.is_empty() {
             return;
@@ -333,11 +334,10 @@ impl Cache {
                 tracing::error!(%error, "the driver failed");
             }
         }
-        self.store.set_gate(Gate::Stopped);
     }
 }
 
-/// Nobody sends what is written after this.
+/// Nobody sends what is written after this, and the driver is aborted when its turn comes.
 impl Drop for Cache {
     fn drop(&mut self) {
         self.store.set_gate(Gate::Stopped);

@@ -69,7 +69,7 @@ pub struct Me {
     pub replica: ReplicaId,
 }
 
-/// One replica's protocols.
+/// One replica's protocols. Dropping it stops its store.
 #[derive(Debug)]
 pub struct Node {
     me: Me,
@@ -316,12 +316,16 @@ impl Node {
     fn on_shutdown(&mut self, now: Now) {
         self.stopping = true;
         self.set_gate();
-        self.outbox.mark(self.store.take_dirty());
+        // All of them: a write that was accepted just now may not have marked its partition yet.
+        self.outbox.mark(self.store.partition_ids());
         while self.outbox.due().is_some() {
             self.flush(now);
         }
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
+            if let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) {
+                session.peer.insist(&self.store);
+            }
             self.pump_within(link, usize::MAX);
             self.send_control(link, &Control::Goodbye);
             self.close(link, CloseCode::Goodbye, "this node is shutting down");
@@ -367,5 +371,12 @@ impl Node {
     fn collect_before_ms(&self, now: Now) -> u64 {
         let age = u64::try_from(self.config.replication.collect_after.as_millis()).unwrap_or(u64::MAX);
         now.wall_ms.saturating_sub(age)
+    }
+}
+
+/// Nobody sends what is written after this, whether the node was told to shut down or not.
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.store.set_gate(Gate::Stopped);
     }
 }

@@ -35,9 +35,8 @@ impl Node {
             Err(fault) => return self.fault(link, fault),
         };
         let greeted = self.session_mut(link).map(|s| s.beats.heard(now.mono)).is_some();
-        if greeted && let Some(node) = self.links.get(&link).map(|l| l.identity.node) {
-            self.slots.clock_accepted(node);
-            self.check_own_clock();
+        if greeted {
+            self.clock_accepted_by(link);
         }
         if let Err(fault) = self.check_control(&message, greeted) {
             return self.fault(link, fault);
@@ -330,6 +329,16 @@ impl Node {
         let Some(session) = self.session_mut(link).filter(|s| s.replica == beat.replica) else { return };
         if session.beats.on_beat(now.mono, beat.seq, beat.sent_ns, beat.echo) {
             session.beats.on_clock(beat.wall_ms, now.wall_ms);
+        }
+        self.clock_accepted_by(link);
+    }
+
+    /// A peer sends anything but its hello only once it has accepted ours, and our clock with it. A heartbeat counts:
+    /// between two idle nodes, and two that wait for each other to found, there is nothing else.
+    fn clock_accepted_by(&mut self, link: LinkId) {
+        if let Some(node) = self.links.get(&link).map(|l| l.identity.node) {
+            self.slots.clock_accepted(node);
+            self.check_own_clock();
         }
     }
 }

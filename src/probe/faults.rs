@@ -159,6 +159,8 @@ faults! {
     IdleNeverReports,
     /// A report counts for every replica it names.
     ForgedReportCounts,
+    /// A peer may know more of my events than I have made (R-SELF).
+    ForgedEventsAccepted,
     /// What relays an author's event counts as the author's report.
     RelayedCountsAsReported,
     /// Half of the members are a majority.

@@ -139,6 +139,13 @@ impl Peer {
         }
     }
 
+    /// Asks for all my events the peer has not reported, those that are under way as well: what it cannot take of them it
+    /// will have nobody to ask for.
+    pub fn insist(&mut self, store: &Store) {
+        self.begin();
+        store.partition_ids().for_each(|partition| self.catch_up(partition, store, false));
+    }
+
     /// Sends again what the peer has not reported of a partition, because it says that it could not
     /// take it: from the log, or in full when that no longer names it.
     pub fn resend(&mut self, partition: PartitionId, store: &Store) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::cluster::SimCluster;
 use super::host::Host;
 use super::plan::Action;
+use crate::clock::Hlc;
 use crate::crdt::custom::encode;
 use crate::id::ReplicaId;
 use crate::node::{Gauges, Input, Node};
@@ -16,6 +17,8 @@ const JUST_JOINED: Duration = Duration::from_secs(2);
 const LEAVE: Duration = Duration::from_secs(3);
 /// Most clones in one run.
 const CLONES_MAX: usize = 8;
+/// How far a burst has counted: two events more and the counter carries.
+const COUNTED: u64 = 0xfffe;
 /// So many drift bounds ahead a clock is hopeless: others close the link instead of waiting.
 const HOPELESS: u64 = 10;
 
@@ -59,6 +62,7 @@ impl SimCluster {
             Action::Remove { by, at } => self.remove(self.place(by), self.place(at)),
             Action::Evict { at, key, map } => self.evict_named(self.place(at), key, map),
             Action::Truncate { at, keep } => self.truncate(self.place(at), keep),
+            Action::Burst { at } => self.burst(self.place(at)),
             Action::Forge { at, lie } => self.forge(self.place(at), lie),
             Action::Write { .. } | Action::Read { .. } | Action::Rest => false,
         }
@@ -189,6 +193,13 @@ impl SimCluster {
             }
         }
         any
+    }
+
+    fn burst(&mut self, at: usize) -> bool {
+        let Some(store) = self.store(at).filter(|_| !self.is_paused(at)) else { return false };
+        let hlc = store.clock().tick(self.now(at).wall_ms);
+        store.clock().observe(Hlc(hlc.0 | COUNTED));
+        true
     }
 
     /// Returns the hosts whose process [`SimCluster::heal_everything`] ends: clones, liars, replicas that were removed, and

@@ -281,6 +281,11 @@ pub enum Action {
         /// Records kept per partition.
         keep: u8,
     },
+    /// A host's clock has counted nearly all events of its millisecond, as after a burst of 65,000 writes.
+    Burst {
+        /// The host.
+        at: u8,
+    },
     /// A liar sends something forged on all its links.
     Forge {
         /// The liar; nothing happens at an honest host.
@@ -414,6 +419,7 @@ impl fmt::Display for Action {
             Self::Remove { by, at } => write!(f, "r{by} removes r{at}"),
             Self::Evict { at, key, map } => write!(f, "r{at} evicts {} {key}", if *map { "map" } else { "register" }),
             Self::Truncate { at, keep } => write!(f, "r{at} cuts its logs to {keep}"),
+            Self::Burst { at } => write!(f, "r{at} has counted to the end of a millisecond"),
             Self::Forge { at, lie } => write!(f, "r{at} lies: {lie:?}"),
             Self::Rest => f.write_str("nothing"),
         }

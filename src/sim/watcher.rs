@@ -194,7 +194,8 @@ impl Watcher {
     ) -> Result<(), Violation> {
         let at = place(cluster, at);
         let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
-        let now_ms = store.clock().visible_ms(cluster.now(at).wall_ms);
+        let wall_ms = cluster.now(at).wall_ms;
+        let (shown_at_ms, now_ms) = (store.clock().visible_ms(wall_ms), wall_ms.max(store.clock().last().ms()));
         self.latest_ms = self.latest_ms.max(now_ms);
         let when = Instant { now_ms, latest_ms: self.latest_ms };
         let client = self.clients.entry(client).or_default();
@@ -210,7 +211,7 @@ impl Watcher {
             client.read(&key, entry, (id, ctx), when).map_err(at_host(at))?;
             let view = |ms| self.history.view(id, ctx, ms).of(&key);
             let licence = self.licences.get(&key).cloned().unwrap_or_default();
-            check::agree_between((&view(now_ms), now_ms), &view(when.latest_ms), entry, &licence)
+            check::agree_between((&view(now_ms), shown_at_ms), &view(when.latest_ms), entry, &licence)
                 .map_err(at_host(at))?;
         }
         Ok(())

@@ -3,7 +3,8 @@
 //! Push, relay and catch-up are the same function with another idea of what is lacking.
 //!
 //! # Invariants
-//! * R-COVER: a fragment covers all unstable dots of its scope, also those the peer has.
+//! * R-COVER: a fragment covers all unstable dots of its scope, also those the peer has. With a register's stub go the
+//!   epochs that may have made it.
 //! * A key touched many times is captured once, in its present state.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +74,7 @@ impl Partition {
             }
             upto = dot.seq;
         }
+        wanted.add_epochs(self);
         let fragments = wanted.fragments(self);
         Captured { batch: Batch { partition: self.id, ctx: self.ctx.clone(), fragments }, upto, more }
     }
@@ -145,6 +147,14 @@ impl Wanted {
         });
         self.scopes.entry(slot).or_default().insert(scope);
         true
+    }
+
+    /// Adds the epochs behind the stubs among the slots, whatever the budget says.
+    fn add_epochs(&mut self, partition: &Partition) {
+        let behind: Vec<u32> = self.scopes.keys().flat_map(|slot| partition.epochs_behind(*slot)).collect();
+        for slot in behind {
+            self.scopes.entry(slot).or_default().insert(Scope::Path(Path::Register));
+        }
     }
 
     fn fragments(self, partition: &Partition) -> Vec<Fragment> {

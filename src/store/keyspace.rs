@@ -144,7 +144,8 @@ impl Keyspace {
         self.budget.load(Ordering::Relaxed)
     }
 
-    /// Sets the budget in bytes.
+    /// Sets the budget in bytes. A write that finds it exceeded is refused, so it is exceeded by at most one value of
+    /// every thread that writes at that moment.
     pub fn set_budget(&self, bytes: u64) {
         self.budget.store(bytes, Ordering::Relaxed);
     }

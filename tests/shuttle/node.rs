@@ -1,7 +1,10 @@
 //! A driver's loop around two real nodes while other threads write, wait and shut down.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use driftless::clock::{Mono, Now};
@@ -9,8 +12,9 @@ use driftless::config::Config;
 use driftless::id::{NodeId, RegionId, ReplicaId};
 use driftless::node::{Input, Level, LinkId, Mark, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId};
 use driftless::store::Store;
-use shuttle::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use shuttle::future::block_on;
 use shuttle::thread::scope;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{WALL_MS, explore, keys, registers, set};
 
@@ -91,38 +95,99 @@ impl Pair {
     }
 }
 
-/// What the threads ask of the driver: the real line's commands, and the wake-up.
+/// What the threads ask of the driver, as the real line's commands.
 enum Command {
-    Wake,
-    Wait(Mark, Sender<Outcome>),
+    Written,
+    Wait(Mark, oneshot::Sender<Outcome>),
     Cancel(Mark),
     Shutdown,
 }
 
+/// The way to the driver: the channels of the real line, of which each call is one step to shuttle.
+#[derive(Clone)]
+struct Line {
+    commands: mpsc::Sender<Command>,
+    wake: Arc<Notify>,
+}
+
+impl Line {
+    /// So few commands may wait that a caller finds the queue full.
+    const COMMANDS: usize = 1;
+
+    fn new() -> (Self, Inbox) {
+        let (commands, inbox) = mpsc::channel(Self::COMMANDS);
+        let wake = Arc::new(Notify::new());
+        (Self { commands, wake: Arc::clone(&wake) }, Inbox { commands: inbox, wake })
+    }
+
+    /// Writes a key and wakes the driver when told to; returns the event, if the write was accepted.
+    fn write(&self, store: &Store, key: &str) -> Option<Mark> {
+        let space = registers(store);
+        let (written, wake) = set(store, &space, key).ok()?;
+        if wake {
+            self.wake.notify_one();
+        }
+        Some(Mark { partition: store.place(space.hash(key.as_bytes())), dot: written.dot })
+    }
+
+    /// Waits on a write; `None` when the driver has ended.
+    fn wait(&self, mark: Mark) -> Option<Outcome> {
+        let (reply, outcome) = oneshot::channel();
+        self.send(Command::Wait(mark, reply))?;
+        block_on(outcome).ok()
+    }
+
+    fn send(&self, command: Command) -> Option<()> {
+        block_on(self.commands.send(command)).ok()
+    }
+}
+
+/// The driver's end.
+struct Inbox {
+    commands: mpsc::Receiver<Command>,
+    wake: Arc<Notify>,
+}
+
+impl Inbox {
+    /// Sleeps until there is something to do; `None` when nobody is left.
+    async fn next(&mut self) -> Option<Command> {
+        let mut woken = pin!(self.wake.notified());
+        poll_fn(|cx| match woken.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Some(Command::Written)),
+            Poll::Pending => self.commands.poll_recv(cx),
+        })
+        .await
+    }
+
+    /// Looks, without sleeping, whether there is something to do.
+    fn look(&mut self) -> Poll<Option<Command>> {
+        pin!(self.next()).poll(&mut Context::from_waker(Waker::noop()))
+    }
+}
+
 /// The driver's loop, with the nodes' timers in place of time. Returns when it is told to or nobody is left.
-fn drive(pair: &mut Pair, commands: &Receiver<Command>) {
-    let (mut waits, mut names) = (BTreeMap::new(), BTreeMap::new());
-    let mut idle = 0;
+fn drive(pair: &mut Pair, mut inbox: Inbox) {
+    let (mut waits, mut names, mut idle) = (BTreeMap::new(), BTreeMap::new(), 0);
     loop {
-        let command = if waits.is_empty() { commands.recv().map_err(TryRecvError::from) } else { commands.try_recv() };
-        let last = matches!(command, Ok(Command::Shutdown));
+        let command = if waits.is_empty() { Poll::Ready(block_on(inbox.next())) } else { inbox.look() };
+        let last = matches!(command, Poll::Ready(Some(Command::Shutdown)));
         match command {
-            Ok(Command::Wake) => pair.handle(0, Input::Written),
-            Ok(Command::Wait(mark, reply)) => {
+            Poll::Ready(Some(Command::Written)) => pair.handle(0, Input::Written),
+            Poll::Ready(Some(Command::Wait(mark, reply))) => {
                 pair.handle(0, Input::Written);
                 let id = WaitId(u64::try_from(names.len()).unwrap());
                 names.insert(mark, id);
                 waits.insert(id, reply);
                 pair.handle(0, Input::Wait { id, mark, level: Level::All, deadline: None });
             }
-            Ok(Command::Cancel(mark)) => {
+            Poll::Ready(Some(Command::Cancel(mark))) => {
                 let id = names[&mark];
                 waits.remove(&id);
                 pair.handle(0, Input::CancelWait { id });
             }
-            Ok(Command::Shutdown) => pair.handle(0, Input::Shutdown),
-            Err(TryRecvError::Disconnected) if waits.is_empty() => return,
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {
+            Poll::Ready(Some(Command::Shutdown)) => pair.handle(0, Input::Shutdown),
+            Poll::Ready(None) if waits.is_empty() => return,
+            Poll::Ready(None) | Poll::Pending => {
                 idle += 1;
                 assert!(idle < DEADLINES, "a wait that is never resolved: {:?}", waits.keys());
                 pair.deadline();
@@ -130,7 +195,7 @@ fn drive(pair: &mut Pair, commands: &Receiver<Command>) {
         }
         for (id, outcome) in pair.resolved.drain(..) {
             idle = 0;
-            let reply: Option<Sender<Outcome>> = waits.remove(&id);
+            let reply: Option<oneshot::Sender<Outcome>> = waits.remove(&id);
             drop(reply.expect("a wait is resolved once, and not after it was given up").send(outcome));
         }
         if last {
@@ -140,47 +205,53 @@ fn drive(pair: &mut Pair, commands: &Receiver<Command>) {
     }
 }
 
-/// Writes a key and wakes the driver when told to; returns the event, if the write was accepted.
-fn write(store: &Store, key: &str, commands: &Sender<Command>) -> Option<Mark> {
-    let space = registers(store);
-    let (written, wake) = set(store, &space, key).ok()?;
-    if wake {
-        drop(commands.send(Command::Wake));
-    }
-    Some(Mark { partition: store.place(space.hash(key.as_bytes())), dot: written.dot })
-}
-
-/// Waits on a write; `None` when the driver has ended.
-fn wait(mark: Mark, commands: &Sender<Command>) -> Option<Outcome> {
-    let (reply, outcome) = channel();
-    commands.send(Command::Wait(mark, reply)).ok()?;
-    let first = outcome.recv().ok()?;
-    assert!(outcome.recv().is_err(), "a wait is resolved once");
-    Some(first)
-}
-
 #[test]
 fn every_wait_on_a_write_that_arrives_is_resolved_once() {
     explore(|| {
         let mut pair = Pair::joined();
-        let (store, (commands, inbox)) = (pair.store(0), channel());
+        let (store, (line, inbox)) = (pair.store(0), Line::new());
         let keys = keys(&store, &registers(&store));
-        let (ours, theirs) = (commands.clone(), commands);
+        let (ours, theirs) = (line.clone(), line);
         scope(|s| {
             s.spawn(|| {
-                let commands = ours;
-                write(&store, &keys[0], &commands);
-                let mark = write(&store, &keys[1], &commands).unwrap();
-                assert!(wait(mark, &commands).unwrap().reached);
+                let line = ours;
+                line.write(&store, &keys[0]).unwrap();
+                let mark = line.write(&store, &keys[1]).unwrap();
+                assert!(line.wait(mark).unwrap().reached);
             });
             s.spawn(|| {
-                let commands = theirs;
-                let [first, second] = [&keys[1], &keys[0]].map(|key| write(&store, key, &commands).unwrap());
-                drop(commands.send(Command::Wait(first, channel().0)));
-                drop(commands.send(Command::Cancel(first)));
-                assert!(wait(second, &commands).unwrap().reached);
+                let line = theirs;
+                let [first, second] = [&keys[1], &keys[0]].map(|key| line.write(&store, key).unwrap());
+                line.send(Command::Wait(first, oneshot::channel().0)).unwrap();
+                line.send(Command::Cancel(first)).unwrap();
+                assert!(line.wait(second).unwrap().reached);
             });
-            s.spawn(|| drive(&mut pair, &inbox));
+            s.spawn(|| drive(&mut pair, inbox));
         });
+    });
+}
+
+#[test]
+fn a_shutdown_sends_every_write_that_was_accepted_and_ends_every_wait() {
+    explore(|| {
+        let mut pair = Pair::joined();
+        let (store, there, (line, inbox)) = (pair.store(0), pair.store(1), Line::new());
+        let keys = keys(&store, &registers(&store));
+        let accepted = scope(|s| {
+            let ours = s.spawn(|| [0, 1].map(|at| line.write(&store, &keys[at])));
+            let theirs = s.spawn(|| {
+                let mark = line.write(&store, &keys[1]);
+                let outcome = mark.and_then(|mark| line.wait(mark));
+                assert!(outcome.is_none_or(|outcome| outcome.acked > 0));
+                [mark, line.write(&store, &keys[0])]
+            });
+            s.spawn(|| line.send(Command::Shutdown));
+            s.spawn(|| drive(&mut pair, inbox));
+            [ours.join().unwrap(), theirs.join().unwrap()]
+        });
+        for mark in accepted.into_iter().flatten().flatten() {
+            let arrived = there.read(mark.partition).unwrap().ctx().has(mark.dot);
+            assert!(arrived, "{mark:?} was accepted and is nowhere else");
+        }
     });
 }

@@ -10,7 +10,7 @@ use driftless::crdt::{Ctx, NEVER, Path};
 use driftless::error::OpenError;
 use driftless::id::{KeyspaceId, PartitionId, ReplicaId};
 use driftless::replication::{Outbox, Peer};
-use driftless::store::{Around, Batch, Body, Family, Full, Intent, KeyRef, Keyspace, Partition, Selector};
+use driftless::store::{Around, Batch, Body, Family, Full, Gate, Intent, KeyRef, Keyspace, Partition, Selector};
 use driftless::store::{Store, Tick};
 use driftless::wire::{FullChunk, Part};
 use shuttle::sync::atomic::{AtomicU64, Ordering};
@@ -330,6 +330,43 @@ fn the_bytes_of_a_keyspace_are_those_of_its_entries() {
             let held: usize = store.partition_ids().map(bytes).sum();
             assert_eq!(space.used(), u64::try_from(held).unwrap(), "{}", space.name());
         }
+    });
+}
+
+#[test]
+fn after_a_gate_is_shut_no_partition_changes_whose_lock_was_taken_since() {
+    explore(|| {
+        let store = open_store(ME, 2);
+        let space = registers(&store);
+        let keys = keys(&store, &space);
+        let numbers = || -> Vec<u64> { store.partition_ids().map(|id| store.read(id).unwrap().seq()).collect() };
+        let write = || {
+            let written: Vec<_> = keys.iter().map(|key| set(&store, &space, key).is_ok()).collect();
+            assert!(written[0] || !written[1], "what was refused once is refused from then on");
+        };
+        let seen = scope(|s| {
+            s.spawn(write);
+            s.spawn(write);
+            let shut = s.spawn(|| {
+                store.set_gate(Gate::Removed);
+                numbers()
+            });
+            shut.join().unwrap()
+        });
+        assert_eq!(numbers(), seen);
+    });
+}
+
+#[test]
+fn a_store_that_was_stopped_stays_stopped() {
+    explore(|| {
+        let store = open_store(ME, 1);
+        scope(|s| {
+            s.spawn(|| store.set_gate(Gate::Stopped));
+            s.spawn(|| store.set_gate(Gate::Open));
+            s.spawn(|| store.set_gate(Gate::Removed));
+        });
+        assert_eq!(store.gate(), Gate::Stopped);
     });
 }
 

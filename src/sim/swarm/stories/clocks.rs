@@ -34,6 +34,17 @@ pub(super) fn steps_back(draw: &mut Draw, from: u64) {
     draw.writes(back, at, 4, 1_000);
 }
 
+/// A clock steps back after a burst of writes, so that its counter alone tells further ones apart, until it carries.
+pub(super) fn burst(draw: &mut Draw, from: u64) {
+    let (at, off) = (draw.node(), draw.rng.u64(50..2_000));
+    draw.at(from, Action::Skew { at, ms: -off.cast_signed() });
+    draw.at(from, Action::Burst { at });
+    draw.writes(from, at, 6, off);
+    if draw.rng.bool() {
+        draw.at(from + off, Action::Skew { at, ms: 0 });
+    }
+}
+
 /// Every clock is off a little, within what peers accept of each other.
 pub(super) fn all_clocks(draw: &mut Draw, from: u64) {
     for at in 0..draw.hosts() {

@@ -16,7 +16,7 @@ mod state;
 use super::{Class, Draw, log_uniform, small};
 use crate::sim::plan::{Action, OpKind};
 use clocks::{
-    all_clocks, far_future, long_pause, pause, pause_across_a_collection, skew, starts_in_the_future, steps_back,
+    all_clocks, burst, far_future, long_pause, pause, pause_across_a_collection, skew, starts_in_the_future, steps_back,
 };
 use members::{
     all_but_one, all_spares, clone, clone_apart, crash, crash_after_write, delete_then_join, delete_then_restart,
@@ -45,7 +45,7 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Cuts => &[one_way, alone, alone, halves, bridge, flapping, deletes_behind_a_cut, deletes_behind_a_cut],
         Class::Clogs => &[swizzle],
         Class::Slow => &[slow],
-        Class::Skew => &[skew, steps_back, all_clocks],
+        Class::Skew => &[skew, steps_back, all_clocks, burst],
         Class::FarFuture => &[far_future, starts_in_the_future],
         Class::Pause => &[pause, pause, pause_across_a_collection, long_pause],
         Class::Crash => &[crash, crash, crash_after_write, all_but_one, donor_dies, donor_dies, delete_then_restart],
