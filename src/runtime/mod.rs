@@ -39,6 +39,7 @@ mod journal;
 mod line;
 mod link;
 mod tls;
+mod waits;
 mod watches;
 
 pub use clock::{SystemClock, fresh_node, fresh_replica, fresh_seed, wall_ms};
