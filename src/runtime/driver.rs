@@ -107,14 +107,14 @@ impl Driver {
     }
 
     fn take(&mut self, input: Input) {
-        let may_apply = matches!(input, Input::Log { .. } | Input::Deadline);
+        let news = self.node.news();
         self.node.handle(self.clock.now(), input);
         while let Some(output) = self.node.poll() {
             if let Some(told) = self.endpoint.apply(output) {
                 self.tell(told);
             }
         }
-        if may_apply {
+        if self.node.news() != news {
             self.ending.signals.applied.notify_waiters();
         }
     }
