@@ -259,6 +259,24 @@ fn a_frame_before_any_hello_changes_nothing() {
     assert!(bench.handle(Input::Log { link: BAD, bytes }).is_empty());
 }
 
+/// Whoever waits for a token is woken by news, so it must not matter which input let them in.
+#[test]
+fn what_waited_for_a_hello_or_for_the_clock_is_news_when_it_is_joined_in() {
+    let mut bench = Bench::new();
+    let hello = bench.hello();
+    let early = frame(&mut bench, 30, Hlc::from_ms(WALL_MS));
+    bench.handle(Input::Log { link: BAD, bytes: early });
+    assert_eq!(bench.node.news(), 0);
+    bench.control(BAD, &Control::Hello(hello));
+    assert_eq!(bench.node.news(), 1, "the hello let it in");
+    let ahead = frame(&mut bench, 30, Hlc::from_ms(WALL_MS + 1_500));
+    bench.handle(Input::Log { link: BAD, bytes: ahead });
+    assert_eq!(bench.node.news(), 1);
+    let near = Now { mono: Mono(600_000_000), wall_ms: WALL_MS + 600 };
+    bench.node.handle(near, Input::Written);
+    assert_eq!(bench.node.news(), 2, "the clock let it in, and a local write made the node look at it");
+}
+
 #[test]
 fn a_history_that_cannot_be_taken_in_is_refused_and_not_retried_for_ever() {
     let mut bench = Bench::new();

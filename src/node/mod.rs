@@ -89,6 +89,8 @@ pub struct Node {
     touched: BTreeSet<PartitionId>,
     /// Frame bytes received since the last report.
     received_bytes: usize,
+    /// Batches and full synchronisations joined in since the start.
+    news: u64,
     /// What was seen one relay interval ago.
     seen_before: Vec<(PartitionId, Ctx)>,
     timers: Timers,
@@ -125,6 +127,7 @@ impl Node {
             pen: Pen::default(),
             touched: BTreeSet::new(),
             received_bytes: 0,
+            news: 0,
             seen_before: Vec::new(),
             timers: Timers::default(),
             encoder: if config.replication.compress { encoder } else { encoder.without_compression() },

@@ -29,6 +29,13 @@ const REPORT_BYTES: usize = 256 * 1024;
 const STALE_FULLS_MAX: u32 = 8;
 
 impl Node {
+    /// Returns a number that grows with everything of others that is joined in, whichever input let it: frames may
+    /// have waited for a hello or for the clock.
+    #[must_use]
+    pub fn news(&self) -> u64 {
+        self.news
+    }
+
     pub(super) fn on_control(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
         let message = match self.decoder.decode_control(bytes, &self.limits) {
             Ok(message) => message,
@@ -317,6 +324,7 @@ impl Node {
     }
 
     fn applied(&mut self, partition: PartitionId, applied: Applied) {
+        self.news += 1;
         self.touched.insert(partition);
         for link in self.links.values_mut() {
             if let Some(session) = link.session.as_deref_mut() {
