@@ -22,7 +22,7 @@ pub(super) use acks::{Pending, Reached, Witnesses};
 pub(super) use admission::{admitted, nothing_unknown};
 pub(super) use agreement::agree_between;
 pub use agreement::{Licence, agree};
-pub(super) use clocks::{Stamps, later_than_seen, numbered};
+pub(super) use clocks::{Stamps, decides_ms, later_than_seen, numbered};
 pub(super) use convergence::{is_reached, members, reached, same_state};
 pub(super) use effect::Author;
 pub(super) use memory::{accounted, bounded, forgets_removed, within_budget};
