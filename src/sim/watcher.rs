@@ -113,8 +113,8 @@ impl Watcher {
         op: Op,
         ack: Option<Ack>,
     ) -> Result<(), Violation> {
-        let at = place(cluster, at);
-        let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
+        let at = cluster.place(at);
+        let Some(store) = cluster.store(at).filter(|_| cluster.has_clients(at)) else { return Ok(()) };
         let now_ms = check::decides_ms(&store, cluster.now(at).wall_ms);
         let (key, mutation) = self.workload.mutation(op, now_ms);
         let Ok(space) = open(&store, key.space) else { return Ok(()) };
@@ -193,8 +193,8 @@ impl Watcher {
         at: impl Into<usize>,
         key: u8,
     ) -> Result<(), Violation> {
-        let at = place(cluster, at);
-        let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
+        let at = cluster.place(at);
+        let Some(store) = cluster.store(at).filter(|_| cluster.has_clients(at)) else { return Ok(()) };
         let wall_ms = cluster.now(at).wall_ms;
         let (shown_at_ms, now_ms) = (store.clock().visible_ms(wall_ms), check::decides_ms(&store, wall_ms));
         self.latest_ms = self.latest_ms.max(now_ms);
@@ -227,7 +227,7 @@ impl Watcher {
     pub fn before(&mut self, cluster: &SimCluster, action: &Action) -> Result<(), Violation> {
         if let Action::Evict { at, key, map } = *action {
             let spaces = if map { vec![MAPS, SETS, COUNTERS] } else { vec![REGISTERS] };
-            spaces.into_iter().for_each(|space| self.licence(cluster, place(cluster, at), workload::key(space, key)));
+            spaces.into_iter().for_each(|space| self.licence(cluster, cluster.place(at), workload::key(space, key)));
         }
         let looks_different = matches!(
             action,
@@ -484,16 +484,6 @@ impl Watcher {
         let may_be_hole = |space: &str, name: &[u8]| self.licence_of(space, &Bytes::copy_from_slice(name)).hole;
         check::nothing_left(store, now_ms, may_be_hole).map_err(at_host(at))
     }
-}
-
-/// Tells whether clients can come to a host: its process runs, its machine does not stand still, and it does not lie.
-fn is_there(cluster: &SimCluster, at: usize) -> bool {
-    cluster.is_running(at) && !cluster.is_paused(at) && cluster.is_honest(at)
-}
-
-/// Returns the host a plan means by a number.
-fn place(cluster: &SimCluster, at: impl Into<usize>) -> usize {
-    at.into() % cluster.host_count().max(1)
 }
 
 fn partition_of(store: &Store, key: &Key) -> Option<PartitionId> {
