@@ -126,6 +126,15 @@ impl Carriage {
         }
     }
 
+    /// Returns which host is at the other end of a link.
+    pub(super) fn other_end(&self, host: usize, link: LinkId) -> Option<usize> {
+        match self {
+            Self::Messages(carrier) => carrier.other_end(host, link),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.other_end(host, link),
+        }
+    }
+
     /// A host sends a control message.
     pub(super) fn control(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes) {
         match self {
