@@ -10,7 +10,7 @@ use driftless::clock::Hlc;
 use driftless::crdt::Ctx;
 use driftless::id::ReplicaId;
 use driftless::store::{Budget, Refused, Selector};
-use replica::{COLLECT_AFTER_MS, FOREVER, PART, Replica, b, field, later, residue, sync, sync_all};
+use replica::{ALL, COLLECT_AFTER_MS, FOREVER, PART, Replica, b, field, later, residue, sync, sync_all};
 
 const LONG: u64 = 10 * COLLECT_AFTER_MS;
 const ONE: Budget = Budget { fragments: 1, bytes: 1 };
@@ -42,7 +42,7 @@ fn a_remove_seen_before_the_put_it_removes_leaves_nothing() {
     let put = a.batch(&Ctx::default());
     x.deliver(&put);
     x.remove("m", &field("f")).unwrap();
-    c.deliver(&x.own_batch(&Ctx::default(), replica::ALL));
+    c.deliver(&x.own_batch(&Ctx::default(), ALL));
     c.deliver(&put);
     assert_eq!(c.read("m", &field("f"), 0), None);
     settle(&mut [&mut a, &mut x, &mut c]);
@@ -95,7 +95,7 @@ fn a_loser_unseen_by_the_remover_of_the_winner_survives() {
     x.put("m", field("f"), &b("winner"), FOREVER);
     sync(&x, &mut a);
     assert_eq!(a.read("m", &field("f"), 0), Some(b("winner")));
-    c.deliver(&x.own_batch(&Ctx::default(), replica::ALL));
+    c.deliver(&x.own_batch(&Ctx::default(), ALL));
     c.remove("m", &field("f")).unwrap();
     settle(&mut [&mut a, &mut x, &mut c]);
     assert!([&a, &x, &c].iter().all(|r| r.read("m", &field("f"), 0) == Some(b("loser"))));
@@ -116,6 +116,25 @@ fn an_effect_never_travels_without_its_dot() {
     }
     settle(&mut [&mut x, &mut c]);
     assert_eq!(x.read("m", &field("f"), 0), c.read("m", &field("f"), 0));
+}
+
+#[test]
+fn the_effect_of_an_invalidation_never_travels_without_its_dot() {
+    let [mut a, mut w, mut x, mut c] = replicas([1, 2, 3, 4]);
+    a.set("k", &b("v"), FOREVER);
+    sync(&a, &mut w);
+    sync(&a, &mut x);
+    w.clock_ms += 1;
+    w.invalidate(&Selector::All);
+    sync(&w, &mut a);
+    // A sends C what it wrote itself: the value it no longer shows, and why.
+    c.deliver(&a.own_batch(&c.ctx(), ALL));
+    for r in [&mut x, &mut c] {
+        r.remove_member(1);
+        r.remove_member(2);
+    }
+    settle(&mut [&mut x, &mut c]);
+    assert_eq!(x.get("k", 0), c.get("k", 0));
 }
 
 #[test]

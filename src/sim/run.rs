@@ -359,10 +359,11 @@ impl<'a> Run<'a> {
         tale.converged_in = cluster.run_until(within, agree);
         tale.catch_up(cluster);
         let Some(took) = tale.converged_in else {
-            return Err(Failure::new(
-                Invariant::Convergence.name(),
-                format!("not within {within:?} of the heal: {}", differences(cluster)),
-            ));
+            let apart = differences(cluster);
+            let why = self.each(cluster, |checker, cluster| checker.converged(cluster)).err();
+            let why = why.map_or_else(String::new, |failure| failure.to_string());
+            let detail = format!("not within {within:?} of the heal: {apart}{why}");
+            return Err(Failure::new(Invariant::Convergence.name(), detail));
         };
         tale.say(Some(cluster), &format!("all agree, {took:?} after the heal"));
         self.each(cluster, |checker, cluster| checker.after_step(cluster))?;

@@ -3,8 +3,8 @@
 //! Push, relay and catch-up are the same function with another idea of what is lacking.
 //!
 //! # Invariants
-//! * R-COVER: a fragment covers all unstable dots of its scope, also those the peer has; what an
-//!   invalidation may have cleared brings the invalidation along.
+//! * R-COVER: a fragment covers all unstable dots of its scope, also those the peer has. With a register's stub go the
+//!   epochs that may have made it.
 //! * A key touched many times is captured once, in its present state.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -149,10 +149,10 @@ impl Wanted {
         true
     }
 
-    /// Adds the invalidations behind what is taken, whatever the budget: they are few and small.
+    /// Adds the epochs behind the stubs among the slots, whatever the budget says.
     fn add_epochs(&mut self, partition: &Partition) {
-        let epochs: BTreeSet<u32> = self.scopes.keys().flat_map(|slot| partition.epochs_behind(*slot)).collect();
-        for slot in epochs {
+        let behind: Vec<u32> = self.scopes.keys().flat_map(|slot| partition.epochs_behind(*slot)).collect();
+        for slot in behind {
             self.scopes.entry(slot).or_default().insert(Scope::Path(Path::Register));
         }
     }
