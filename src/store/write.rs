@@ -65,7 +65,7 @@ impl Partition {
         let hlc = tick.next();
         let dot = self.mint(slot, scope);
         self.change(slot, at.space, |entry| f(entry, hlc, dot));
-        self.bound_log();
+        self.bound_log(slot);
         Written { dot, stamp: Stamp { hlc, replica: dot.replica } }
     }
 
