@@ -34,9 +34,8 @@ impl Node {
             Err(fault) => return self.fault(link, fault),
         };
         let greeted = self.session_mut(link).map(|s| s.beats.heard(now.mono)).is_some();
-        if greeted && let Some(node) = self.links.get(&link).map(|l| l.identity.node) {
-            self.slots.clock_accepted(node);
-            self.check_own_clock();
+        if greeted {
+            self.note_consent(link);
         }
         if let Err(fault) = self.check_control(&message, greeted) {
             return self.fault(link, fault);
@@ -69,6 +68,16 @@ impl Node {
                 self.pump(link);
             }
             (Control::Goodbye, true) => {}
+        }
+    }
+
+    /// Whoever has let our hello pass and talks to us accepts our clock. Nodes that have not joined have nothing to say
+    /// but beats.
+    fn note_consent(&mut self, link: LinkId) {
+        if let Some(node) = self.links.get(&link).map(|l| l.identity.node)
+            && self.slots.clock_accepted(node)
+        {
+            self.check_own_clock();
         }
     }
 
@@ -233,6 +242,7 @@ impl Node {
         let Some(mut p) = self.store.lock(partition) else { return };
         let result = p.apply_full(session.replica, full, &around);
         let is_late = session.peer.known(partition).is_some_and(|known| known.includes(p.frontier()));
+        let has_all = p.ctx().includes(&full.batch.ctx);
         drop(p);
         match result {
             Ok(applied) => {
@@ -243,6 +253,12 @@ impl Node {
                 self.on_received(now, partition);
             }
             Err(Refused::Stale) if is_late => self.ask_again(link, partition),
+            // A joiner whose former donor had more than this one: it lacks nothing, and this one is given the rest.
+            Err(Refused::Stale) if has_all => {
+                session.peer.synchronise(partition);
+                self.on_received(now, partition);
+                self.pump(link);
+            }
             Err(Refused::Stale) => {
                 let stale = session.stale_fulls.entry(partition).or_default();
                 *stale += 1;
@@ -293,6 +309,7 @@ impl Node {
         if session.beats.on_beat(now.mono, beat.seq, beat.sent_ns, beat.echo) {
             session.beats.on_clock(beat.wall_ms, now.wall_ms);
         }
+        self.note_consent(link);
     }
 }
 

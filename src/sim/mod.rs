@@ -14,6 +14,7 @@
 mod carrier;
 pub mod check;
 mod cluster;
+mod config;
 mod host;
 mod liar;
 mod network;
@@ -24,7 +25,8 @@ mod plan;
 mod watcher;
 pub mod workload;
 
-pub use cluster::{SimCluster, SimConfig};
+pub use cluster::SimCluster;
+pub use config::SimConfig;
 pub use network::Weather;
 pub use plan::{Ack, Action, Carrier, Lie, Op, OpKind, Plan, Setting, Step};
 pub use watcher::Watcher;

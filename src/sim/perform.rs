@@ -155,6 +155,7 @@ impl SimCluster {
         if self.node(by).is_none_or(|node| node.members().is_removed(replica)) {
             return false;
         }
+        self.ordered.insert(replica);
         self.input(by, Input::Remove { replica });
         true
     }
@@ -203,8 +204,9 @@ impl SimCluster {
     /// Ends every fault as an operator would: cuts, clogs, slowness, pauses, skews and corruption end; the processes of
     /// [`SimCluster::doomed`] are ended; what will not come back is removed; and a process runs on every host that was
     /// started at the beginning, a fresh and honest one where a liar was. A spare that runs goes on. Loss, delay and
-    /// repetition stay.
+    /// repetition stay. From now on a process that learns that it was removed is started again.
     pub fn heal_everything(&mut self) {
+        self.tended = true;
         self.carriage.conditions().stop_corrupting();
         self.carriage.calm(self.now);
         self.heal();
@@ -278,10 +280,13 @@ impl SimCluster {
         self.hosts.get(at).is_some_and(|h| h.newer)
     }
 
-    /// Tells whether the replica of a host was removed, as itself or any honest node knows.
+    /// Tells whether the replica of a host was removed: on order, or as itself or any honest node knows.
     #[must_use]
     pub fn is_removed(&self, at: usize) -> bool {
         let Some(replica) = self.replica(at) else { return false };
+        if self.ordered.contains(&replica) {
+            return true;
+        }
         let knows = |other: usize| self.node(other).is_some_and(|node| node.members().is_removed(replica));
         (0..self.host_count()).any(|other| (other == at || self.is_honest(other)) && knows(other))
     }
