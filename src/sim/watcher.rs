@@ -123,7 +123,8 @@ impl Watcher {
         let pasts = store.partition_ids().filter_map(past).collect();
         let (gate, room) = (store.gate(), (space.used(), space.budget()));
         let done = self.history.perform(&mut AtHost { cluster, at }, &key, &mutation);
-        check::admitted(gate, room, &mutation, done.as_ref().err()).map_err(at_host(at))?;
+        let entry_bytes = before.as_ref().map(Entry::bytes);
+        check::admitted(gate, room, entry_bytes, &mutation, done.as_ref().err()).map_err(at_host(at))?;
         let Ok(done) = done else { return check::nothing_unknown(&store, &self.history).map_err(at_host(at)) };
         self.largest_write = self.largest_write.max(space.used().saturating_sub(room.0));
         let call = Call { key, mutation, before, pasts, now_ms };
