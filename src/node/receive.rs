@@ -218,6 +218,8 @@ impl Node {
                 session.peer.synchronise(batch.partition);
                 self.pump(link);
             }
+            // What lies between comes again by itself, and then this.
+            Err(Refused::Scattered) => {}
         }
     }
 
@@ -252,6 +254,7 @@ impl Node {
                 self.applied(partition, applied);
                 self.on_received(now, partition);
             }
+            Err(Refused::Scattered) => {}
             Err(Refused::Stale) if is_late => self.ask_again(link, partition),
             // A joiner whose former donor had more than this one: it lacks nothing, and this one is given the rest.
             Err(Refused::Stale) if has_all => {
