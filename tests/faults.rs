@@ -259,6 +259,24 @@ fn a_frame_before_any_hello_changes_nothing() {
     assert!(bench.handle(Input::Log { link: BAD, bytes }).is_empty());
 }
 
+/// Whoever waits for a token is woken by news, so it must not matter which input let them in.
+#[test]
+fn what_waited_for_a_hello_or_for_the_clock_is_news_when_it_is_joined_in() {
+    let mut bench = Bench::new();
+    let hello = bench.hello();
+    let early = frame(&mut bench, 30, Hlc::from_ms(WALL_MS));
+    bench.handle(Input::Log { link: BAD, bytes: early });
+    assert_eq!(bench.node.news(), 0);
+    bench.control(BAD, &Control::Hello(hello));
+    assert_eq!(bench.node.news(), 1, "the hello let it in");
+    let ahead = frame(&mut bench, 30, Hlc::from_ms(WALL_MS + 1_500));
+    bench.handle(Input::Log { link: BAD, bytes: ahead });
+    assert_eq!(bench.node.news(), 1);
+    let near = Now { mono: Mono(600_000_000), wall_ms: WALL_MS + 600 };
+    bench.node.handle(near, Input::Written);
+    assert_eq!(bench.node.news(), 2, "the clock let it in, and a local write made the node look at it");
+}
+
 #[test]
 fn a_history_that_cannot_be_taken_in_is_refused_and_not_retried_for_ever() {
     let mut bench = Bench::new();
@@ -297,6 +315,54 @@ fn a_history_that_cannot_be_taken_in_is_refused_and_not_retried_for_ever() {
         .filter(|o| matches!(o, Output::Close { .. } | Output::Event(_)))
         .collect();
     assert_eq!(bench.fault_in(&outputs), PeerFault::SplitHistory { partition, region: RegionId::new("ap-southeast") });
+}
+
+/// The keys of the registers in the frames that were sent to a peer, and whether any frame held a custom state.
+fn carried(bench: &Bench, outputs: &[Output]) -> (Vec<Bytes>, bool) {
+    let frames = outputs.iter().filter_map(|o| if let Output::Log { bytes, .. } = o { Some(bytes) } else { None });
+    let frames =
+        frames.map(|bytes| Decoder::default().decode_frame(bytes, bench.store.spaces(), &Limits::default()).unwrap());
+    let fragments: Vec<Fragment> = frames.flat_map(|f| f.parts).flat_map(|part| part.fragments().to_vec()).collect();
+    let custom = fragments.iter().any(|f| f.custom.is_some());
+    (fragments.into_iter().filter(|f| f.cell.is_some()).map(|f| f.key).collect(), custom)
+}
+
+#[test]
+fn a_state_no_receiver_takes_stays_behind_alone_and_loudly() {
+    let mut bench = Bench::new();
+    let spaces = bench.store.spaces();
+    let (registers, docs) = (
+        spaces.open("registers", Family::Register).unwrap(),
+        spaces.open_custom("docs", Arc::new(Erased::<crdts::PNCounter<u64>>::default())).unwrap(),
+    );
+    let intent = Intent { wall_ms: WALL_MS, value_len: None };
+    let too_large = KeyRef::new(&docs, b"a merge of many states");
+    let home = bench.store.place(too_large.hash);
+    let names: Vec<[u8; 1]> = (0..=255).map(|n| [n]).collect();
+    let neighbours: Vec<KeyRef<'_>> =
+        names.iter().map(|n| KeyRef::new(&registers, n)).filter(|at| bench.store.place(at.hash) == home).collect();
+    assert!(neighbours.len() > 1, "there are others in the same partition");
+    for at in &neighbours {
+        bench.store.write(at, intent, |p, t| p.set(at, Bytes::from_static(b"v"), NEVER, t)).unwrap();
+    }
+    let state = Bytes::from(vec![7; 600 << 10]);
+    bench
+        .store
+        .write(&too_large, intent, |p, t| p.update_custom(&too_large, NEVER, t, |_| Ok(state)))
+        .unwrap()
+        .0
+        .unwrap();
+    bench.node.handle(Now { mono: Mono(1_000_000_000), ..now() }, Input::Written);
+    let outputs: Vec<Output> = std::iter::from_fn(|| bench.node.poll()).collect();
+    let (mut keys, custom) = carried(&bench, &outputs);
+    let mut expected: Vec<Bytes> = neighbours.iter().map(|at| Bytes::copy_from_slice(at.key)).collect();
+    keys.sort();
+    keys.dedup();
+    expected.sort();
+    assert_eq!(keys, expected, "everything else of the partition goes");
+    assert!(!custom);
+    let told = outputs.iter().filter(|o| matches!(o, Output::Event(Event::Unsendable { .. }))).count();
+    assert!(told > 0, "and an operator hears of it");
 }
 
 /// Sends a message of a peer in good standing and returns the fault it was refused for.

@@ -7,26 +7,29 @@
 //! nobody who saw them has overwritten, for a counter the sum of the increments no reset observed,
 //! for a custom entry every update of its last generation. Nothing may be left to collect.
 //!
+//! The oracle is the one of `driftless::sim`, which judges whole clusters as well.
+//!
 //! A failure prints its seed; it then becomes a line of `regressions`.
-
+#![cfg(feature = "sim")]
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a schedule stops where an assumption of its own fails"
 )]
 
-#[path = "support/history.rs"]
-mod history;
 #[path = "support/replica.rs"]
 mod replica;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use driftless::clock::Stamp;
 use driftless::crdt::{Ctx, Path};
-use driftless::store::{Budget, Written};
-use history::{Event, History, Life, Record};
-use replica::{COLLECT_AFTER_MS, FOREVER, Mail, Replica, field, member, residue};
+use driftless::error::WriteError;
+use driftless::sim::check::{Licence, agree};
+use driftless::sim::oracle::{History, Key, Mutation, Site, Space};
+use driftless::store::{Budget, Cleared, Family, Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
+use replica::{COLLECT_AFTER_MS, FOREVER, Mail, PART, Replica, field, member, residue};
 
 /// Schedules per configuration in one test run. Rare failures need 100,000 and a release build:
 /// set `SCHEDULES` when compiling.
@@ -50,27 +53,32 @@ const MAPS: [&str; 2] = ["m0", "m1"];
 const NAMES: [&str; 2] = ["a", "b"];
 const COUNTER: &str = "c";
 const CUSTOM: &str = "x";
+const REGISTERS: Space = Space { name: "regs", family: Family::Register };
+const TREES: Space = Space { name: "maps", family: Family::Map };
+const CUSTOMS: Space = Space { name: "customs", family: Family::Custom };
 
 /// What may happen in a schedule.
 #[derive(Clone, Copy, Default)]
-struct Setting {
-    name: &'static str,
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
     steps: u64,
     ttl: bool,
     evict: bool,
     membership: bool,
     truncate: bool,
+    epochs: bool,
 }
 
 const PLAIN: Setting =
-    Setting { name: "plain", steps: 90, ttl: false, evict: false, membership: false, truncate: false };
+    Setting { name: "plain", steps: 90, ttl: false, evict: false, membership: false, truncate: false, epochs: false };
 const TTL: Setting = Setting { name: "ttl", ttl: true, ..PLAIN };
 const EVICT: Setting = Setting { name: "evict", steps: 110, evict: true, ..PLAIN };
 const MEMBER: Setting = Setting { name: "member", steps: 140, membership: true, ..PLAIN };
 const TRUNC: Setting = Setting { name: "trunc", steps: 110, evict: true, truncate: true, ..PLAIN };
 const EVERYTHING: Setting =
-    Setting { name: "all", steps: 160, ttl: true, evict: true, membership: true, truncate: true };
-const SETTINGS: [Setting; 6] = [PLAIN, TTL, EVICT, MEMBER, TRUNC, EVERYTHING];
+    Setting { name: "all", steps: 160, ttl: true, evict: true, membership: true, truncate: true, epochs: false };
+const EPOCHS: Setting = Setting { name: "epochs", steps: 140, epochs: true, membership: true, ..PLAIN };
+pub(crate) const SETTINGS: [Setting; 7] = [PLAIN, TTL, EVICT, MEMBER, TRUNC, EVERYTHING, EPOCHS];
 
 #[test]
 fn plain_schedules_end_as_history_says() {
@@ -102,6 +110,11 @@ fn schedules_with_everything_end_as_history_says_or_miss() {
     check(EVERYTHING);
 }
 
+#[test]
+fn schedules_with_invalidations_end_as_history_says() {
+    check(EPOCHS);
+}
+
 /// Seeds that once failed, each with the rule it was missing.
 #[test]
 fn seeds_that_once_failed_stay_fixed() {
@@ -127,7 +140,7 @@ fn check(setting: Setting) {
     assert!(failures.is_empty(), "{:?}: {} of {SCHEDULES} schedules: {first:#?}", setting.name, failures.len());
 }
 
-fn run(seed: u64, setting: Setting) -> Result<(), String> {
+pub(crate) fn run(seed: u64, setting: Setting) -> Result<(), String> {
     let mut world = World::new(seed, setting);
     for step in 0..setting.steps {
         world.now += world.rng.u64(..4);
@@ -135,6 +148,9 @@ fn run(seed: u64, setting: Setting) -> Result<(), String> {
             world.meet_halfway();
         }
         world.step();
+        if (step + seed).is_multiple_of(8) {
+            world.judge_everybody()?;
+        }
     }
     let last = world.quiesce();
     world.judge(&last)?;
@@ -156,6 +172,8 @@ struct World {
     zombies: BTreeSet<u64>,
     net: Vec<(u64, Mail)>,
     history: History,
+    /// The writes whose value somebody gave back.
+    evicted: BTreeSet<Stamp>,
 }
 
 impl World {
@@ -175,6 +193,7 @@ impl World {
             zombies: BTreeSet::new(),
             net: Vec::new(),
             history: History::default(),
+            evicted: BTreeSet::new(),
         }
     }
 
@@ -248,6 +267,7 @@ impl World {
             27 if self.setting.evict => self.evict(i),
             28 if self.setting.truncate => self.replicas[&i].drop_log(self.rng.usize(1..4)),
             29..=30 if self.setting.membership => self.change_membership(i, &live),
+            31 if self.setting.epochs => self.invalidate(i),
             _ => {}
         }
     }
@@ -261,30 +281,29 @@ impl World {
         Bytes::copy_from_slice(&self.next_value.to_le_bytes())
     }
 
-    fn record(&mut self, key: &'static str, past: &Ctx, written: Written, event: Event) {
-        let Written { dot, stamp } = written;
-        self.history.add(Record { dot, stamp, past: past.clone(), key, event });
+    fn write(&mut self, i: u64, space: Space, name: &'static str, mutation: &Mutation) {
+        let key = Key { space, name: Bytes::from_static(name.as_bytes()) };
+        self.history.perform(self.replicas.get_mut(&i).unwrap(), &key, mutation).unwrap();
     }
 
     fn write_register(&mut self, i: u64) {
-        let (key, deadline, past) = (self.pick(&REGS), self.deadline(i), self.replicas[&i].ctx());
-        let (value, r) = (self.value(), &self.replicas[&i]);
-        match self.rng.u8(..4) {
-            0..=1 => {
-                let written = r.set(key, &value, deadline);
-                self.record(key, &past, written, Event::Set { value, deadline });
-            }
-            2 => {
-                let written = r.delete(key);
-                self.record(key, &past, written, Event::Delete);
-            }
-            _ => {
-                let base = r.cell(key).map(|c| c.stamp());
-                if let Some(written) = r.touch(key, deadline) {
-                    self.record(key, &past, written, Event::Touch { base: base.unwrap(), deadline });
-                }
-            }
-        }
+        let (key, deadline) = (self.pick(&REGS), self.deadline(i));
+        let value = self.value();
+        let mutation = match self.rng.u8(..4) {
+            0..=1 => Mutation::Set { value, tags: self.tags(), deadline },
+            2 => Mutation::Delete,
+            _ => Mutation::Touch { deadline },
+        };
+        self.write(i, REGISTERS, key, &mutation);
+    }
+
+    fn tags(&mut self) -> Vec<Bytes> {
+        if self.setting.epochs { vec![Bytes::from_static(self.pick(&NAMES).as_bytes())] } else { Vec::new() }
+    }
+
+    fn invalidate(&mut self, i: u64) {
+        let selector = if self.rng.bool() { Selector::All } else { Selector::Tag(self.pick(&NAMES).to_owned()) };
+        self.write(i, REGISTERS, "", &Mutation::Invalidate { selector });
     }
 
     fn path(&mut self) -> Path {
@@ -294,92 +313,37 @@ impl World {
 
     fn write_map(&mut self, i: u64) {
         let (key, path, deadline) = (self.pick(&MAPS), self.path(), self.deadline(i));
-        let (past, value, r) = (self.replicas[&i].ctx(), self.value(), &self.replicas[&i]);
-        match self.rng.u8(..12) {
-            0..=5 => {
-                let written = r.put(key, path, &value, deadline);
-                self.record_puts(i, key, &past, &[written]);
-            }
-            6..=7 => {
-                if let Some(written) = r.remove(key, &path) {
-                    self.record(key, &past, written, Event::Remove { path });
-                }
-            }
-            8 => {
-                let lives = self.lives(i, key);
-                if let Some(written) = self.replicas[&i].clear(key) {
-                    self.record(key, &past, written, Event::Clear { lives });
-                }
-            }
-            9..=10 => {
-                let written = r.touch_path(key, &path, deadline);
-                self.record_puts(i, key, &past, &written.into_iter().collect::<Vec<_>>());
-            }
-            _ if self.setting.ttl => {
-                let written = r.expire_key(key, deadline);
-                self.record_puts(i, key, &past, &written);
-            }
-            _ => {}
-        }
-    }
-
-    /// Records events that put elements, or that moved the deadline of the counter.
-    fn record_puts(&mut self, i: u64, key: &'static str, past: &Ctx, written: &[Written]) {
-        let tree = self.replicas[&i].tree(key);
-        for w in written {
-            let put = tree.elems().find_map(|(path, s)| s.iter().find(|e| e.dot == w.dot).map(|e| (path.clone(), e)));
-            let event = match put {
-                Some((path, e)) => Event::Put { path, value: e.value.clone(), stamp: e.stamp, deadline: e.deadline },
-                None => Event::Extend { lives: self.lives(i, key) },
-            };
-            self.record(key, past, *w, event);
-        }
-    }
-
-    /// Returns the lives a replica knows of a counter, with their deadlines.
-    fn lives(&self, i: u64, key: &str) -> Vec<Life> {
-        let tree = self.replicas[&i].tree(key);
-        let counter = tree.counter(COUNTER.as_bytes()).into_iter();
-        counter.flat_map(|c| &c.0).map(|(o, c)| Life { origin: *o, birth: c.birth, deadline: c.deadline }).collect()
+        let value = self.value();
+        let mutation = match self.rng.u8(..12) {
+            0..=5 => Mutation::Put { path, value, deadline },
+            6..=7 => Mutation::Remove { path },
+            8 => Mutation::Clear,
+            9..=10 => Mutation::TouchPath { path, deadline },
+            _ if self.setting.ttl => Mutation::ExpireKey { deadline },
+            _ => return,
+        };
+        self.write(i, TREES, key, &mutation);
     }
 
     fn write_counter(&mut self, i: u64) {
-        let (key, deadline, past) = (self.pick(&MAPS), self.deadline(i), self.replicas[&i].ctx());
-        let by = self.rng.i64(-3..6);
-        match self.rng.u8(..5) {
-            0..=2 => {
-                let written = self.replicas[&i].increment(key, COUNTER, by, deadline);
-                let life = self.lives(i, key).into_iter().find(|l| l.origin == written.dot.replica).unwrap();
-                self.record(key, &past, written, Event::Increment { by, life });
-            }
-            3 => {
-                let lives = self.lives(i, key);
-                if let Some(written) = self.replicas[&i].reset(key, COUNTER) {
-                    self.record(key, &past, written, Event::Reset { lives });
-                }
-            }
-            _ => {
-                if let Some(written) = self.replicas[&i].touch_counter(key, COUNTER, deadline) {
-                    let lives = self.lives(i, key);
-                    self.record(key, &past, written, Event::Extend { lives });
-                }
-            }
-        }
+        let (key, deadline) = (self.pick(&MAPS), self.deadline(i));
+        let (name, by) = (Bytes::from_static(COUNTER.as_bytes()), self.rng.i64(-3..6));
+        let mutation = match self.rng.u8(..5) {
+            0..=2 => Mutation::Increment { name, by, deadline },
+            3 => Mutation::Reset { name },
+            _ => Mutation::TouchCounter { name, deadline },
+        };
+        self.write(i, TREES, key, &mutation);
     }
 
     fn write_custom(&mut self, i: u64) {
-        let (deadline, past) = (self.deadline(i), self.replicas[&i].ctx());
+        let deadline = self.deadline(i);
         if self.rng.u8(..4) == 0 {
-            let written = self.replicas[&i].delete_custom(CUSTOM);
-            self.record(CUSTOM, &past, written, Event::DeleteCustom);
-            return;
+            return self.write(i, CUSTOMS, CUSTOM, &Mutation::DeleteCustom);
         }
         self.next_value += 1;
         let item = self.next_value;
-        let written = self.replicas[&i].note(CUSTOM, item, deadline);
-        let custom = self.replicas[&i].custom(CUSTOM).unwrap();
-        let (generation, deadline) = (custom.generation, custom.deadline);
-        self.record(CUSTOM, &past, written, Event::Note { generation, item, deadline });
+        self.write(i, CUSTOMS, CUSTOM, &Mutation::Note { item, deadline });
     }
 
     /// Push, catch-up or relay, with a random idea of what the peer has, whole or in part.
@@ -390,7 +354,7 @@ impl World {
             return;
         }
         let known = match self.rng.u8(..3) {
-            0 => r.store.read(replica::PART).unwrap().report_of(peer.id).cloned().unwrap_or_default(),
+            0 => r.store.read(PART).unwrap().report_of(peer.id).cloned().unwrap_or_default(),
             1 => peer.ctx(),
             _ => Ctx::default(),
         };
@@ -420,6 +384,7 @@ impl World {
         let (reg, map) = (self.pick(&REGS), self.pick(&MAPS));
         let r = &self.replicas[&i];
         if self.rng.bool() {
+            self.evicted.extend(r.cell(reg).map(|cell| cell.stamp()));
             r.evict(&r.regs, reg)
         } else {
             r.evict(&r.maps, map)
@@ -510,7 +475,6 @@ impl World {
         let ctx = self.replicas[&last[0]].ctx();
         // Later than every local clock that decided what to drop.
         let t = self.now + SKEW_MS;
-        let seen = self.history.within(&ctx);
         for i in last {
             let r = &self.replicas[i];
             if r.ctx() != ctx {
@@ -519,37 +483,41 @@ impl World {
             if !ctx.includes(&r.floor()) || !r.floor().includes(&r.frontier()) {
                 return Err(format!("frontier, floor and context of {i} are not nested"));
             }
-            self.judge_one(r, &seen, t).map_err(|why| format!("at {i}: {why}"))?;
+            self.judge_one(r, &ctx, t).map_err(|why| format!("at {i}: {why}"))?;
         }
         Ok(())
     }
 
-    fn judge_one(&self, r: &Replica, seen: &[&Record], t: u64) -> Result<(), String> {
-        for key in REGS {
-            let (got, want) = (r.get(key, t), history::register(seen, key, t));
-            if got != want && !(self.setting.evict && got.is_none()) {
-                return Err(format!("register {key}: got {got:?}, want {want:?}"));
+    /// At any moment every replica shows what history says of what it has seen.
+    fn judge_everybody(&self) -> Result<(), String> {
+        self.live().into_iter().try_for_each(|i| {
+            let r = &self.replicas[&i];
+            self.judge_one(r, &r.ctx(), self.now + SKEW_MS).map_err(|why| format!("meanwhile at {i}: {why}"))
+        })
+    }
+
+    fn judge_one(&self, r: &Replica, ctx: &Ctx, t: u64) -> Result<(), String> {
+        let (view, licence) = (self.history.view(PART, ctx, t), self.licence());
+        for key in self.history.keys() {
+            let space = r.store.spaces().find(key.space.name).unwrap();
+            let judge = |entry: Option<&_>| agree(&view.of(key), entry, t, &licence);
+            r.store.with_entry(&KeyRef::new(&space, &key.name), judge).map_err(|found| found.to_string())?;
+        }
+        let known = |space: &Keyspace, name: &Bytes| {
+            self.history.keys().any(|key| key.space.name == space.name() && key.name == name)
+        };
+        for (id, name, entry) in r.entries() {
+            let space = r.store.spaces().get(id).unwrap();
+            if space.target().is_none() && !known(&space, &name) {
+                return Err(format!("{name:?} of {} was never written: {entry:?}", space.name()));
             }
         }
-        for key in MAPS {
-            let hole = r.is_hole(key);
-            if hole && !self.setting.evict {
-                return Err(format!("{key} is a hole nobody made"));
-            }
-            let fields = NAMES.into_iter().flat_map(|name| [field(name), member(name)]);
-            for path in fields.chain([Path::Ttl]) {
-                let (got, want) = (r.read(key, &path, t), history::path(seen, key, &path, t));
-                if got != want && !(hole && got.is_none()) {
-                    return Err(format!("{key} {path:?}: got {got:?}, want {want:?}"));
-                }
-            }
-            let (got, want) = (r.count(key, COUNTER, t), history::counter(seen, key, t));
-            if got != want {
-                return Err(format!("counter {key}: got {got}, want {want}"));
-            }
-        }
-        let (got, want) = (r.noted(CUSTOM, t), history::custom(seen, CUSTOM, t));
-        if got == want { Ok(()) } else { Err(format!("custom: got {got:?}, want {want:?}")) }
+        Ok(())
+    }
+
+    /// What a replica may miss where memory is given back.
+    fn licence(&self) -> Licence {
+        Licence { hole: self.setting.evict, stamps: self.evicted.clone() }
     }
 
     /// Returns everything a replica shows at `t`.
@@ -588,5 +556,25 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+impl Site for Replica {
+    fn store(&self) -> Option<&Store> {
+        Some(&self.store)
+    }
+
+    fn write<R>(
+        &mut self,
+        at: &KeyRef<'_>,
+        value_len: Option<usize>,
+        f: impl FnOnce(&mut Partition, &Tick<'_>) -> R,
+    ) -> Result<R, WriteError> {
+        let intent = Intent { wall_ms: self.clock_ms, value_len };
+        self.store.write(at, intent, f).map(|(result, _)| result)
+    }
+
+    fn invalidate(&mut self, space: &Keyspace, selector: &Selector) -> Result<Vec<Cleared>, WriteError> {
+        self.store.invalidate(space, selector, self.clock_ms).map(|(cleared, _)| cleared)
     }
 }

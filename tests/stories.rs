@@ -9,8 +9,8 @@ mod replica;
 use driftless::clock::Hlc;
 use driftless::crdt::Ctx;
 use driftless::id::ReplicaId;
-use driftless::store::{Budget, Refused};
-use replica::{COLLECT_AFTER_MS, FOREVER, PART, Replica, b, field, later, residue, sync, sync_all};
+use driftless::store::{Budget, Refused, Selector};
+use replica::{ALL, COLLECT_AFTER_MS, FOREVER, PART, Replica, b, field, later, residue, sync, sync_all};
 
 const LONG: u64 = 10 * COLLECT_AFTER_MS;
 const ONE: Budget = Budget { fragments: 1, bytes: 1 };
@@ -42,7 +42,7 @@ fn a_remove_seen_before_the_put_it_removes_leaves_nothing() {
     let put = a.batch(&Ctx::default());
     x.deliver(&put);
     x.remove("m", &field("f")).unwrap();
-    c.deliver(&x.own_batch(&Ctx::default(), replica::ALL));
+    c.deliver(&x.own_batch(&Ctx::default(), ALL));
     c.deliver(&put);
     assert_eq!(c.read("m", &field("f"), 0), None);
     settle(&mut [&mut a, &mut x, &mut c]);
@@ -95,7 +95,7 @@ fn a_loser_unseen_by_the_remover_of_the_winner_survives() {
     x.put("m", field("f"), &b("winner"), FOREVER);
     sync(&x, &mut a);
     assert_eq!(a.read("m", &field("f"), 0), Some(b("winner")));
-    c.deliver(&x.own_batch(&Ctx::default(), replica::ALL));
+    c.deliver(&x.own_batch(&Ctx::default(), ALL));
     c.remove("m", &field("f")).unwrap();
     settle(&mut [&mut a, &mut x, &mut c]);
     assert!([&a, &x, &c].iter().all(|r| r.read("m", &field("f"), 0) == Some(b("loser"))));
@@ -116,6 +116,48 @@ fn an_effect_never_travels_without_its_dot() {
     }
     settle(&mut [&mut x, &mut c]);
     assert_eq!(x.read("m", &field("f"), 0), c.read("m", &field("f"), 0));
+}
+
+#[test]
+fn the_effect_of_an_invalidation_never_travels_without_its_dot() {
+    let [mut a, mut w, mut x, mut c] = replicas([1, 2, 3, 4]);
+    a.set("k", &b("v"), FOREVER);
+    sync(&a, &mut w);
+    sync(&a, &mut x);
+    w.clock_ms += 1;
+    w.invalidate(&Selector::All);
+    sync(&w, &mut a);
+    // A sends C what it wrote itself: the value it no longer shows, and why.
+    c.deliver(&a.own_batch(&c.ctx(), ALL));
+    for r in [&mut x, &mut c] {
+        r.remove_member(1);
+        r.remove_member(2);
+    }
+    settle(&mut [&mut x, &mut c]);
+    assert_eq!(x.get("k", 0), c.get("k", 0));
+}
+
+#[test]
+fn what_an_invalidation_cleared_never_travels_without_the_invalidation() {
+    for tagged in [false, true] {
+        let [mut a, mut x, mut c] = replicas([1, 2, 3]);
+        for r in [&a, &x, &c] {
+            r.store.spaces().open_epochs(&r.regs).unwrap();
+        }
+        let (value, tags) = (b("1"), vec![b("t")]);
+        a.write(&a.regs, "r", |p, at, t| p.set_tagged(at, (value.clone(), tags.clone()), FOREVER, t));
+        sync(&a, &mut x);
+        let selector = if tagged { Selector::Tag("t".to_owned()) } else { Selector::All };
+        a.store.invalidate(&a.regs, &selector, a.clock_ms).unwrap();
+        // The budget ends before the invalidation does: what C gets of the register must bring it along.
+        c.deliver(&a.batch_within(&Ctx::default(), ONE));
+        a.clock_ms += 1;
+        for r in [&mut x, &mut c] {
+            r.remove_member(1);
+        }
+        settle(&mut [&mut x, &mut c]);
+        assert_eq!(x.get("r", 0), c.get("r", 0), "{selector:?}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::id::{PartitionId, ReplicaId};
 use crate::membership::Beats;
 use crate::node::input::{PeerIdentity, PeerSlot};
 use crate::node::stats::{LagHistogram, PeerStats, Traffic};
+use crate::probe::sometimes;
 use crate::replication::{Peer, ReportLog};
 use crate::store::{Batch, Fragment, Full};
 use crate::wire::FullChunk;
@@ -61,6 +62,7 @@ impl Early {
     pub fn keep(&mut self, frame: &Bytes) {
         let with = self.bytes + frame.len() + FRAME_COST;
         if with <= EARLY_BYTES_MAX {
+            sometimes!(FrameBeforeHello);
             self.bytes = with;
             self.frames.push(Bytes::copy_from_slice(frame));
         }

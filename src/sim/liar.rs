@@ -51,7 +51,7 @@ impl SimCluster {
             return false;
         }
         let Some(store) = self.store(at) else { return false };
-        let mut rng = self.rng.fork();
+        let (mut rng, true_ms) = (self.rng.fork(), self.true_ms());
         let mut sent = false;
         for (link, victim) in self.victims(at) {
             let others = self.hosts.iter().filter_map(|h| h.replica).filter(|r| *r != victim).collect();
@@ -66,6 +66,7 @@ impl SimCluster {
                 Lie::Garbled => self.garbled(at, &mut forger),
                 Lie::Hello => self.second_hello(at, link),
                 Lie::Flood => forger.flood(),
+                Lie::Clock => forger.clock(true_ms),
             };
             sent |= !forged.is_empty();
             for message in forged {
@@ -79,11 +80,16 @@ impl SimCluster {
         sent
     }
 
-    /// Returns the links of a host and the replicas that run at their other ends.
+    /// Returns the links of a host and the replicas that run at their other ends. Where a node runs twice, it is the one
+    /// that knows the link: of events of the other one the receiver could not tell that they were never made.
     fn victims(&self, at: usize) -> Vec<(LinkId, ReplicaId)> {
-        let replica = |peer| self.hosts.iter().find(|h| h.identity.node == peer && h.node.is_some())?.replica;
+        let replica = |link, peer| {
+            let mut ends = self.hosts.iter().filter(|h| h.identity.node == peer && h.node.is_some());
+            let end = if ends.clone().count() > 1 { ends.find(|h| h.links.contains_key(link)) } else { ends.next() };
+            end?.replica
+        };
         let Some(host) = self.hosts.get(at) else { return Vec::new() };
-        host.links.iter().filter_map(|(link, note)| Some((*link, replica(note.peer)?))).collect()
+        host.links.iter().filter_map(|(link, note)| Some((*link, replica(link, note.peer)?))).collect()
     }
 
     fn garbled(&self, at: usize, forger: &mut Forger<'_>) -> Vec<Forged> {
@@ -133,7 +139,11 @@ impl Forger<'_> {
             1 => Part::Batch(Batch { partition, ctx: self.seen(partition), fragments }),
             2 => Part::Batch(Batch { partition, ctx, fragments }),
             _ => {
-                let (frontier, floor) = (Ctx::default(), ctx.clone());
+                let mut floor = ctx.clone();
+                if self.rng.bool() {
+                    floor.add_range(self.me, 1, 1 << 20);
+                }
+                let frontier = Ctx::default();
                 Part::FullChunk(FullChunk {
                     partition,
                     session: 1 << 40,
@@ -187,6 +197,13 @@ impl Forger<'_> {
         forged
     }
 
+    /// Says nothing but what time it is: so late that the receiver barely takes it, with a counter that is full.
+    fn clock(&mut self, true_ms: u64) -> Vec<Forged> {
+        let ahead_ms = self.rng.u64(..1_000);
+        let hlc = Hlc(Hlc::from_ms(true_ms + ahead_ms).0 | 0xffff);
+        self.frame(&Frame { from: self.me, hlc, parts: Vec::new() })
+    }
+
     /// Changes bytes until nobody can read them.
     fn garble(&mut self, bytes: &Bytes, control: bool) -> Option<Bytes> {
         let (mut garbled, mut decoder, limits) = (bytes.to_vec(), Decoder::default(), Limits::default());
@@ -196,7 +213,7 @@ impl Forger<'_> {
             let decodes = if control {
                 decoder.decode_control(&garbled, &limits).is_ok()
             } else {
-                decoder.decode_frame(&garbled, &crate::store::Keyspaces::new(0, [0; 16]), &limits).is_ok()
+                decoder.decode_frame(&garbled, &super::workload::keyspaces(), &limits).is_ok()
             };
             if !decodes {
                 return Some(garbled.into());

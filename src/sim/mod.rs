@@ -12,16 +12,29 @@
 //! like QUIC's; datagrams get lost; a cut stops both until it heals or a node gives the link up.
 
 mod carrier;
+pub mod check;
 mod cluster;
 mod config;
 mod host;
 mod liar;
+mod minimise;
 mod network;
 mod newer;
+pub mod oracle;
 mod perform;
 mod plan;
+mod run;
+mod swarm;
+mod tale;
+mod watcher;
+pub mod workload;
 
 pub use cluster::SimCluster;
 pub use config::SimConfig;
+pub use minimise::{minimise, minimise_by};
 pub use network::Weather;
-pub use plan::{Ack, Action, Carrier, Lie, Op, OpKind, Plan, Setting, Step};
+pub use plan::{Ack, Action, Carrier, HOSTS_MAX, Lie, Op, OpKind, Plan, Setting, Step};
+pub use run::{Checker, Failure, Report, Run, Workload, converges_within, rests_within, run_checked};
+pub use swarm::{Class, Profile};
+pub use tale::Delivered;
+pub use watcher::Watcher;

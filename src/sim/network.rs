@@ -57,6 +57,22 @@ struct Slow {
     free_at: Mono,
 }
 
+/// A host that stands still.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    since: Mono,
+    until: Mono,
+    /// Its monotonic clock stands still as well.
+    suspended: bool,
+}
+
+impl Pause {
+    /// Returns how long the host's monotonic clock has stood still by `now`.
+    fn missed(&self, now: Mono) -> Duration {
+        if self.suspended { now.min(self.until).since(self.since) } else { Duration::ZERO }
+    }
+}
+
 /// What becomes of a parcel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
@@ -76,14 +92,17 @@ pub(super) struct Conditions {
     cuts: BTreeSet<(usize, usize)>,
     clogs: BTreeMap<(usize, usize), Mono>,
     slow: BTreeMap<usize, Slow>,
-    /// Hosts that stand still, and until when.
-    asleep: BTreeMap<usize, Mono>,
+    /// Hosts that stand still.
+    asleep: BTreeMap<usize, Pause>,
+    /// How long a host's monotonic clock has stood still before.
+    slept: BTreeMap<usize, Duration>,
 }
 
 impl Conditions {
     pub(super) fn new(weather: Weather, seed: u64) -> Self {
-        let (cuts, clogs, slow, asleep) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { weather, rng: fastrand::Rng::with_seed(seed), cuts, clogs, slow, asleep }
+        let (cuts, clogs, slow) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        let (asleep, slept) = (BTreeMap::new(), BTreeMap::new());
+        Self { weather, rng: fastrand::Rng::with_seed(seed), cuts, clogs, slow, asleep, slept }
     }
 
     pub(super) fn weather(&self) -> &Weather {
@@ -124,14 +143,24 @@ impl Conditions {
         self.slow.contains_key(&host)
     }
 
-    /// Makes a host stand still until then.
-    pub(super) fn stand_still(&mut self, host: usize, until: Mono) {
-        self.asleep.insert(host, until);
+    /// Makes a host stand still until then, and its monotonic clock with it if the machine is suspended.
+    pub(super) fn stand_still(&mut self, now: Mono, host: usize, until: Mono, suspended: bool) {
+        self.wake(now, host);
+        self.asleep.insert(host, Pause { since: now, until, suspended });
     }
 
     /// Wakes a host, or makes its place ready for another process.
-    pub(super) fn wake(&mut self, host: usize) {
-        self.asleep.remove(&host);
+    pub(super) fn wake(&mut self, now: Mono, host: usize) {
+        if let Some(pause) = self.asleep.remove(&host) {
+            *self.slept.entry(host).or_default() += pause.missed(now);
+        }
+    }
+
+    /// Returns how long a host's monotonic clock has stood still.
+    #[cfg(feature = "net")]
+    pub(super) fn slept(&self, host: usize, now: Mono) -> Duration {
+        let now_asleep = self.asleep.get(&host).map_or(Duration::ZERO, |pause| pause.missed(now));
+        self.slept.get(&host).copied().unwrap_or_default() + now_asleep
     }
 
     /// Ends the corruption of messages for good.
@@ -141,14 +170,16 @@ impl Conditions {
 
     /// Returns until when a host stands still, if it does.
     pub(super) fn asleep_until(&self, host: usize, now: Mono) -> Option<Mono> {
-        self.asleep.get(&host).copied().filter(|until| *until > now)
+        self.asleep.get(&host).map(|pause| pause.until).filter(|until| *until > now)
     }
 
     /// Clogs, slowness and sleep end; what is under way comes as it was to come.
-    pub(super) fn calm(&mut self) {
+    pub(super) fn calm(&mut self, now: Mono) {
         self.clogs.clear();
         self.slow.clear();
-        self.asleep.clear();
+        while let Some(host) = self.asleep.keys().next().copied() {
+            self.wake(now, host);
+        }
     }
 
     /// What becomes of a packet that nobody sends again: it may be lost, and may come twice. One of 0 bytes passes by

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::cluster::SimCluster;
 use super::host::Host;
 use super::plan::Action;
+use crate::clock::Hlc;
 use crate::crdt::custom::encode;
 use crate::id::ReplicaId;
 use crate::node::{Gauges, Input, Node};
@@ -16,6 +17,8 @@ const JUST_JOINED: Duration = Duration::from_secs(2);
 const LEAVE: Duration = Duration::from_secs(3);
 /// Most clones in one run.
 const CLONES_MAX: usize = 8;
+/// How far a burst has counted: two events more and the counter carries.
+const COUNTED: u64 = 0xfffe;
 /// So many drift bounds ahead a clock is hopeless: others close the link instead of waiting.
 const HOPELESS: u64 = 10;
 
@@ -59,6 +62,7 @@ impl SimCluster {
             Action::Remove { by, at } => self.remove(self.place(by), self.place(at)),
             Action::Evict { at, key, map } => self.evict_named(self.place(at), key, map),
             Action::Truncate { at, keep } => self.truncate(self.place(at), keep),
+            Action::Burst { at } => self.burst(self.place(at)),
             Action::Forge { at, lie } => self.forge(self.place(at), lie),
             Action::Write { .. } | Action::Read { .. } | Action::Rest => false,
         }
@@ -98,8 +102,9 @@ impl SimCluster {
     fn pause(&mut self, at: usize, ms: u32) -> bool {
         let (now, until) = (self.now, self.now.plus(Duration::from_millis(u64::from(ms))));
         let Some(host) = self.hosts.get_mut(at).filter(|h| h.node.is_some() && h.pause.is_none()) else { return false };
-        host.stand_still(now, until, ms.is_multiple_of(2));
-        self.carriage.conditions().stand_still(at, until);
+        let suspended = ms.is_multiple_of(2);
+        host.stand_still(now, until, suspended);
+        self.carriage.conditions().stand_still(now, at, until, suspended);
         self.set_timer(at);
         true
     }
@@ -120,6 +125,7 @@ impl SimCluster {
             return false;
         }
         self.input(at, Input::Shutdown);
+        self.carriage.leave(at);
         let until = self.now.plus(LEAVE);
         let Some(host) = self.hosts.get_mut(at) else { return false };
         host.node = None;
@@ -190,6 +196,13 @@ impl SimCluster {
         any
     }
 
+    fn burst(&mut self, at: usize) -> bool {
+        let Some(store) = self.store(at).filter(|_| !self.is_paused(at)) else { return false };
+        let hlc = store.clock().tick(self.now(at).wall_ms);
+        store.clock().observe(Hlc(hlc.0 | COUNTED));
+        true
+    }
+
     /// Returns the hosts whose process [`SimCluster::heal_everything`] ends: clones, liars, replicas that were removed, and
     /// clocks so far ahead that nobody would wait for them.
     #[must_use]
@@ -224,7 +237,7 @@ impl SimCluster {
         }
         self.hosts.iter_mut().for_each(|h| h.lies = false);
         let back = |at: usize| at < self.config.nodes || self.is_running(at);
-        let gone = (0..self.host_count()).filter(|at| !back(*at)).filter_map(|at| self.replica(at));
+        let gone = (0..self.host_count()).filter(|at| !back(*at)).flat_map(|at| self.copies(at));
         let gone: Vec<ReplicaId> = gone.chain(liars).collect();
         for at in 0..self.host_count() {
             for replica in &gone {
@@ -234,6 +247,14 @@ impl SimCluster {
                 drop(self.start(at));
             }
         }
+    }
+
+    /// Returns the replica that ran last on a host, and every member that anybody takes for a copy of its node: the last
+    /// one may have ended before it was a member.
+    fn copies(&self, at: usize) -> Vec<ReplicaId> {
+        let Some(host) = self.hosts.get(at) else { return Vec::new() };
+        let nodes = (0..self.host_count()).filter(|_| !host.is_clone).filter_map(|other| self.node(other));
+        nodes.flat_map(|node| node.members().of_node(host.identity.node)).chain(host.replica).collect()
     }
 
     /// Returns how many hosts there are, clones included, running or not.

@@ -38,6 +38,7 @@ impl Partition {
 
     /// Forgets what a removed member reported.
     pub fn forget_report(&mut self, member: ReplicaId) {
+        sometimes!(RemovedHeldUpCollection, if self.reports.get(&member).is_some_and(|seen| !seen.includes(&self.ctx)));
         self.reports.remove(&member);
     }
 
@@ -57,6 +58,13 @@ impl Partition {
         let mut applied = Applied::default();
         for fragment in &batch.fragments {
             self.join_fragment(fragment, &batch.ctx, around, &mut applied);
+        }
+        if planted!(ContextAdopted) {
+            self.ctx.join(&batch.ctx);
+        }
+        if planted!(RelayedCountsAsReported) {
+            let authors: BTreeSet<_> = batch.fragments.iter().flat_map(|f| &f.covers).map(|(d, _)| d.replica).collect();
+            authors.into_iter().for_each(|author| self.report(author, &batch.ctx));
         }
         self.report(from, &batch.ctx);
         Ok(applied)
@@ -80,7 +88,8 @@ impl Partition {
     /// [`Refused::Stale`] (R-STALE), [`Refused::Scattered`]; nothing was applied.
     pub fn apply_full(&mut self, from: ReplicaId, full: &Full, around: &Around<'_>) -> Result<Applied, Refused> {
         let batch = &full.batch;
-        if !batch.ctx.includes(&self.frontier) {
+        if !batch.ctx.includes(&self.frontier) && !planted!(StaleFullAccepted) {
+            sometimes!(StaleFullDropped);
             return Err(Refused::Stale);
         }
         if self.scatters(batch.ctx.gaps().0, |ctx| ctx.join(&batch.ctx)) {
@@ -90,20 +99,29 @@ impl Partition {
         let behind = !self.ctx.includes(&full.frontier);
         let blind = !batch.ctx.includes(&self.floor);
         let blind = Blind { all: blind && self.floor_inherited, truncated: blind };
+        sometimes!(FrontierInherited, if behind);
+        sometimes!(FloorInherited, if !self.floor.includes(&full.floor) && !full.frontier.includes(&full.floor));
         // What the sender's log no longer names must not be collected while it is being joined.
-        self.floor_inherited = true;
+        self.floor_inherited |= !planted!(CollectsWhileJoining);
         self.join_absent_trees(batch, around, &mut applied);
-        self.drop_absent(batch, blind, around, &mut applied);
+        if !planted!(AbsenceIgnored) {
+            self.drop_absent(batch, blind, around, &mut applied);
+        }
         for fragment in &batch.fragments {
             self.join_fragment(fragment, &batch.ctx, around, &mut applied);
         }
-        if behind {
+        if behind && !planted!(HoleNotInherited) {
             self.inherit_holes(batch, around);
         }
+        self.floor_inherited = true;
         if applied.quarantined == 0 {
             self.ctx.join(&batch.ctx);
-            self.frontier.join(&full.frontier);
-            self.floor.join(&full.floor);
+            if !planted!(FrontierNotInherited) {
+                self.frontier.join(&full.frontier);
+            }
+            if !planted!(FloorNotInherited) {
+                self.floor.join(&full.floor);
+            }
         }
         self.report(from, &batch.ctx);
         Ok(applied)
@@ -127,14 +145,21 @@ impl Partition {
                 }
             }
             Some(Err(Misfit::Duplicate(found))) => applied.duplicates.push(found.replica),
-            Some(Err(Misfit::State(_))) | None => applied.quarantined += 1,
+            Some(Err(Misfit::State(_))) | None => {
+                sometimes!(StateQuarantined);
+                applied.quarantined += 1;
+            }
         }
         match space.family() {
             Family::Epoch => {
                 let cleared = self.on_epoch(&space, &fragment.key, around.spaces, around.collect_before_ms);
                 applied.changed.extend(cleared);
             }
-            Family::Register => drop(self.enforce_epochs(slot, &space, around.collect_before_ms)),
+            Family::Register if planted!(EpochForgotten) => {}
+            Family::Register => {
+                let cleared = self.enforce_epochs(slot, &space, around.collect_before_ms);
+                sometimes!(WriteOlderThanEpoch, if cleared.is_some());
+            }
             Family::Map | Family::Counter | Family::Set | Family::Custom => {}
         }
         self.settle(slot, &space, around.collect_before_ms);
@@ -147,6 +172,8 @@ impl Partition {
                 continue;
             }
             self.ctx.add(*dot);
+            sometimes!(GapOpened, if self.ctx.of(dot.replica).is_some_and(|seen| seen.base() < dot.seq));
+            sometimes!(GapClosed, if self.ctx.of(dot.replica).is_some_and(|seen| seen.base() > dot.seq));
             self.log.insert(*dot, slot);
             if let Some(s) = self.slot_mut(slot) {
                 s.entry.mark(*dot, scope.clone());
@@ -164,6 +191,7 @@ impl Partition {
             .map(|(id, key, _)| (id, key.clone()))
             .collect();
         for (id, key) in gone {
+            sometimes!(MapAbsentAtDonor);
             self.join_fragment(&Fragment::empty(id, key, Scope::Key), &batch.ctx, around, applied);
         }
     }
@@ -222,6 +250,8 @@ fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx, blind: 
         Body::Register(Some(cell)) => {
             let absent = !held.iter().any(|f| f.cell.is_some());
             let drop = absent && !cell.is_grave() && theirs.has(cell.dot()) && theirs.has(cell.touch);
+            sometimes!(AbsentRegisterDropped, if drop);
+            sometimes!(AbsentRegisterSpared, if absent && !cell.is_grave() && !drop);
             if drop {
                 cell.forget();
             }
@@ -229,7 +259,10 @@ fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx, blind: 
         }
         Body::Custom(custom) => match custom.as_mut() {
             Some(c) if matches!(c.state, Payload::Value(_)) => {
-                let drop = !held.iter().any(|f| f.custom.is_some()) && c.within(theirs);
+                let absent = !held.iter().any(|f| f.custom.is_some());
+                let drop = absent && c.within(theirs);
+                sometimes!(AbsentCustomDropped, if drop);
+                sometimes!(AbsentCustomSpared, if absent && !drop);
                 if drop {
                     c.forget();
                 }
@@ -237,17 +270,22 @@ fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx, blind: 
             }
             Some(_) | None => false,
         },
-        Body::Tree(_) if blind => false,
+        Body::Tree(_) if blind && !planted!(BlindAbsence) => {
+            sometimes!(BlindSpared);
+            false
+        }
         Body::Tree(tree) => {
             let keep = |name: &Bytes, origin| {
                 let path = Path::Counter(name.clone());
-                unseen.iter().any(|scope| scope.has(&path))
+                (unseen.iter().any(|scope| scope.has(&path)) && !planted!(AbsenceTakesTouched))
                     || held
                         .iter()
                         .flat_map(|f| &f.branch.counters)
                         .any(|(n, c)| n == name && c.iter().any(|(o, _)| *o == origin))
             };
-            tree.drop_absent(&keep, theirs)
+            let dropped = tree.drop_absent(&keep, theirs);
+            sometimes!(AbsentContributionDropped, if dropped);
+            dropped
         }
         Body::Register(None) => false,
     }

@@ -3,7 +3,8 @@
 //! Push, relay and catch-up are the same function with another idea of what is lacking.
 //!
 //! # Invariants
-//! * R-COVER: a fragment covers all unstable dots of its scope, also those the peer has.
+//! * R-COVER: a fragment covers all unstable dots of its scope, also those the peer has. With a register's stub go the
+//!   epochs that may have made it.
 //! * A key touched many times is captured once, in its present state.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use super::fragment::{Batch, Fragment, Full};
 use super::partition::Partition;
 use crate::crdt::{Ctx, Dot, Path, Scope};
 use crate::id::ReplicaId;
+use crate::probe::{planted, sometimes};
 
 /// A captured batch and how far it got.
 #[derive(Debug)]
@@ -44,7 +46,11 @@ impl Partition {
     #[must_use]
     pub fn capture_lacking(&self, known: &Ctx, budget: Budget) -> Captured {
         let lacking = self.log.origins().flat_map(|origin| self.lacking_of(origin, known));
-        self.capture(lacking, 0, budget)
+        let mut captured = self.capture(lacking, 0, budget);
+        if planted!(CoversOnlyMissing) {
+            captured.batch.fragments.iter_mut().for_each(|f| f.covers.retain(|(dot, _)| !known.has(*dot)));
+        }
+        captured
     }
 
     /// Captures the events of one origin that a peer lacks.
@@ -68,6 +74,7 @@ impl Partition {
             }
             upto = dot.seq;
         }
+        wanted.add_epochs(self);
         let fragments = wanted.fragments(self);
         Captured { batch: Batch { partition: self.id, ctx: self.ctx.clone(), fragments }, upto, more }
     }
@@ -94,6 +101,7 @@ impl Partition {
             .map(|path| s.entry.restrict(s.keyspace, &s.key, &Scope::Path(path.clone())))
             .collect();
         if whole.branch.hole {
+            sometimes!(HoleAdmitted);
             let mut admit = whole;
             admit.branch.elems.clear();
             all.push(admit);
@@ -124,6 +132,7 @@ impl Wanted {
     fn take(&mut self, partition: &Partition, slot: u32, scope: Scope, budget: Budget) -> bool {
         let known = self.scopes.get(&slot).is_some_and(|set| set.contains(&Scope::Key) || set.contains(&scope));
         if known {
+            sometimes!(CapturedOnce);
             return true;
         }
         if self.fragments > 0 && (self.fragments >= budget.fragments || self.bytes >= budget.bytes) {
@@ -138,6 +147,14 @@ impl Wanted {
         });
         self.scopes.entry(slot).or_default().insert(scope);
         true
+    }
+
+    /// Adds the epochs behind the stubs among the slots, whatever the budget says.
+    fn add_epochs(&mut self, partition: &Partition) {
+        let behind: Vec<u32> = self.scopes.keys().flat_map(|slot| partition.epochs_behind(*slot)).collect();
+        for slot in behind {
+            self.scopes.entry(slot).or_default().insert(Scope::Path(Path::Register));
+        }
     }
 
     fn fragments(self, partition: &Partition) -> Vec<Fragment> {

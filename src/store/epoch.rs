@@ -10,18 +10,21 @@
 //! * An entry whose stamp is below a matching epoch is dropped as soon as both are here, so no
 //!   fragment carries it on.
 //! * An epoch stays until it is stable and old (R-AGE), so an older write still on its way meets it.
+//! * An effect never travels without its dot: what goes out of a stub that an epoch may have made takes the epoch along.
+//!   Whoever was told that an entry is gone must know why, or those who were not told would keep it for ever.
 //!
 //! Maps, sets and counters have no epochs: a counter's contributions carry no stamp. Clear them.
 
 use bytes::Bytes;
 
-use super::entry::{Body, Entry};
+use super::entry::{Body, Entry, Unstable};
 use super::keyspace::{Family, Keyspace, Keyspaces};
 use super::partition::{KeyRef, Partition};
 use super::write::{Tick, Written};
 use crate::clock::Stamp;
-use crate::crdt::Cell;
+use crate::crdt::{Cell, Payload};
 use crate::id::KeyspaceId;
+use crate::probe::sometimes;
 
 /// Which entries of a keyspace an epoch clears.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -81,38 +84,65 @@ fn text_of(key: &[u8]) -> Option<&[u8]> {
 /// each is searched for every register that arrives while it waits to be stable and old.
 pub(super) const EPOCHS_MAX: usize = 1_024;
 
+/// One epoch.
+#[derive(Debug)]
+struct Epoch {
+    target: KeyspaceId,
+    selector: Selector,
+    stamp: Stamp,
+    /// The slot of its entry.
+    slot: u32,
+}
+
+impl Epoch {
+    fn is(&self, target: KeyspaceId, selector: &Selector) -> bool {
+        self.target == target && self.selector == *selector
+    }
+}
+
 /// The epochs of a partition.
 #[derive(Debug, Default)]
-pub(super) struct Epochs(Vec<(KeyspaceId, Selector, Stamp)>);
+pub(super) struct Epochs(Vec<Epoch>);
 
 impl Epochs {
-    fn set(&mut self, target: KeyspaceId, selector: &Selector, stamp: Stamp) {
-        match self.0.iter_mut().find(|(id, s, _)| *id == target && s == selector) {
-            Some((_, _, known)) => *known = (*known).max(stamp),
-            None => self.0.push((target, selector.clone(), stamp)),
+    fn set(&mut self, epoch: Epoch) {
+        match self.0.iter_mut().find(|known| known.is(epoch.target, &epoch.selector)) {
+            Some(known) => {
+                known.stamp = known.stamp.max(epoch.stamp);
+                known.slot = epoch.slot;
+            }
+            None => self.0.push(epoch),
         }
     }
 
     /// Tells whether another selector may be added.
     pub(super) fn has_room(&self, target: KeyspaceId, selector: &Selector) -> bool {
-        let own = || self.0.iter().filter(|(id, _, _)| *id == target);
-        own().any(|(_, s, _)| s == selector) || own().count() < EPOCHS_MAX
+        let own = || self.0.iter().filter(|epoch| epoch.target == target);
+        own().any(|epoch| epoch.selector == *selector) || own().count() < EPOCHS_MAX
     }
 
     fn drop(&mut self, target: KeyspaceId, selector: &Selector) {
-        self.0.retain(|(id, s, _)| *id != target || s != selector);
+        self.0.retain(|epoch| !epoch.is(target, selector));
     }
 
     /// Tells whether an epoch has cleared this state.
     fn clears(&self, target: KeyspaceId, key: &[u8], cell: &Cell) -> bool {
-        let below = |(id, selector, stamp): &(KeyspaceId, Selector, Stamp)| {
-            *id == target && cell.stamp() < *stamp && selector.selects(key, cell)
-        };
-        self.0.iter().any(below)
+        self.above(target, cell).any(|epoch| epoch.selector.selects(key, cell))
+    }
+
+    fn above(&self, target: KeyspaceId, cell: &Cell) -> impl Iterator<Item = &Epoch> {
+        let stamp = cell.stamp();
+        self.0.iter().filter(move |epoch| epoch.target == target && stamp < epoch.stamp)
     }
 }
 
 impl Partition {
+    /// Returns how many invalidations are kept for writes that are still on their way.
+    #[must_use]
+    pub fn epoch_count(&self) -> usize {
+        self.epochs.0.len()
+    }
+
     /// Clears every older entry of a register keyspace that the selector matches. Returns the keys
     /// cleared here, if the keyspace is watched.
     pub fn invalidate(
@@ -135,9 +165,13 @@ impl Partition {
         collect_before_ms: u64,
     ) -> Vec<(KeyspaceId, Bytes)> {
         let Some((target, selector)) = space.target().zip(Selector::of_key(key)) else { return Vec::new() };
-        let stamp = self.entry(&KeyRef::new(space, key)).and_then(cell_of).map(Cell::stamp);
-        let (Some(stamp), Some(target)) = (stamp, spaces.get(target)) else { return Vec::new() };
-        self.epochs.set(target.id(), &selector, stamp);
+        let slot = self.find(&KeyRef::new(space, key));
+        let stamp = slot.and_then(|slot| cell_of(&self.slot(slot)?.entry)).map(Cell::stamp);
+        let (Some((slot, stamp)), Some(target)) = (slot.zip(stamp), spaces.get(target)) else { return Vec::new() };
+        sometimes!(EpochSparedYounger, if self.entries().any(|(id, key, entry)| {
+            id == target.id() && cell_of(entry).is_some_and(|c| c.stamp() > stamp && selector.selects(key, c))
+        }));
+        self.epochs.set(Epoch { target: target.id(), selector, stamp, slot });
         let slots = 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         let cleared = slots.filter_map(|slot| self.enforce_epochs(slot, &target, collect_before_ms));
         cleared.filter(|_| target.is_watched()).map(|key| (target.id(), key)).collect()
@@ -157,11 +191,23 @@ impl Partition {
         Some(key)
     }
 
+    /// Returns the slots of the epochs that may have made a stub of an entry and that some member may lack: whoever is
+    /// sent the stub must get them too, or it misses a value whose invalidation it has never heard of.
+    pub(super) fn epochs_behind(&self, slot: u32) -> Vec<u32> {
+        let Some(s) = self.slot(slot).filter(|_| !self.epochs.0.is_empty()) else { return Vec::new() };
+        let Some(cell) = cell_of(&s.entry).filter(|c| matches!(c.payload(), Payload::Absent)) else {
+            return Vec::new();
+        };
+        let unstable = |slot: &u32| self.slot(*slot).is_some_and(|s| !matches!(s.entry.unstable, Unstable::None));
+        self.epochs.above(s.keyspace, cell).map(|epoch| epoch.slot).filter(unstable).collect()
+    }
+
     /// An epoch was collected: every member has it, nothing older can arrive any more.
     pub(super) fn drop_epoch(&mut self, space: &Keyspace, key: &[u8]) {
         if space.family() == Family::Epoch
             && let Some((target, selector)) = space.target().zip(Selector::of_key(key))
         {
+            sometimes!(EpochCollected);
             self.epochs.drop(target, &selector);
         }
     }

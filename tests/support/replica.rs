@@ -29,7 +29,7 @@ use driftless::crdt::{Cell, Counter, Ctx, Custom, Dot, NEVER, Path, Tree};
 use driftless::id::{KeyspaceId, PartitionId, ReplicaId};
 use driftless::store::{
     Applied, Around, Batch, Body, Budget, Entry, Family, Full, Gate, Intent, KeyRef, Keyspace, Partition, Refused,
-    Store, StoreConfig, Tick, Written,
+    Selector, Store, StoreConfig, Tick, Written,
 };
 
 /// A grave is collected only when it is older than this: more than twice the clocks' skew.
@@ -105,6 +105,8 @@ impl Replica {
         let regs = store.spaces().open("regs", Family::Register).unwrap();
         let maps = store.spaces().open("maps", Family::Map).unwrap();
         let customs = store.spaces().open_custom("customs", Arc::new(Erased::<Notes>::default())).unwrap();
+        // Fragments here name keyspaces by number, which frames do not.
+        store.spaces().open_epochs(&regs).unwrap();
         let members = members.iter().map(|m| ReplicaId(*m)).collect();
         Self { id: ReplicaId(id), store, clock_ms: 0, members, removed: BTreeSet::new(), regs, maps, customs }
     }
@@ -132,6 +134,10 @@ impl Replica {
 
     pub(crate) fn touch(&self, key: &str, deadline: u64) -> Option<Written> {
         self.write(&self.regs, key, |p, at, t| p.touch(at, deadline, t))
+    }
+
+    pub(crate) fn invalidate(&self, selector: &Selector) {
+        self.store.invalidate(&self.regs, selector, self.clock_ms).unwrap();
     }
 
     pub(crate) fn put(&self, key: &str, path: Path, value: &Bytes, deadline: u64) -> Written {

@@ -14,14 +14,15 @@ use super::source::{code, module_of, split_tests};
 /// `clock` and `id` are one layer. `error` names only identities, so it is a leaf that every layer above the data
 /// types may see. `cache` shows users what a level, an outcome, an event and a stamp are, so it sees where those
 /// words are defined; what the node does inside is private to it. `config` holds what the layers below `node` are told, and only `node` and above read it.
-/// `replication`, `repair` and `membership` meet only in `node`.
+/// `replication`, `repair` and `membership` meet only in `node`. `sync` is seen by the few that share something.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("clock", &["id", "probe"]),
+    ("clock", &["id", "probe", "sync"]),
     ("id", &["clock", "probe"]),
     ("probe", &[]),
+    ("sync", &[]),
     ("error", &["clock", "id"]),
     ("crdt", &["clock", "id", "probe"]),
-    ("store", &["error", "crdt", "clock", "id", "probe"]),
+    ("store", &["error", "crdt", "clock", "id", "probe", "sync"]),
     ("config", &["store", "error", "crdt", "clock", "id"]),
     ("wire", &["store", "error", "crdt", "clock", "id", "probe"]),
     ("replication", &["wire", "store", "error", "crdt", "clock", "id", "probe"]),
@@ -32,7 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["replication", "repair", "membership", "wire", "store", "config", "error", "crdt", "clock", "id", "probe"],
     ),
     ("sim", &["node", "replication", "membership", "wire", "store", "config", "error", "crdt", "clock", "id", "probe"]),
-    ("runtime", &["node", "wire", "config", "error", "clock", "id", "probe"]),
+    ("runtime", &["node", "wire", "config", "error", "clock", "id", "probe", "sync"]),
     ("persist", &["store", "config", "error", "crdt", "clock", "id"]),
     ("cache", &["runtime", "node", "store", "config", "error", "crdt", "clock", "id", "probe"]),
     ("resp", &["cache"]),

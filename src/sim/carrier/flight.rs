@@ -136,7 +136,7 @@ impl<T: Clone> Flight<T> {
 
     /// Clogs, slowness and sleep end, and nothing that they delayed is late any more.
     pub(super) fn calm(&mut self, now: Mono) {
-        self.conditions.calm();
+        self.conditions.calm(now);
         self.hasten(now);
     }
 

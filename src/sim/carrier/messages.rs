@@ -19,7 +19,6 @@ use super::flight::{Flight, Parcel, Stream};
 use crate::clock::Mono;
 use crate::node::{CloseCode, DialError, Input, LinkEnd, LinkId, PeerIdentity, PeerSlot};
 use crate::sim::network::Conditions;
-use crate::store::Keyspaces;
 use crate::wire::{Decoder, Limits};
 
 /// How long a dial takes that nobody answers, as in the shell.
@@ -167,7 +166,7 @@ impl Messages {
 
     pub(super) fn log(&mut self, now: Mono, from: usize, link: LinkId, bytes: &Bytes, express: bool) {
         let (bytes, late) = self.spoil(bytes, |decoder, bytes| {
-            decoder.decode_frame(bytes, &Keyspaces::new(0, [0; 16]), &Limits::default()).is_ok()
+            decoder.decode_frame(bytes, &crate::sim::workload::keyspaces(), &Limits::default()).is_ok()
         });
         let Some(end) = self.open_end(from, link) else { return };
         end.log.push_back(Waiting { bytes, late, express });

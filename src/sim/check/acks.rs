@@ -1,0 +1,93 @@
+//! A level that was reached was reached.
+//!
+//! # Invariants
+//! * At the moment a wait ends, at least as many members as it says have the write in their own contexts, or had it when
+//!   they ended. A liar may speak falsely for itself, and for nobody else.
+//! * A quorum is a majority of the configured nodes at least, and everybody is all of them.
+//! * A wait ends by its deadline.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Invariant, Violation};
+use crate::clock::Mono;
+use crate::crdt::Ctx;
+use crate::id::ReplicaId;
+use crate::node::{Level, Mark, Outcome, WaitId};
+
+/// A wait nobody has an answer to yet.
+#[derive(Clone, Debug)]
+pub(in crate::sim) struct Pending {
+    pub(in crate::sim) at: usize,
+    pub(in crate::sim) replica: ReplicaId,
+    pub(in crate::sim) id: WaitId,
+    pub(in crate::sim) mark: Mark,
+    pub(in crate::sim) level: Level,
+    pub(in crate::sim) deadline: Mono,
+}
+
+/// A level that was reached, and who had the write then.
+#[derive(Clone, Debug)]
+pub(in crate::sim) struct Reached {
+    pub(in crate::sim) mark: Mark,
+    pub(in crate::sim) holders: BTreeSet<ReplicaId>,
+}
+
+/// Who could have reported, and what they had.
+#[derive(Clone, Debug)]
+pub(in crate::sim) struct Witnesses<'a> {
+    /// Contexts of processes that run, and of those that ended as they were then.
+    pub(in crate::sim) contexts: &'a BTreeMap<ReplicaId, &'a [Ctx]>,
+    /// How many report what they like.
+    pub(in crate::sim) liars: usize,
+    /// Nodes the configuration names.
+    pub(in crate::sim) configured: usize,
+}
+
+impl Pending {
+    /// Judges how the wait ended.
+    pub(in crate::sim) fn judge(&self, outcome: &Outcome, all: &Witnesses<'_>) -> Result<Option<Reached>, Violation> {
+        let place = self.mark.partition.index();
+        let has = |parts: &[Ctx]| parts.get(place).is_some_and(|ctx| ctx.has(self.mark.dot));
+        let holders: BTreeSet<ReplicaId> =
+            all.contexts.iter().filter(|(_, parts)| has(parts)).map(|(replica, _)| *replica).collect();
+        if outcome.acked > holders.len() + all.liars {
+            return Err(self.broken(&format!("{outcome:?}, but only {holders:?} have it")));
+        }
+        let least = match self.level {
+            Level::Local | Level::EachRegion => 1,
+            Level::Quorum => all.configured / 2 + 1,
+            Level::All => all.configured,
+        };
+        if outcome.needed < least || outcome.reached != (outcome.acked >= outcome.needed) {
+            return Err(self.broken(&format!("{outcome:?}, where at least {least} are needed")));
+        }
+        Ok(outcome.reached.then_some(Reached { mark: self.mark, holders }))
+    }
+
+    /// Checks that a wait without an answer still has time.
+    pub(in crate::sim) fn has_time(&self, now: Mono) -> Result<(), Violation> {
+        if now <= self.deadline {
+            return Ok(());
+        }
+        let what =
+            format!("{:?} of {:?} had until {:?} and has no outcome at {now:?}", self.id, self.mark, self.deadline);
+        Err(Violation::new(Invariant::Waits, what))
+    }
+
+    fn broken(&self, what: &str) -> Violation {
+        Violation::new(Invariant::Acknowledged, format!("{:?} at {:?}: {what}", self.mark, self.level))
+    }
+}
+
+impl Reached {
+    /// Checks that a write somebody who survived had when its level was reached is there at the end.
+    pub(in crate::sim) fn survives(&self, survivors: &BTreeSet<ReplicaId>, last: &[Ctx]) -> Result<(), Violation> {
+        let kept = self.holders.iter().any(|replica| survivors.contains(replica));
+        let here = last.get(self.mark.partition.index()).is_some_and(|ctx| ctx.has(self.mark.dot));
+        if here || !kept {
+            return Ok(());
+        }
+        let what = format!("{:?} was acknowledged by {:?}, and is lost", self.mark, self.holders);
+        Err(Violation::new(Invariant::Acknowledged, what))
+    }
+}

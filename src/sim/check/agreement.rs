@@ -1,0 +1,220 @@
+//! What a host shows is what history says of the events it has seen.
+//!
+//! # Invariants
+//! * Siblings, deadlines and contributions are compared, not only what a read returns: a difference that will show later
+//!   is one now.
+//! * The instant compared at is later than every clock that may have decided to drop something.
+//! * Only two things excuse a difference: a register's very write was evicted by somebody, or the map is a hole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+
+use bytes::Bytes;
+
+use super::{Invariant, Violation};
+use crate::clock::Stamp;
+use crate::crdt::custom::decode;
+use crate::crdt::tree::winner;
+use crate::crdt::{Cell, Dot, NEVER, Path, Tree};
+use crate::id::ReplicaId;
+use crate::sim::oracle::{KeyView, Live, Noted, Notes, Part, cell, custom, tree};
+use crate::store::{Body, Entry};
+
+/// What may be missing because memory was given back.
+#[derive(Clone, Debug, Default)]
+pub struct Licence {
+    /// The writes whose value somebody evicted.
+    pub stamps: BTreeSet<Stamp>,
+    /// The map may be a hole.
+    pub hole: bool,
+}
+
+/// Compares an entry with what history says of it at `now_ms`, the instant of the view.
+///
+/// # Errors
+/// [`Violation`] with the first difference.
+pub fn agree(view: &KeyView<'_>, entry: Option<&Entry>, now_ms: u64, licence: &Licence) -> Result<(), Violation> {
+    match entry.map(|e| &e.body) {
+        Some(Body::Custom(_)) => agree_custom(view, entry, now_ms),
+        Some(Body::Tree(_)) => agree_tree(view, tree(entry), now_ms, licence),
+        Some(Body::Register(_)) => agree_register(view, entry, now_ms, licence),
+        None => {
+            agree_register(view, None, now_ms, licence)?;
+            agree_tree(view, None, now_ms, licence)?;
+            agree_custom(view, None, now_ms)
+        }
+    }
+}
+
+fn agree_register(view: &KeyView<'_>, entry: Option<&Entry>, now_ms: u64, licence: &Licence) -> Result<(), Violation> {
+    let shown = entry.and_then(cell).and_then(|cell| live(cell, now_ms));
+    let called_for = view.register();
+    let excused = |live: &Live| shown.is_none() && licence.stamps.contains(&live.stamp);
+    if shown == called_for || called_for.as_ref().is_some_and(excused) {
+        return Ok(());
+    }
+    Err(differs(view, "the register", shown.as_slice(), called_for.as_slice()))
+}
+
+fn agree_tree(view: &KeyView<'_>, tree: Option<&Tree>, now_ms: u64, licence: &Licence) -> Result<(), Violation> {
+    let hole = tree.is_some_and(Tree::is_hole);
+    if hole && !licence.hole {
+        return Err(Violation::new(Invariant::History, format!("{:?} is a hole nobody made", view.key())));
+    }
+    let here = tree.into_iter().flat_map(Tree::elems).map(|(path, _)| path);
+    let paths: BTreeSet<&Path> = view.paths().chain(here).collect();
+    for path in paths {
+        let known = tree.and_then(Tree::known_paths).is_none_or(|known| known.contains(path));
+        let shown = siblings(tree, path, now_ms);
+        if !known && shown.is_empty() {
+            continue;
+        }
+        let called_for = view.siblings(path);
+        if shown != called_for {
+            return Err(differs(view, &format!("{path:?}"), &shown, &called_for));
+        }
+        agree_winner(view, tree, path, now_ms)?;
+    }
+    let here = tree.into_iter().flat_map(Tree::counters).map(|(name, _)| name);
+    let names: BTreeSet<&Bytes> = view.counters().chain(here).collect();
+    for name in names {
+        agree_counter(view, tree, name, now_ms)?;
+    }
+    Ok(())
+}
+
+/// Compares what a read of a path returns, expired siblings or not.
+fn agree_winner(view: &KeyView<'_>, tree: Option<&Tree>, path: &Path, now_ms: u64) -> Result<(), Violation> {
+    let shown = winner(tree.map_or(&[], |tree| tree.siblings(path)), now_ms).map(|elem| elem.dot);
+    let called_for = view.winner(path).map(|live| live.dot);
+    if shown == called_for {
+        return Ok(());
+    }
+    Err(mismatch(view, Invariant::History, &format!("a read of {path:?}"), &shown, &called_for))
+}
+
+fn live(cell: &Cell, now_ms: u64) -> Option<Live> {
+    let value = cell.visible(now_ms)?.clone();
+    Some(Live { stamp: cell.stamp(), deadline: cell.deadline, dot: cell.dot(), value })
+}
+
+/// Returns the unexpired siblings at a path, in order of dot.
+pub(in crate::sim) fn siblings(tree: Option<&Tree>, path: &Path, now_ms: u64) -> Vec<Live> {
+    let all = tree.map_or(&[][..], |tree| tree.siblings(path)).iter().filter(|e| now_ms < e.deadline);
+    all.map(|e| Live { stamp: e.stamp, deadline: e.deadline, dot: e.dot, value: e.value.clone() }).collect()
+}
+
+fn agree_counter(view: &KeyView<'_>, tree: Option<&Tree>, name: &Bytes, now_ms: u64) -> Result<(), Violation> {
+    let mut shown: BTreeMap<ReplicaId, Part> = BTreeMap::new();
+    for (origin, c) in tree.and_then(|tree| tree.counter(name)).into_iter().flat_map(|counter| &counter.0) {
+        let sum = c.visible(now_ms);
+        if sum != 0 {
+            shown.insert(*origin, Part { birth: c.birth, sum, deadline: c.deadline });
+        }
+    }
+    let called_for = view.parts(name);
+    if shown == called_for {
+        return Ok(());
+    }
+    let late = |origin: &ReplicaId| {
+        let (a, b) = (shown.get(origin), called_for.get(origin));
+        a.zip(b).is_some_and(|(a, b)| a.deadline != b.deadline && a.sum == b.sum)
+    };
+    let expiry = shown.keys().all(|origin| late(origin) || shown.get(origin) == called_for.get(origin));
+    let more = shown.keys().any(|origin| !called_for.contains_key(origin));
+    let invariant = match (more, expiry && shown.len() == called_for.len()) {
+        (true, _) => Invariant::Resurrection,
+        (false, true) => Invariant::Expiry,
+        (false, false) => Invariant::History,
+    };
+    Err(mismatch(view, invariant, &format!("the counter {name:?}"), &shown, &called_for))
+}
+
+fn agree_custom(view: &KeyView<'_>, entry: Option<&Entry>, now_ms: u64) -> Result<(), Violation> {
+    let state = entry.and_then(custom).filter(|c| c.visible(now_ms).is_some());
+    let shown = state.and_then(|c| {
+        let notes: Notes = decode(c.visible(now_ms)?).ok()?;
+        Some(Noted { generation: c.generation, items: notes.read(), deadline: c.deadline })
+    });
+    let called_for = view.noted();
+    if shown == called_for {
+        return Ok(());
+    }
+    let foreign = shown.iter().flat_map(|noted| &noted.items).any(|item| !view.ever_noted(*item));
+    let invariant = match (&shown, &called_for) {
+        _ if foreign => Invariant::Invented,
+        (Some(_), None) => Invariant::Resurrection,
+        (Some(a), Some(b)) if a.items == b.items && a.generation == b.generation => Invariant::Expiry,
+        (None | Some(_), Some(_)) | (None, None) => Invariant::History,
+    };
+    Err(mismatch(view, invariant, "the custom entry", &shown, &called_for))
+}
+
+/// Compares what a read shows by the reader's own clock: nothing that is over by that clock, and everything that is not
+/// over by any. `now` and `late` are the views at those two instants.
+///
+/// # Errors
+/// [`Violation`] with the first difference.
+pub(in crate::sim) fn agree_between(
+    (now, now_ms): (&KeyView<'_>, u64),
+    late: &KeyView<'_>,
+    entry: Option<&Entry>,
+    licence: &Licence,
+) -> Result<(), Violation> {
+    let shown: Vec<Live> = entry.and_then(cell).and_then(|cell| live(cell, now_ms)).into_iter().collect();
+    let missing = |lives: &[Live]| late.register().filter(|l| !lives.contains(l) && !licence.stamps.contains(&l.stamp));
+    within(now, "the register", &shown, now.register().as_slice(), missing(&shown).as_slice())?;
+    let tree = tree(entry);
+    let here = tree.into_iter().flat_map(Tree::elems).map(|(path, _)| path);
+    for path in now.paths().chain(here).collect::<BTreeSet<&Path>>() {
+        let shown = siblings(tree, path, now_ms);
+        let known = tree.and_then(Tree::known_paths).is_none_or(|known| known.contains(path));
+        let missing: Vec<Live> = late.siblings(path).into_iter().filter(|l| known && !shown.contains(l)).collect();
+        within(now, &format!("{path:?}"), &shown, &now.siblings(path), &missing)?;
+    }
+    Ok(())
+}
+
+fn within(
+    view: &KeyView<'_>,
+    place: &str,
+    shown: &[Live],
+    possible: &[Live],
+    missing: &[Live],
+) -> Result<(), Violation> {
+    if let Some(over) = shown.iter().find(|live| !possible.contains(live)) {
+        return Err(mismatch(view, Invariant::Expiry, place, over, &possible));
+    }
+    missing.first().map_or(Ok(()), |early| Err(mismatch(view, Invariant::Expiry, place, &shown, early)))
+}
+
+/// Says which promise a difference breaks.
+fn differs(view: &KeyView<'_>, place: &str, shown: &[Live], called_for: &[Live]) -> Violation {
+    let dots = |lives: &[Live]| -> BTreeSet<Dot> { lives.iter().map(|live| live.dot).collect() };
+    let (here, there) = (dots(shown), dots(called_for));
+    let extra = || shown.iter().filter(|live| !there.contains(&live.dot));
+    let invariant = if shown.iter().any(|live| !view.ever_wrote(live.dot, &live.value)) {
+        Invariant::Invented
+    } else if extra().any(|live| live.deadline != NEVER && view.ended_by_time(live)) {
+        Invariant::Expiry
+    } else if extra().next().is_some() {
+        Invariant::Resurrection
+    } else if here == there {
+        Invariant::Expiry
+    } else {
+        Invariant::History
+    };
+    mismatch(view, invariant, place, &shown, &called_for)
+}
+
+fn mismatch(
+    view: &KeyView<'_>,
+    invariant: Invariant,
+    place: &str,
+    shown: &impl Debug,
+    called_for: &impl Debug,
+) -> Violation {
+    let key = view.key();
+    let what = format!("{} {:?}, {place}: shows {shown:?}, history calls for {called_for:?}", key.space.name, key.name);
+    Violation::new(invariant, what)
+}

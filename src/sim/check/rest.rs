@@ -1,0 +1,120 @@
+//! Once quiet, nothing is left that may be forgotten.
+//!
+//! # Invariants
+//! * With every configured host there, nothing waits for anybody: no log record, no dot that is not stable, no
+//!   tombstone, stub, reset or expired contribution, shell or epoch; and a hole only where somebody evicted.
+//! * Nothing waits to be sent, staged, applied or answered.
+
+use super::{Invariant, Violation};
+use crate::crdt::{Cell, Custom, Tree};
+use crate::node::Node;
+use crate::store::{Body, Entry, Family, Partition, Store};
+
+/// How long after its deadline something may still be there: sweeps come every tenth of a second.
+const SWEPT_AFTER_MS: u64 = 2_000;
+/// What must be empty when nothing happens any more.
+const QUEUES: [&str; 6] = [
+    "bytes in the pen of a link",
+    "bytes that overtook a hello",
+    "staged bytes of a link",
+    "queued bytes of a link",
+    "waits",
+    "dirty partitions",
+];
+
+/// Checks that nothing waits at a node.
+pub(in crate::sim) fn queues_empty(node: &Node) -> Result<(), Violation> {
+    let gauges = node.gauges();
+    for name in QUEUES {
+        let size = gauges.of(name).map(|gauge| gauge.size);
+        if size != Some(0) {
+            return Err(Violation::new(Invariant::Quiescence, format!("{name}: {size:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that nothing is left in a store at `now_ms` that may be forgotten. `may_be_hole` tells which maps somebody
+/// evicted.
+pub(in crate::sim) fn nothing_left(
+    store: &Store,
+    now_ms: u64,
+    may_be_hole: impl Fn(&str, &[u8]) -> bool,
+) -> Result<(), Violation> {
+    for partition in store.partition_ids().filter_map(|id| store.read(id)) {
+        settled(&partition)?;
+        for (space, key, entry) in partition.entries() {
+            let Some(space) = store.spaces().get(space) else { continue };
+            let left = if space.family() == Family::Epoch {
+                Some("an epoch")
+            } else {
+                leftover(entry, now_ms, may_be_hole(space.name(), key))
+            };
+            if let Some(left) = left {
+                let what = format!("{left} is left of {:?} {key:?}: {entry:?}", space.name());
+                return Err(Violation::new(Invariant::Quiescence, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn settled(p: &Partition) -> Result<(), Violation> {
+    let left = if p.log_len() > 0 {
+        format!("{} log records", p.log_len())
+    } else if p.frontier() != p.ctx() || p.floor() != p.ctx() {
+        format!("seen {:?}, dropped {:?}, stable {:?}", p.ctx(), p.floor(), p.frontier())
+    } else if p.binding_floor().is_some() {
+        "a floor that binds".to_owned()
+    } else if p.epoch_count() > 0 {
+        format!("{} epochs", p.epoch_count())
+    } else {
+        return Ok(());
+    };
+    Err(Violation::new(Invariant::Quiescence, format!("{}: {left}", p.id())))
+}
+
+/// Says what of an entry should have been forgotten.
+fn leftover(entry: &Entry, now_ms: u64, may_be_hole: bool) -> Option<&'static str> {
+    if !entry.is_settled() {
+        return Some("an unsettled entry");
+    }
+    let over = |deadline: u64| deadline.saturating_add(SWEPT_AFTER_MS) <= now_ms;
+    match &entry.body {
+        Body::Register(None) => Some("an empty register"),
+        Body::Register(Some(cell)) => of_register(cell, over),
+        Body::Custom(custom) => match custom.as_ref() {
+            None => Some("an empty custom entry"),
+            Some(custom) => of_custom(custom, over),
+        },
+        Body::Tree(tree) => of_tree(tree, over, may_be_hole),
+    }
+}
+
+fn of_register(cell: &Cell, over: impl Fn(u64) -> bool) -> Option<&'static str> {
+    if cell.is_grave() { Some("a grave") } else { over(cell.deadline).then_some("an expired value") }
+}
+
+fn of_custom(custom: &Custom, over: impl Fn(u64) -> bool) -> Option<&'static str> {
+    if custom.is_grave() { Some("a grave") } else { over(custom.deadline).then_some("an expired state") }
+}
+
+fn of_tree(tree: &Tree, over: impl Fn(u64) -> bool, may_be_hole: bool) -> Option<&'static str> {
+    if tree.is_empty() {
+        return Some("an empty map");
+    }
+    if tree.is_hole() && !may_be_hole {
+        return Some("a hole nobody made");
+    }
+    if tree.elems().flat_map(|(_, siblings)| siblings).any(|elem| over(elem.deadline)) {
+        return Some("an expired element");
+    }
+    let mut parts = tree.counters().flat_map(|(_, counter)| counter.0.values());
+    parts.find_map(|part| {
+        if part.is_live() {
+            over(part.deadline).then_some("an expired contribution")
+        } else {
+            Some("a reset contribution")
+        }
+    })
+}

@@ -1,0 +1,164 @@
+//! What was last seen at each host, and what must hold between two looks.
+//!
+//! # Invariants
+//! * Frontier within floor within context, and none of them ever shrinks while a process runs.
+//! * A context names only events that somebody made.
+//! * What a replica calls stable every member it knew all the while has seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Invariant, Violation};
+use crate::crdt::{Ctx, Dot};
+use crate::id::{PartitionId, ReplicaId};
+use crate::node::Node;
+use crate::sim::oracle::History;
+use crate::store::Partition;
+
+/// A process at the last look.
+#[derive(Clone, Debug)]
+pub(in crate::sim) struct Seat {
+    pub(in crate::sim) replica: ReplicaId,
+    /// The largest wall clock it ever had.
+    pub(in crate::sim) wall_ms_max: u64,
+    /// What it had seen of each partition.
+    pub(in crate::sim) contexts: Vec<Ctx>,
+    dropped: Vec<Dropped>,
+    /// The members it knew.
+    members: BTreeSet<ReplicaId>,
+}
+
+/// What it had dropped from the log of a partition.
+#[derive(Clone, Debug, Default)]
+struct Dropped {
+    frontier: Ctx,
+    floor: Ctx,
+}
+
+/// What happened at a host since the last look.
+#[derive(Debug, Default)]
+pub(in crate::sim) struct News {
+    /// Events it had not seen before.
+    pub(in crate::sim) dots: Vec<(PartitionId, Dot)>,
+    /// Events it newly calls stable, and every member it knew all the while.
+    pub(in crate::sim) stable: Vec<(PartitionId, Dot)>,
+    pub(in crate::sim) witnesses: BTreeSet<ReplicaId>,
+}
+
+impl Seat {
+    pub(in crate::sim) fn new(node: &Node, wall_ms: u64) -> Self {
+        let partitions = node.store().partition_count();
+        let (contexts, dropped) = (vec![Ctx::default(); partitions], vec![Dropped::default(); partitions]);
+        Self { replica: node.me().replica, wall_ms_max: wall_ms, contexts, dropped, members: members(node) }
+    }
+
+    /// Looks again.
+    pub(in crate::sim) fn look(&mut self, node: &Node, wall_ms: u64, history: &History) -> Result<News, Violation> {
+        self.wall_ms_max = self.wall_ms_max.max(wall_ms);
+        let mut news = News::default();
+        let store = node.store();
+        for id in store.partition_ids() {
+            let Some(ctx) = self.contexts.get_mut(id.index()) else { continue };
+            let (Some(dropped), Some(p)) = (self.dropped.get_mut(id.index()), store.read(id)) else { continue };
+            if *ctx != *p.ctx() {
+                seen(ctx, &p, history, &mut news)?;
+            }
+            dropped.look(&p, &mut news)?;
+        }
+        if !news.stable.is_empty() {
+            news.witnesses = self.members.clone();
+        }
+        let known = members(node);
+        news.witnesses.retain(|replica| known.contains(replica) && *replica != self.replica);
+        self.members = known;
+        Ok(news)
+    }
+}
+
+fn members(node: &Node) -> BTreeSet<ReplicaId> {
+    node.members().live().map(|(replica, _)| replica).collect()
+}
+
+/// A context grew.
+fn seen(before: &mut Ctx, p: &Partition, history: &History, news: &mut News) -> Result<(), Violation> {
+    grows(p.id(), "context", before, p.ctx())?;
+    invented(p, history)?;
+    news.dots.extend(beyond(before, p.ctx()).map(|dot| (p.id(), dot)));
+    before.clone_from(p.ctx());
+    Ok(())
+}
+
+impl Dropped {
+    fn look(&mut self, p: &Partition, news: &mut News) -> Result<(), Violation> {
+        if self.floor != *p.floor() {
+            grows(p.id(), "floor", &self.floor, p.floor())?;
+            self.floor.clone_from(p.floor());
+            nested(p)?;
+        }
+        if self.frontier != *p.frontier() {
+            grows(p.id(), "frontier", &self.frontier, p.frontier())?;
+            nested(p)?;
+            // What a donor called stable was stable among the members the donor knew.
+            if p.binding_floor().is_none() {
+                news.stable.extend(beyond(&self.frontier, p.frontier()).map(|dot| (p.id(), dot)));
+            }
+            self.frontier.clone_from(p.frontier());
+        }
+        Ok(())
+    }
+}
+
+fn nested(p: &Partition) -> Result<(), Violation> {
+    let broken = if !p.ctx().includes(p.floor()) {
+        Some(("floor", p.floor(), "context", p.ctx()))
+    } else if !p.floor().includes(p.frontier()) {
+        Some(("frontier", p.frontier(), "floor", p.floor()))
+    } else {
+        None
+    };
+    broken.map_or(Ok(()), |(inner, small, outer, large)| {
+        let what = format!("{}: the {inner} {small:?} is not within the {outer} {large:?}", p.id());
+        Err(Violation::new(Invariant::Nesting, what))
+    })
+}
+
+fn grows(id: PartitionId, what: &str, before: &Ctx, after: &Ctx) -> Result<(), Violation> {
+    if after.includes(before) {
+        return Ok(());
+    }
+    Err(Violation::new(Invariant::Nesting, format!("{id}: the {what} shrank from {before:?} to {after:?}")))
+}
+
+/// A replica numbers its events from one without gaps, so whoever is named beyond its last event names nothing.
+fn invented(p: &Partition, history: &History) -> Result<(), Violation> {
+    for (replica, seen) in p.ctx().iter() {
+        let made = history.made(p.id(), replica);
+        if seen.max() > made {
+            let what = format!("{}: event {} of {replica} was seen, which made {made}", p.id(), seen.max());
+            return Err(Violation::new(Invariant::Invented, what));
+        }
+    }
+    Ok(())
+}
+
+/// Iterates over the dots of `after` that `before` lacks.
+fn beyond<'a>(before: &'a Ctx, after: &'a Ctx) -> impl Iterator<Item = Dot> + 'a {
+    after.iter().flat_map(move |(replica, seen)| {
+        let known = before.of(replica);
+        let from = known.map_or(0, crate::crdt::Seen::base) + 1;
+        let new = move |seq: &u64| seen.has(*seq) && !known.is_some_and(|known| known.has(*seq));
+        (from..=seen.max()).filter(new).map(move |seq| Dot { replica, seq })
+    })
+}
+
+/// Checks that what is called stable was seen by every member: by `contexts` of those that run, or of those that ended
+/// as they were then.
+pub(in crate::sim) fn stable_everywhere(news: &News, contexts: &BTreeMap<ReplicaId, &[Ctx]>) -> Result<(), Violation> {
+    for (replica, parts) in contexts.iter().filter(|(replica, _)| news.witnesses.contains(replica)) {
+        let lacks = |(id, dot): &&(PartitionId, Dot)| parts.get(id.index()).is_some_and(|ctx| !ctx.has(*dot));
+        if let Some((id, dot)) = news.stable.iter().find(lacks) {
+            let what = format!("{id}: {dot:?} is called stable, and the member {replica} has not seen it");
+            return Err(Violation::new(Invariant::Stability, what));
+        }
+    }
+    Ok(())
+}
