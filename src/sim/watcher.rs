@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::check::{
-    self, Author, Client, Instant, Invariant, Licence, News, Pending, Reached, Seat, Stamps, Violation, Witnesses,
+    self, Author, Client, Invariant, Licence, Moment, News, Pending, Reached, Seat, Stamps, Violation, Witnesses,
 };
 use super::cluster::SimCluster;
 use super::oracle::{History, Key, Mutation, Record, Subject, cell, open, tree};
@@ -115,7 +115,7 @@ impl Watcher {
     ) -> Result<(), Violation> {
         let at = place(cluster, at);
         let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
-        let now_ms = store.clock().visible_ms(cluster.now(at).wall_ms);
+        let now_ms = check::decides_ms(&store, cluster.now(at).wall_ms);
         let (key, mutation) = self.workload.mutation(op, now_ms);
         let Ok(space) = open(&store, key.space) else { return Ok(()) };
         let before = store.with_entry(&KeyRef::new(&space, &key.name), |entry| entry.cloned());
@@ -123,7 +123,8 @@ impl Watcher {
         let pasts = store.partition_ids().filter_map(past).collect();
         let (gate, room) = (store.gate(), (space.used(), space.budget()));
         let done = self.history.perform(&mut AtHost { cluster, at }, &key, &mutation);
-        check::admitted(gate, room, &mutation, done.as_ref().err()).map_err(at_host(at))?;
+        let entry_bytes = before.as_ref().map(Entry::bytes);
+        check::admitted(gate, room, entry_bytes, &mutation, done.as_ref().err()).map_err(at_host(at))?;
         let Ok(done) = done else { return check::nothing_unknown(&store, &self.history).map_err(at_host(at)) };
         self.largest_write = self.largest_write.max(space.used().saturating_sub(room.0));
         let call = Call { key, mutation, before, pasts, now_ms };
@@ -195,9 +196,9 @@ impl Watcher {
         let at = place(cluster, at);
         let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
         let wall_ms = cluster.now(at).wall_ms;
-        let (shown_at_ms, now_ms) = (store.clock().visible_ms(wall_ms), wall_ms.max(store.clock().last().ms()));
+        let (shown_at_ms, now_ms) = (store.clock().visible_ms(wall_ms), check::decides_ms(&store, wall_ms));
         self.latest_ms = self.latest_ms.max(now_ms);
-        let when = Instant { now_ms, latest_ms: self.latest_ms };
+        let when = Moment { now_ms, latest_ms: self.latest_ms };
         let client = self.clients.entry(client).or_default();
         if !client.is_covered(|id| store.read(id).map(|p| p.ctx().clone())) {
             return Ok(());
@@ -285,7 +286,7 @@ impl Watcher {
         for at in 0..cluster.host_count() {
             let Some(node) = cluster.node(at) else { continue };
             let wall_ms = cluster.now(at).wall_ms;
-            self.latest_ms = self.latest_ms.max(node.store().clock().visible_ms(wall_ms));
+            self.latest_ms = self.latest_ms.max(check::decides_ms(node.store(), wall_ms));
             if cluster.is_honest(at) {
                 let seat = self.seats.entry(at).or_insert_with(|| Seat::new(node, wall_ms));
                 let news = seat.look(node, wall_ms, &self.history).map_err(at_host(at))?;
@@ -479,7 +480,7 @@ impl Watcher {
             return Err(Violation::new(Invariant::Quiescence, what));
         }
         let store: &Arc<Store> = node.store();
-        let now_ms = store.clock().visible_ms(cluster.now(at).wall_ms);
+        let now_ms = check::decides_ms(store, cluster.now(at).wall_ms);
         let may_be_hole = |space: &str, name: &[u8]| self.licence_of(space, &Bytes::copy_from_slice(name)).hole;
         check::nothing_left(store, now_ms, may_be_hole).map_err(at_host(at))
     }

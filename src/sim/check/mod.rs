@@ -22,13 +22,13 @@ pub(super) use acks::{Pending, Reached, Witnesses};
 pub(super) use admission::{admitted, nothing_unknown};
 pub(super) use agreement::agree_between;
 pub use agreement::{Licence, agree};
-pub(super) use clocks::{Stamps, later_than_seen, numbered};
+pub(super) use clocks::{Stamps, decides_ms, later_than_seen, numbered};
 pub(super) use convergence::{is_reached, members, reached, same_state};
 pub(super) use effect::Author;
 pub(super) use memory::{accounted, bounded, forgets_removed, within_budget};
 pub(super) use rest::{nothing_left, queues_empty};
 pub(super) use seat::{News, Seat, stable_everywhere};
-pub(super) use session::{Client, Instant};
+pub(super) use session::{Client, Moment};
 
 /// Declares the invariants once: the enum, all of them, their names.
 macro_rules! invariants {
