@@ -20,22 +20,10 @@ demo *args:
 bench name="":
     cargo bench {{ if name == "" { "--benches" } else { "--bench " + name } }}
 
-# Build every fuzz target and run each for this many seconds.
-fuzz seconds="20":
-    FUZZ_SECONDS={{seconds}} bash .ci/run tools fuzz
-
-# Clusters in virtual time: `just simulate --seeds 10000`, `just simulate --seed 42 --trace`, `just simulate --help`.
-simulate *args:
-    cargo run --release --no-default-features --features sim --example simulate -- {{args}}
-
-# Mistakes planted one at a time, each of which the simulation must see: `just planted all`, `just planted CounterWraps`.
-planted *names="all":
-    RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/planted" cargo run --release \
-        --no-default-features --features sim --example simulate -- --planted {{names}}
-
-# What takes hours: 300,000 seeds, 12,000 over QUIC, every planted fault. Figures go to the target directory.
-nightly:
-    bash .ci/steps/nightly.sh
+# Every fuzz target in turn for so many minutes; `just fuzz 10 "hello full_sync"` only these.
+fuzz minutes="1" targets="":
+    bash .ci/run tools
+    FUZZ_SECONDS=$(({{minutes}} * 60)) FUZZ_TARGETS="{{targets}}" bash -euo pipefail .ci/steps/fuzz.sh
 
 # Rewrite the sources into the one format.
 fmt:

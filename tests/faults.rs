@@ -8,10 +8,10 @@ use bytes::Bytes;
 use driftless::clock::{Hlc, Mono, Now};
 use driftless::config::Config;
 use driftless::crdt::custom::Erased;
-use driftless::crdt::{Ctx, Member, MemberSet, NEVER};
+use driftless::crdt::{Contribution, Ctx, Dot, Member, MemberSet, NEVER, Path, Scope, Seen};
 use driftless::error::PeerFault;
 use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId};
-use driftless::node::{CloseCode, Event, Input, LinkId, Me, Node, Output, PeerIdentity};
+use driftless::node::{CloseCode, Event, Input, LinkEnd, LinkId, Me, Node, Output, PeerIdentity};
 use driftless::store::{Batch, Family, Fragment, Intent, KeyRef, Store};
 use driftless::wire::{Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part};
 
@@ -73,6 +73,12 @@ impl Bench {
 
     fn link_up(&mut self, link: LinkId, peer: PeerIdentity) -> Vec<Output> {
         self.handle(Input::LinkUp { link, peer, dialled: None })
+    }
+
+    fn frame(&mut self, link: LinkId, from: u64, parts: Vec<Part>) {
+        let frame = Frame { from: ReplicaId(from), hlc: Hlc::from_ms(WALL_MS), parts };
+        let bytes = self.encoder.encode_frame(&frame, self.store.spaces()).unwrap();
+        self.handle(Input::Log { link, bytes });
     }
 
     fn control(&mut self, link: LinkId, message: &Control) -> Vec<Output> {
@@ -217,7 +223,7 @@ fn a_second_hello_is_a_fault() {
 
 fn frame(bench: &mut Bench, from: u64, hlc: Hlc) -> Bytes {
     let space = bench.store.spaces().open("registers", Family::Register).unwrap();
-    let scope = driftless::crdt::Scope::Key;
+    let scope = Scope::Key;
     let fragment = Fragment::empty(space.id(), Bytes::from_static(b"k"), scope);
     let batch = Batch { partition: PartitionId(0), ctx: Ctx::default(), fragments: vec![fragment] };
     let frame = Frame { from: ReplicaId(from), hlc, parts: vec![Part::Batch(batch)] };
@@ -253,6 +259,24 @@ fn a_frame_before_any_hello_changes_nothing() {
     assert!(bench.handle(Input::Log { link: BAD, bytes }).is_empty());
 }
 
+/// Whoever waits for a token is woken by news, so it must not matter which input let them in.
+#[test]
+fn what_waited_for_a_hello_or_for_the_clock_is_news_when_it_is_joined_in() {
+    let mut bench = Bench::new();
+    let hello = bench.hello();
+    let early = frame(&mut bench, 30, Hlc::from_ms(WALL_MS));
+    bench.handle(Input::Log { link: BAD, bytes: early });
+    assert_eq!(bench.node.news(), 0);
+    bench.control(BAD, &Control::Hello(hello));
+    assert_eq!(bench.node.news(), 1, "the hello let it in");
+    let ahead = frame(&mut bench, 30, Hlc::from_ms(WALL_MS + 1_500));
+    bench.handle(Input::Log { link: BAD, bytes: ahead });
+    assert_eq!(bench.node.news(), 1);
+    let near = Now { mono: Mono(600_000_000), wall_ms: WALL_MS + 600 };
+    bench.node.handle(near, Input::Written);
+    assert_eq!(bench.node.news(), 2, "the clock let it in, and a local write made the node look at it");
+}
+
 #[test]
 fn a_history_that_cannot_be_taken_in_is_refused_and_not_retried_for_ever() {
     let mut bench = Bench::new();
@@ -268,12 +292,14 @@ fn a_history_that_cannot_be_taken_in_is_refused_and_not_retried_for_ever() {
     bench.node.handle(later(2_000), Input::Deadline);
     while bench.node.poll().is_some() {}
     assert_eq!(bench.node.stats().log_records, 0, "its only member has seen it, so it is stable");
+    let mut theirs = Ctx::default();
+    theirs.add_range(ReplicaId(30), 1, 1);
     let chunk = |session| FullChunk {
         partition,
         session,
         index: 0,
         last: true,
-        ctx: Ctx::default(),
+        ctx: theirs.clone(),
         frontier: Ctx::default(),
         floor: Ctx::default(),
         fragments: Vec::new(),
@@ -337,4 +363,141 @@ fn a_state_no_receiver_takes_stays_behind_alone_and_loudly() {
     assert!(!custom);
     let told = outputs.iter().filter(|o| matches!(o, Output::Event(Event::Unsendable { .. }))).count();
     assert!(told > 0, "and an operator hears of it");
+}
+
+/// Sends a message of a peer in good standing and returns the fault it was refused for.
+fn refused_control(message: &Control) -> PeerFault {
+    let mut bench = Bench::new();
+    bench.session();
+    let outputs = bench.control(BAD, message);
+    bench.fault_in(&outputs)
+}
+
+fn refused_part(part: impl FnOnce(&Store, Ctx) -> Part) -> PeerFault {
+    let mut bench = Bench::new();
+    bench.session();
+    let part = part(&bench.store, ours(1));
+    let frame = Frame { from: ReplicaId(30), hlc: Hlc::from_ms(WALL_MS), parts: vec![part] };
+    let bytes = bench.encoder.encode_frame(&frame, bench.store.spaces()).unwrap();
+    let outputs = bench.handle(Input::Log { link: BAD, bytes });
+    bench.fault_in(&outputs)
+}
+
+/// A context with so many events of the node under test, which made none.
+fn ours(events: u64) -> Ctx {
+    let mut ctx = Ctx::default();
+    ctx.add_range(ReplicaId(10), 1, events);
+    ctx
+}
+
+fn forged() -> PeerFault {
+    PeerFault::Forged { partition: PartitionId(0), claimed: 1, made: 0 }
+}
+
+#[test]
+fn a_peer_that_knows_more_of_our_events_than_we_made_is_refused_wherever_it_says_so() {
+    let id = PartitionId(0);
+    let ctxs = vec![(id, ours(1))];
+    assert_eq!(Bench::new().refused(|h| h.ctxs = vec![(id, ours(1))]), forged());
+    assert_eq!(refused_control(&Control::Ready { members: MemberSet::default(), ctxs }), forged());
+    let changed = vec![(id, vec![(ReplicaId(10), Seen::new(1, &[]))])];
+    assert_eq!(refused_control(&Control::Report { hlc: Hlc(1), changed, members: None }), forged());
+    let batch = |ctx, fragments| Part::Batch(Batch { partition: id, ctx, fragments });
+    assert_eq!(refused_part(|_, ctx| batch(ctx, Vec::new())), forged());
+    let chunk = |ctx: Ctx, index, fragments| {
+        let (frontier, floor) = (ctx.clone(), ctx.clone());
+        Part::FullChunk(FullChunk { partition: id, session: 1, index, last: false, ctx, frontier, floor, fragments })
+    };
+    assert_eq!(refused_part(|_, ctx| chunk(ctx, 0, Vec::new())), forged());
+    let dot = Dot { replica: ReplicaId(10), seq: 1 };
+    let covers = |store: &Store| {
+        let space = store.spaces().open("registers", Family::Register).unwrap();
+        let scope = Scope::Path(Path::Register);
+        let mut fragment = Fragment::empty(space.id(), Bytes::from_static(b"k"), scope.clone());
+        fragment.covers.push((dot, scope));
+        vec![fragment]
+    };
+    assert_eq!(refused_part(|store, _| batch(Ctx::default(), covers(store))), forged());
+    assert_eq!(refused_part(|store, _| chunk(Ctx::default(), 1, covers(store))), forged());
+    let carries = |store: &Store| {
+        let space = store.spaces().open("counters", Family::Counter).unwrap();
+        let mut fragment = Fragment::empty(space.id(), Bytes::from_static(b"k"), Scope::Key);
+        let count = Contribution { birth: 1, seq: 1, p: 1_000, n: 0, p_floor: 0, n_floor: 0, deadline: NEVER };
+        fragment.branch.counters.push((Bytes::from_static(b"c"), vec![(ReplicaId(10), count)]));
+        vec![fragment]
+    };
+    assert_eq!(refused_part(|store, _| batch(Ctx::default(), carries(store))), forged());
+}
+
+#[test]
+fn a_synchronisation_that_contradicts_itself_is_refused() {
+    let mut floor = Ctx::default();
+    floor.add_range(ReplicaId(20), 1, 5);
+    for (frontier, floor) in [(floor.clone(), floor.clone()), (floor.clone(), Ctx::default())] {
+        let fault = refused_part(|_, _| {
+            let (ctx, fragments) = (Ctx::default(), Vec::new());
+            let partition = PartitionId(0);
+            Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: true, ctx, frontier, floor, fragments })
+        });
+        assert!(matches!(fault, PeerFault::Malformed { why: "a synchronisation dropped more than it has seen" }));
+    }
+}
+
+#[test]
+fn a_partition_that_does_not_exist_is_a_fault_and_takes_no_memory() {
+    let why = "it names a partition that does not exist";
+    let partition = PartitionId(64);
+    assert_eq!(refused_control(&Control::NeedFull { partition }), PeerFault::Malformed { why });
+    let changed = vec![(partition, Vec::new())];
+    let report = Control::Report { hlc: Hlc(1), changed, members: None };
+    assert_eq!(refused_control(&report), PeerFault::Malformed { why });
+    let fault = refused_part(|_, _| {
+        let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
+        let fragments = Vec::new();
+        Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: false, ctx, frontier, floor, fragments })
+    });
+    assert_eq!(fault, PeerFault::Malformed { why });
+}
+
+#[test]
+fn more_members_than_a_message_can_name_are_refused() {
+    let mut bench = Bench::new();
+    bench.session();
+    let removals = |from: u64| {
+        let removed = (from..from + 9_000).map(ReplicaId).collect();
+        let members = Some(MemberSet { removed, ..MemberSet::default() });
+        Control::Report { hlc: Hlc(1), changed: Vec::new(), members }
+    };
+    assert!(!bench.control(BAD, &removals(1_000)).iter().any(|o| matches!(o, Output::Close { .. })));
+    let outputs = bench.control(BAD, &removals(100_000));
+    let fault = bench.fault_in(&outputs);
+    assert_eq!(fault, PeerFault::OverLimit { what: "number of members", len: 18_000, max: 16_384 });
+}
+
+/// A former donor may have had more than the next one, and then it is the joiner who is ahead.
+#[test]
+fn a_joiner_that_has_more_than_its_second_donor_joins() {
+    let config = Config::wan("us-east", "unused:0").peers(["a:1", "b:1"]);
+    let me = Me { node: node_id(1), region: RegionId::new("us-east"), replica: ReplicaId(10) };
+    let store = Arc::new(Store::new(me.replica, config.store()));
+    let node = Node::new(me, config, Arc::clone(&store), 7).unwrap();
+    let mut bench = Bench { node, store, encoder: Encoder::default(), keys: 0 };
+    bench.handle(Input::Deadline);
+    let full = |partition, ctx: &Ctx| {
+        let (ctx, frontier, floor, fragments) = (ctx.clone(), ctx.clone(), ctx.clone(), Vec::new());
+        Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: true, ctx, frontier, floor, fragments })
+    };
+    let mut history = Ctx::default();
+    history.add_range(ReplicaId(30), 1, 4);
+    let hello = Hello { joined: true, custom: Vec::new(), ..bench.hello() };
+    bench.control(BAD, &Control::Hello(hello.clone()));
+    bench.frame(BAD, 30, vec![full(PartitionId(0), &history)]);
+    bench.handle(Input::LinkDown { link: BAD, reason: LinkEnd::TimedOut });
+    bench.link_up(GOOD, identity(2, "eu-central"));
+    let good = Hello { node: node_id(2), region: RegionId::new("eu-central"), replica: ReplicaId(20), ..hello };
+    bench.control(GOOD, &Control::Hello(good));
+    let ids = bench.store.partition_ids();
+    ids.for_each(|id| bench.frame(GOOD, 20, vec![full(id, &Ctx::default())]));
+    bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS) });
+    assert!(bench.node.stats().joined);
 }

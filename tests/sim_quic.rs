@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use driftless::Event;
 use driftless::crdt::{Ctx, NEVER};
 use driftless::sim::{Action, Carrier, SimCluster, SimConfig, Weather};
 use driftless::store::{Body, Family, KeyRef, Store};
@@ -105,6 +106,25 @@ fn a_node_that_is_stopped_while_all_write_leaves_everything_it_wrote() {
         for at in 1..3 {
             let lost = (0..steps).filter(|step| get(&cluster, at, &format!("0.{step}")).is_none()).count();
             assert_eq!(lost, 0, "seed {seed}: node {at} lacks {lost} of {steps} writes");
+        }
+    }
+}
+
+/// A hello that was under way for long shows an old time, which says nothing about this node's clock. A link is up
+/// before its hellos are through, so a clog may come between.
+#[test]
+fn a_hello_that_comes_late_is_no_clock_that_is_behind() {
+    for seed in 0..10 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut cluster = SimCluster::new(seed, config(clear())).unwrap();
+        cluster.run_for(ms(rng.u64(80..130)));
+        for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+            assert!(cluster.perform(Action::Clog { from, to, ms: rng.u16(1_100..1_400) }));
+        }
+        assert!(cluster.run_until(ms(20_000), joined).is_some(), "seed {seed}: the cluster forms");
+        for at in 0..3 {
+            let refused = cluster.take_events(at).into_iter().any(|event| matches!(event, Event::ClockRefused { .. }));
+            assert!(!refused, "seed {seed}: node {at}");
         }
     }
 }

@@ -4,13 +4,16 @@
 //! * What is sent goes over the wire's own bytes, so that whatever a store can hold is also encoded and decoded.
 //! * An incremental batch goes only to a peer whose context has the floor (R-TRUNC).
 
+use std::sync::Arc;
+
 use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::Ctx;
+use driftless::crdt::custom::Erased;
 use driftless::error::WriteError;
 use driftless::id::{KeyspaceId, PartitionId, ReplicaId};
 use driftless::node::link::{Staged, Staging};
-use driftless::sim::oracle::{Key, Site};
-use driftless::sim::workload::{REGISTERS, open_all};
+use driftless::sim::oracle::{Key, Notes, Site};
+use driftless::sim::workload::{REGISTERS, SPACES};
 use driftless::store::{
     Applied, Around, Batch, Body, Budget, Cleared, Entry, Family, Full, Gate, Intent, KeyRef, Keyspace, Partition,
     Refused, Selector, Store, StoreConfig, Tick,
@@ -63,7 +66,13 @@ impl Replica {
         };
         let store = Store::new(ReplicaId(id), config);
         store.set_gate(Gate::Open);
-        open_all(&store);
+        for space in SPACES {
+            let opened = match space.family {
+                Family::Custom => store.spaces().open_custom(space.name, Arc::new(Erased::<Notes>::default())),
+                family => store.spaces().open(space.name, family),
+            };
+            assert!(opened.is_ok(), "names and families are constant");
+        }
         let registers = store.spaces().find(REGISTERS.name).expect("it is open");
         assert!(store.spaces().open_epochs(&registers).is_ok());
         let others = members.iter().filter(|m| **m != id).map(|m| ReplicaId(*m)).collect();

@@ -135,11 +135,13 @@ impl Slots {
         }
     }
 
-    /// Notes that a node takes what we send, so it accepts our clock.
-    pub fn clock_accepted(&mut self, node: NodeId) {
+    /// Notes that a node takes what we send, so it accepts our clock; returns whether that is news.
+    pub fn clock_accepted(&mut self, node: NodeId) -> bool {
+        let mut news = false;
         for slot in self.0.iter_mut().filter(|s| s.peer.is_some_and(|(known, _)| known == node)) {
-            slot.clock_refused = false;
+            news |= std::mem::replace(&mut slot.clock_refused, false);
         }
+        news
     }
 
     /// Notes that the peer at an address refuses our clock.
@@ -156,16 +158,10 @@ impl Slots {
         refusing > 0 && refusing * 2 > self.0.len()
     }
 
-    /// Tells whether somebody was met at every address.
+    /// Tells whether somebody was met at every address, and every such node passes `test`.
     #[must_use]
-    pub fn all_met(&self) -> bool {
-        self.0.iter().all(|s| s.peer.is_some())
-    }
-
-    /// Tells whether the node of every address passes `connected`.
-    #[must_use]
-    pub fn all_connected(&self, connected: impl Fn(NodeId) -> bool) -> bool {
-        self.0.iter().all(|s| s.peer.is_some_and(|(node, _)| connected(node)))
+    pub fn all_met(&self, test: impl Fn(NodeId) -> bool) -> bool {
+        self.0.iter().all(|s| s.peer.is_some_and(|(node, _)| test(node)))
     }
 
     /// Returns the address whose link this is.
@@ -222,7 +218,7 @@ mod tests {
         assert!(slots.majority_refuses());
         slots.met(PeerSlot(0), node(1), ReplicaId(1));
         assert!(slots.majority_refuses(), "a hello is no consent");
-        slots.clock_accepted(node(1));
+        assert!(slots.clock_accepted(node(1)) && !slots.clock_accepted(node(1)));
         assert!(!slots.majority_refuses());
     }
 }

@@ -5,6 +5,7 @@
 //! * Nothing but the hello is taken from a link before it passed; frames that overtake it wait.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::clock::Now;
 use crate::crdt::Ctx;
@@ -98,7 +99,7 @@ impl Node {
             self.fault(link, PeerFault::Removed { replica: hello.replica });
             return;
         }
-        if self.check_clock(Now { wall_ms: hello.wall_ms, ..now }, now.wall_ms).is_err() {
+        if self.check_clock(self.peers_now(now, link, &hello), now.wall_ms).is_err() {
             // The peer sees us as ahead and is about to close the link for it.
             sometimes!(OwnClockSeenAhead);
             if let Some(slot) = self.slots.of_link(link) {
@@ -112,6 +113,14 @@ impl Node {
             return;
         }
         self.open_session(now, link, hello);
+    }
+
+    /// Returns what a peer's clock shows now at the latest: its hello may have been under way for as long as the link is
+    /// up, and what is late is not behind.
+    fn peers_now(&self, now: Now, link: LinkId, hello: &Hello) -> Now {
+        let age = self.links.get(&link).map_or(Duration::ZERO, |l| now.mono.since(l.since));
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Now { wall_ms: hello.wall_ms.saturating_add(age_ms), ..now }
     }
 
     fn check_hello(&self, now: Now, link: LinkId, hello: &Hello) -> Result<(), PeerFault> {

@@ -67,7 +67,7 @@ impl Node {
         }
         let waited = now.mono.since(since) >= self.config.membership.solo_after;
         let lowest = self.sessions().all(|(_, s)| self.me.replica < s.replica);
-        let complete = self.slots.all_connected(|node| self.is_connected(node));
+        let complete = self.slots.all_met(|node| self.is_connected(node));
         sometimes!(LowerLeftToFound, if waited && !lowest);
         sometimes!(FoundingRefusedForClock, if waited && lowest && self.slots.majority_refuses());
         if lowest && (complete || waited) && !self.slots.majority_refuses() {
@@ -87,10 +87,12 @@ impl Node {
         }
     }
 
-    /// Tells whether somebody was met at every configured address. Before that nothing is collected.
+    /// Tells whether a member was met at every configured address. Before that nothing is collected: one that was met
+    /// and has not joined here may still found a cluster of its own.
     #[must_use]
     pub fn has_met_everybody(&self) -> bool {
-        self.slots.all_met()
+        let joined = |node| self.members.members.values().any(|member| member.node == node);
+        self.slots.all_met(joined)
     }
 
     /// Returns when this node stops waiting for a donor.

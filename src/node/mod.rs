@@ -69,7 +69,7 @@ pub struct Me {
     pub replica: ReplicaId,
 }
 
-/// One replica's protocols.
+/// One replica's protocols. Dropping it stops its store.
 #[derive(Debug)]
 pub struct Node {
     me: Me,
@@ -89,6 +89,8 @@ pub struct Node {
     touched: BTreeSet<PartitionId>,
     /// Frame bytes received since the last report.
     received_bytes: usize,
+    /// Batches and full synchronisations joined in since the start.
+    news: u64,
     /// What was seen one relay interval ago.
     seen_before: Vec<(PartitionId, Ctx)>,
     timers: Timers,
@@ -125,6 +127,7 @@ impl Node {
             pen: Pen::default(),
             touched: BTreeSet::new(),
             received_bytes: 0,
+            news: 0,
             seen_before: Vec::new(),
             timers: Timers::default(),
             encoder: if config.replication.compress { encoder } else { encoder.without_compression() },
@@ -371,5 +374,12 @@ impl Node {
     fn collect_before_ms(&self, now: Now) -> u64 {
         let age = u64::try_from(self.config.replication.collect_after.as_millis()).unwrap_or(u64::MAX);
         now.wall_ms.saturating_sub(age)
+    }
+}
+
+/// Nobody sends what is written after this, whether the node was told to shut down or not.
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.store.set_gate(Gate::Stopped);
     }
 }

@@ -29,6 +29,13 @@ const REPORT_BYTES: usize = 256 * 1024;
 const STALE_FULLS_MAX: u32 = 8;
 
 impl Node {
+    /// Returns a number that grows with everything of others that is joined in, whichever input let it: frames may
+    /// have waited for a hello or for the clock.
+    #[must_use]
+    pub fn news(&self) -> u64 {
+        self.news
+    }
+
     pub(super) fn on_control(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
         let message = match self.decoder.decode_control(bytes, &self.limits) {
             Ok(message) => message,
@@ -36,7 +43,7 @@ impl Node {
         };
         let greeted = self.session_mut(link).map(|s| s.beats.heard(now.mono)).is_some();
         if greeted {
-            self.clock_accepted_by(link);
+            self.note_consent(link);
         }
         if let Err(fault) = self.check_control(&message, greeted) {
             return self.fault(link, fault);
@@ -76,6 +83,16 @@ impl Node {
                 self.pump(link);
             }
             (Control::Goodbye, true) => {}
+        }
+    }
+
+    /// Whoever has let our hello pass and talks to us accepts our clock. Nodes that have not joined have nothing to say
+    /// but beats.
+    fn note_consent(&mut self, link: LinkId) {
+        if let Some(node) = self.links.get(&link).map(|l| l.identity.node)
+            && self.slots.clock_accepted(node)
+        {
+            self.check_own_clock();
         }
     }
 
@@ -264,6 +281,7 @@ impl Node {
         let Some(mut p) = self.store.lock(partition) else { return };
         let result = p.apply_full(session.replica, full, &around);
         let is_late = session.peer.known(partition).is_some_and(|known| known.includes(p.frontier()));
+        let has_all = p.ctx().includes(&full.batch.ctx);
         drop(p);
         match result {
             Ok(applied) => {
@@ -276,6 +294,12 @@ impl Node {
             Err(Refused::Stale) if is_late => {
                 sometimes!(LateFullAskedForAgain);
                 self.ask_again(link, partition);
+            }
+            // A joiner whose former donor had more than this one: it lacks nothing, and this one is given the rest.
+            Err(Refused::Stale) if has_all => {
+                session.peer.synchronise(partition);
+                self.on_received(now, partition);
+                self.pump(link);
             }
             Err(Refused::Stale) => {
                 let stale = session.stale_fulls.entry(partition).or_default();
@@ -300,6 +324,7 @@ impl Node {
     }
 
     fn applied(&mut self, partition: PartitionId, applied: Applied) {
+        self.news += 1;
         self.touched.insert(partition);
         for link in self.links.values_mut() {
             if let Some(session) = link.session.as_deref_mut() {
@@ -330,16 +355,7 @@ impl Node {
         if session.beats.on_beat(now.mono, beat.seq, beat.sent_ns, beat.echo) {
             session.beats.on_clock(beat.wall_ms, now.wall_ms);
         }
-        self.clock_accepted_by(link);
-    }
-
-    /// A peer sends anything but its hello only once it has accepted ours, and our clock with it. A heartbeat counts:
-    /// between two idle nodes, and two that wait for each other to found, there is nothing else.
-    fn clock_accepted_by(&mut self, link: LinkId) {
-        if let Some(node) = self.links.get(&link).map(|l| l.identity.node) {
-            self.slots.clock_accepted(node);
-            self.check_own_clock();
-        }
+        self.note_consent(link);
     }
 }
 

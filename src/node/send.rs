@@ -172,10 +172,10 @@ impl Node {
         }
     }
 
-    /// Forgets what every member has. Nothing is stable before somebody was met at every
-    /// configured address: one that was never heard of might hold older writes.
+    /// Forgets what every member has. Nothing is stable before a member was met at every
+    /// configured address: one that was never heard of, or founded apart, might hold older writes.
     pub(super) fn collect(&mut self, now: Now, partitions: impl Iterator<Item = PartitionId>) {
-        if !self.join.is_joined() || !(self.slots.all_met() || planted!(CollectsBeforeMeeting)) {
+        if !self.join.is_joined() || !(self.has_met_everybody() || planted!(CollectsBeforeMeeting)) {
             sometimes!(NotAllMetYet, if self.join.is_joined());
             return;
         }

@@ -107,8 +107,8 @@ faults! {
     FloorNotInherited,
     /// What an inherited frontier names as stable stays in the log.
     InheritedFrontierNotDrained,
-    /// Entries are collected while some member may lack the inherited floor.
-    CollectsWhileInheriting,
+    /// Entries are collected while a full synchronisation is being joined.
+    CollectsWhileJoining,
     /// Events are stable as soon as they are seen here.
     OwnReportSuffices,
     /// Members without a link are not waited for: what all others have seen is stable.

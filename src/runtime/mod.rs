@@ -41,6 +41,7 @@ mod line;
 pub(crate) mod link;
 pub(crate) mod tls;
 pub(crate) mod transport;
+mod waits;
 mod watches;
 
 pub use clock::{SystemClock, fresh_node, fresh_replica, fresh_seed, wall_ms};

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use super::carrier::Carriage;
+use super::config::SimConfig;
 use super::host::{Host, LinkNote, true_ms};
-use super::network::{Conditions, Weather};
+use super::network::Conditions;
 use super::newer;
 use super::plan::{Carrier, Setting};
 use super::tale::Delivered;
 use crate::clock::{Mono, Now};
-use crate::config::Config;
 use crate::error::{ConfigError, WriteError};
 use crate::id::{NodeId, ReplicaId};
 use crate::node::{
@@ -26,55 +26,6 @@ use crate::store::{Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 
 /// Virtual time at the start.
 const START: Mono = Mono(1);
-
-/// What a cluster is built from.
-#[derive(Clone, Debug)]
-pub struct SimConfig {
-    /// Nodes that start at once; node `i` is in region `r<i>` and knows all others.
-    pub nodes: usize,
-    /// Further nodes that all know and that are started by hand.
-    pub spare: usize,
-    /// The network.
-    pub weather: Weather,
-    /// The configuration of every node; peers and region are filled in.
-    pub node: Config,
-    /// What carries links.
-    pub carrier: Carrier,
-    /// Nodes, by bit, that speak a later version of the wire format.
-    pub newer: u64,
-    /// Nodes, by bit, that hold a valid certificate and lie.
-    pub liars: u64,
-}
-
-impl Default for SimConfig {
-    fn default() -> Self {
-        let mut node = Config::wan("r0", "sim:0");
-        node.limits.partitions = 4;
-        let (carrier, weather) = (Carrier::default(), Weather::default());
-        Self { nodes: 3, spare: 0, weather, node, carrier, newer: 0, liars: 0 }
-    }
-}
-
-impl From<&Setting> for SimConfig {
-    fn from(setting: &Setting) -> Self {
-        let mut node = Config::wan("r0", "sim:0");
-        node.limits.partitions = setting.partitions;
-        node.limits.log_records_max = setting.log_records_max;
-        node.limits.keyspace_bytes = setting.keyspace_bytes;
-        node.replication.compress = setting.compress;
-        node.replication.express = setting.express;
-        let node = super::workload::declare(node);
-        Self {
-            nodes: setting.nodes,
-            spare: setting.spare,
-            weather: setting.weather,
-            node,
-            carrier: setting.carrier,
-            newer: setting.newer,
-            liars: setting.liars,
-        }
-    }
-}
 
 /// A cluster in virtual time.
 #[derive(Debug)]
@@ -87,6 +38,10 @@ pub struct SimCluster {
     /// When which host has to be looked after.
     timers: BTreeSet<(Mono, usize)>,
     next_wait: u64,
+    /// Replicas an operator ordered removed.
+    pub(super) ordered: BTreeSet<ReplicaId>,
+    /// An operator looks after the cluster: who learns that it was removed is started again.
+    pub(super) tended: bool,
     trace: SipHasher13,
     pub(super) delivered: Delivered,
 }
@@ -113,6 +68,8 @@ impl SimCluster {
             now: START,
             timers: BTreeSet::new(),
             next_wait: 1 << 32,
+            ordered: BTreeSet::new(),
+            tended: false,
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
             carriage,
@@ -334,8 +291,10 @@ impl SimCluster {
             self.output(at, output);
         }
         self.set_timer(at);
-        if let Some(host) = self.hosts.get_mut(at) {
-            host.look(bytes);
+        let Some(host) = self.hosts.get_mut(at) else { return };
+        host.look(bytes);
+        if std::mem::take(&mut host.told_removed) && self.tended {
+            drop(self.start(at));
         }
     }
 
@@ -477,6 +436,7 @@ impl SimCluster {
                 if matches!(event, Event::Joined { .. }) {
                     host.joined_at = Some(self.now);
                 }
+                host.told_removed |= event == Event::Removed;
                 host.events.push(event);
             }
             Output::Changed(_) => {}

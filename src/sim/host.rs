@@ -66,6 +66,8 @@ pub(super) struct Host {
     pub(super) joined_at: Option<Mono>,
     /// Who its process copied, or copies.
     pub(super) donor: Option<NodeId>,
+    /// Its process has just learnt that it was removed.
+    pub(super) told_removed: bool,
     pub(super) links: BTreeMap<LinkId, LinkNote>,
     /// The last frame it sent.
     pub(super) last_frame: Option<Bytes>,
@@ -98,6 +100,7 @@ impl Host {
             replica: None,
             joined_at: None,
             donor: None,
+            told_removed: false,
             links: BTreeMap::new(),
             last_frame: None,
             skew_ms: 0,

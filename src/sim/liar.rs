@@ -51,7 +51,7 @@ impl SimCluster {
             return false;
         }
         let Some(store) = self.store(at) else { return false };
-        let mut rng = self.rng.fork();
+        let (mut rng, true_ms) = (self.rng.fork(), self.true_ms());
         let mut sent = false;
         for (link, victim) in self.victims(at) {
             let others = self.hosts.iter().filter_map(|h| h.replica).filter(|r| *r != victim).collect();
@@ -66,6 +66,7 @@ impl SimCluster {
                 Lie::Garbled => self.garbled(at, &mut forger),
                 Lie::Hello => self.second_hello(at, link),
                 Lie::Flood => forger.flood(),
+                Lie::Clock => forger.clock(true_ms),
             };
             sent |= !forged.is_empty();
             for message in forged {
@@ -138,7 +139,11 @@ impl Forger<'_> {
             1 => Part::Batch(Batch { partition, ctx: self.seen(partition), fragments }),
             2 => Part::Batch(Batch { partition, ctx, fragments }),
             _ => {
-                let (frontier, floor) = (Ctx::default(), ctx.clone());
+                let mut floor = ctx.clone();
+                if self.rng.bool() {
+                    floor.add_range(self.me, 1, 1 << 20);
+                }
+                let frontier = Ctx::default();
                 Part::FullChunk(FullChunk {
                     partition,
                     session: 1 << 40,
@@ -188,6 +193,13 @@ impl Forger<'_> {
             }
         }
         forged
+    }
+
+    /// Says nothing but what time it is: so late that the receiver barely takes it, with a counter that is full.
+    fn clock(&mut self, true_ms: u64) -> Vec<Forged> {
+        let ahead_ms = self.rng.u64(..1_000);
+        let hlc = Hlc(Hlc::from_ms(true_ms + ahead_ms).0 | 0xffff);
+        self.frame(&Frame { from: self.me, hlc, parts: Vec::new() })
     }
 
     /// Changes bytes until nobody can read them.

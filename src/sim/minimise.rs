@@ -82,7 +82,7 @@ impl<F: FnMut(&Plan) -> bool> Search<F> {
 
     fn setting(&mut self) {
         let plain = Setting::default();
-        let simpler: [fn(&mut Setting, &Setting); 14] = [
+        let simpler: [fn(&mut Setting, &Setting); 15] = [
             |s, _| s.weather.loss = 0.0,
             |s, _| s.weather.duplicate = 0.0,
             |s, _| s.weather.corrupt = 0.0,
@@ -92,6 +92,7 @@ impl<F: FnMut(&Plan) -> bool> Search<F> {
             |s, _| s.compress = false,
             |s, _| s.express = false,
             |s, _| s.ttl_ms_max = 0,
+            |s, _| s.value_bytes = 0,
             |s, plain| s.log_records_max = plain.log_records_max,
             |s, plain| s.keyspace_bytes = plain.keyspace_bytes,
             |s, _| s.partitions = 1,

@@ -14,6 +14,7 @@
 mod carrier;
 pub mod check;
 mod cluster;
+mod config;
 mod host;
 mod liar;
 mod minimise;
@@ -28,7 +29,8 @@ mod tale;
 mod watcher;
 pub mod workload;
 
-pub use cluster::{SimCluster, SimConfig};
+pub use cluster::SimCluster;
+pub use config::SimConfig;
 pub use minimise::{minimise, minimise_by};
 pub use network::Weather;
 pub use plan::{Ack, Action, Carrier, HOSTS_MAX, Lie, Op, OpKind, Plan, Setting, Step};

@@ -161,6 +161,7 @@ impl SimCluster {
         if self.node(by).is_none_or(|node| node.members().is_removed(replica)) {
             return false;
         }
+        self.ordered.insert(replica);
         self.input(by, Input::Remove { replica });
         true
     }
@@ -216,8 +217,9 @@ impl SimCluster {
     /// Ends every fault as an operator would: cuts, clogs, slowness, pauses, skews and corruption end; the processes of
     /// [`SimCluster::doomed`] are ended; what will not come back is removed; and a process runs on every host that was
     /// started at the beginning, a fresh and honest one where a liar was. A spare that runs goes on. Loss, delay and
-    /// repetition stay.
+    /// repetition stay. From now on a process that learns that it was removed is started again.
     pub fn heal_everything(&mut self) {
+        self.tended = true;
         self.carriage.conditions().stop_corrupting();
         self.carriage.calm(self.now);
         self.heal();
@@ -235,7 +237,7 @@ impl SimCluster {
         }
         self.hosts.iter_mut().for_each(|h| h.lies = false);
         let back = |at: usize| at < self.config.nodes || self.is_running(at);
-        let gone = (0..self.host_count()).filter(|at| !back(*at)).filter_map(|at| self.replica(at));
+        let gone = (0..self.host_count()).filter(|at| !back(*at)).flat_map(|at| self.copies(at));
         let gone: Vec<ReplicaId> = gone.chain(liars).collect();
         for at in 0..self.host_count() {
             for replica in &gone {
@@ -245,6 +247,14 @@ impl SimCluster {
                 drop(self.start(at));
             }
         }
+    }
+
+    /// Returns the replica that ran last on a host, and every member that anybody takes for a copy of its node: the last
+    /// one may have ended before it was a member.
+    fn copies(&self, at: usize) -> Vec<ReplicaId> {
+        let Some(host) = self.hosts.get(at) else { return Vec::new() };
+        let nodes = (0..self.host_count()).filter(|_| !host.is_clone).filter_map(|other| self.node(other));
+        nodes.flat_map(|node| node.members().of_node(host.identity.node)).chain(host.replica).collect()
     }
 
     /// Returns how many hosts there are, clones included, running or not.
@@ -283,10 +293,13 @@ impl SimCluster {
         self.hosts.get(at).is_some_and(|h| h.newer)
     }
 
-    /// Tells whether the replica of a host was removed, as itself or any honest node knows.
+    /// Tells whether the replica of a host was removed: on order, or as itself or any honest node knows.
     #[must_use]
     pub fn is_removed(&self, at: usize) -> bool {
         let Some(replica) = self.replica(at) else { return false };
+        if self.ordered.contains(&replica) {
+            return true;
+        }
         let knows = |other: usize| self.node(other).is_some_and(|node| node.members().is_removed(replica));
         (0..self.host_count()).any(|other| (other == at || self.is_honest(other)) && knows(other))
     }

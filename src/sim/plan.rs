@@ -50,6 +50,9 @@ pub struct Setting {
     pub express: bool,
     /// Writes have deadlines of at most so many milliseconds; 0 means none.
     pub ttl_ms_max: u64,
+    /// Every fourth value has up to so many bytes instead of a few; 0 means none has. Frames, synchronisations, maps,
+    /// windows and pens then meet their limits.
+    pub value_bytes: usize,
     /// How links behave.
     pub weather: Weather,
     /// What carries links.
@@ -71,6 +74,7 @@ impl Default for Setting {
             compress: true,
             express: true,
             ttl_ms_max: 0,
+            value_bytes: 0,
             weather: Weather::default(),
             carrier: Carrier::Messages,
             newer: 0,
@@ -116,6 +120,7 @@ impl Setting {
             spare: self.spare.min(HOSTS_MAX - nodes),
             partitions: self.partitions.clamp(1, PARTITIONS_MAX).next_power_of_two(),
             log_records_max: self.log_records_max.max(1),
+            value_bytes: self.value_bytes.min(VALUE_BYTES_MAX),
             weather: Weather {
                 delay_min: weather.delay_min.min(delay_max),
                 delay_max,
@@ -137,6 +142,8 @@ fn rate(rate: f64) -> f64 {
 pub const HOSTS_MAX: usize = 9;
 /// More partitions than this make runs slow and nothing collide.
 const PARTITIONS_MAX: usize = 16;
+/// What a map may hold: four regions that each fill one keep it within a frame.
+const VALUE_BYTES_MAX: usize = 256 << 10;
 /// Ten minutes.
 const WAIT_MS_MAX: u32 = 600_000;
 const STEPS_MAX: usize = 10_000;
@@ -359,6 +366,8 @@ pub enum Lie {
     Hello,
     /// A flood of small control messages.
     Flood,
+    /// A clock as far ahead as is accepted, its counter full.
+    Clock,
 }
 
 fn is_zero(n: &u8) -> bool {

@@ -75,7 +75,7 @@ impl Watcher {
     pub fn new(setting: &Setting) -> Self {
         Self {
             setting: setting.clone(),
-            workload: Workload::new(setting.ttl_ms_max),
+            workload: Workload::new(setting),
             history: History::default(),
             stamps: Stamps::default(),
             seats: BTreeMap::new(),

@@ -80,7 +80,7 @@ impl Partition {
         sometimes!(FrontierInherited, if behind);
         sometimes!(FloorInherited, if !self.floor.includes(&full.floor) && !full.frontier.includes(&full.floor));
         // What the sender's log no longer names must not be collected while it is being joined.
-        self.floor_inherited = true;
+        self.floor_inherited |= !planted!(CollectsWhileJoining);
         self.join_absent_trees(batch, around, &mut applied);
         if !planted!(AbsenceIgnored) {
             self.drop_absent(batch, blind, around, &mut applied);
@@ -91,6 +91,7 @@ impl Partition {
         if behind && !planted!(HoleNotInherited) {
             self.inherit_holes(batch, around);
         }
+        self.floor_inherited = true;
         if applied.quarantined == 0 {
             self.ctx.join(&batch.ctx);
             if !planted!(FrontierNotInherited) {

@@ -11,6 +11,7 @@
 //!   fragment carries it on.
 //! * An epoch stays until it is stable and old (R-AGE), so an older write still on its way meets it.
 //! * An effect never travels without its dot: what goes out of a stub that an epoch may have made takes the epoch along.
+//!   Whoever was told that an entry is gone must know why, or those who were not told would keep it for ever.
 //!
 //! Maps, sets and counters have no epochs: a counter's contributions carry no stamp. Clear them.
 

@@ -71,8 +71,30 @@ pub enum Gate {
     ClockRefused,
     /// This replica was removed.
     Removed,
-    /// The cache was shut down: nobody is left to send a write.
+    /// The cache was shut down, or its driver has ended: nobody is left to send a write. Final.
     Stopped,
+}
+
+impl Gate {
+    fn code(self) -> u8 {
+        match self {
+            Self::Joining => 0,
+            Self::Open => 1,
+            Self::ClockRefused => 2,
+            Self::Removed => 3,
+            Self::Stopped => 4,
+        }
+    }
+
+    fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::Open,
+            2 => Self::ClockRefused,
+            3 => Self::Removed,
+            4 => Self::Stopped,
+            _ => Self::Joining,
+        }
+    }
 }
 
 /// What one write needs besides its key.
@@ -122,7 +144,7 @@ impl Store {
             spaces: Keyspaces::new(config.keyspace_bytes, config.hash_key),
             partitions: ids.map(|id| RwLock::new(Partition::new(id, me, records))).collect(),
             dirty: Dirty::new(count),
-            gate: AtomicU8::new(0),
+            gate: AtomicU8::new(Gate::Joining.code()),
             skew_ms: AtomicU64::new(0),
             shift: 64 - count.trailing_zeros(),
             config,
@@ -282,29 +304,19 @@ impl Store {
     /// Returns whether local writes are accepted.
     #[must_use]
     pub fn gate(&self) -> Gate {
-        match self.gate.load(Ordering::Relaxed) {
-            1 => Gate::Open,
-            2 => Gate::ClockRefused,
-            3 => Gate::Removed,
-            4 => Gate::Stopped,
-            _ => Gate::Joining,
-        }
+        Gate::from_code(self.gate.load(Ordering::Relaxed))
     }
 
-    /// Says whether local writes are accepted.
+    /// Says whether local writes are accepted. [`Gate::Stopped`] is final: a node that does not know yet that nobody is
+    /// left to send cannot open it again.
     ///
     /// A write asks under its partition's lock. So whoever shuts the gate and then takes that lock sees every write
     /// this partition will ever have accepted, though a write under way may not have marked it dirty yet. An
     /// invalidation under way is no exception but goes on: it ends in every partition.
     pub fn set_gate(&self, gate: Gate) {
-        let code = match gate {
-            Gate::Joining => 0,
-            Gate::Open => 1,
-            Gate::ClockRefused => 2,
-            Gate::Removed => 3,
-            Gate::Stopped => 4,
-        };
-        self.gate.store(code, Ordering::Relaxed);
+        let next = |now| (Gate::from_code(now) != Gate::Stopped).then(|| gate.code());
+        let kept = self.gate.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_err();
+        debug_assert!(!kept || self.gate() == Gate::Stopped, "only a store that is stopped stays as it is");
     }
 
     /// Notes how far this clock is from the peers', for the error that refused writes carry.

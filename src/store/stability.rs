@@ -95,7 +95,7 @@ impl Partition {
 
     /// Drops from an entry what is settled and old; a grave that is still young is queued.
     pub(super) fn settle(&mut self, slot: u32, space: &Keyspace, collect_before_ms: u64) {
-        let held = self.floor_inherited && !planted!(CollectsWhileInheriting);
+        let held = self.floor_inherited;
         let Some(s) = self.slot_mut(slot) else { return };
         sometimes!(SettledHeldForFloor, if held && s.entry.is_settled());
         if !held && s.entry.is_settled() {

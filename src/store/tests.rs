@@ -101,19 +101,26 @@ fn each_gate_refuses_writes_for_its_own_reason() {
     let store = store(1);
     let space = store.spaces().open("r", Family::Register).unwrap();
     store.note_skew(77);
-    for (gate, refused) in [
+    let refuses = |reason: WriteError| {
+        assert_eq!(set(&store, &space, b"k", 4), Err(reason.clone()));
+        assert_eq!(store.invalidate(&space, &Selector::All, WALL_MS).unwrap_err(), reason);
+    };
+    for (gate, reason) in [
         (Gate::Joining, WriteError::NotJoined),
         (Gate::ClockRefused, WriteError::ClockRefused { skew_ms: 77 }),
         (Gate::Removed, WriteError::Removed),
-        (Gate::Stopped, WriteError::Stopped),
     ] {
         store.set_gate(gate);
         assert_eq!(store.gate(), gate);
-        assert_eq!(set(&store, &space, b"k", 4), Err(refused.clone()));
-        assert_eq!(store.invalidate(&space, &Selector::All, WALL_MS).unwrap_err(), refused);
+        refuses(reason);
     }
     store.set_gate(Gate::Open);
     assert!(store.gate() == Gate::Open && set(&store, &space, b"k", 4).is_ok());
+    for gate in [Gate::Stopped, Gate::Open, Gate::Removed] {
+        store.set_gate(gate);
+        assert_eq!(store.gate(), Gate::Stopped, "nobody is left to send, whatever {gate:?} says");
+        refuses(WriteError::Stopped);
+    }
 }
 
 #[test]

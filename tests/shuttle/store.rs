@@ -358,6 +358,19 @@ fn after_a_gate_is_shut_no_partition_changes_whose_lock_was_taken_since() {
 }
 
 #[test]
+fn a_store_that_was_stopped_stays_stopped() {
+    explore(|| {
+        let store = open_store(ME, 1);
+        scope(|s| {
+            s.spawn(|| store.set_gate(Gate::Stopped));
+            s.spawn(|| store.set_gate(Gate::Open));
+            s.spawn(|| store.set_gate(Gate::Removed));
+        });
+        assert_eq!(store.gate(), Gate::Stopped);
+    });
+}
+
+#[test]
 fn an_invalidation_clears_what_was_written_before_it_and_nothing_after() {
     explore(|| {
         let store = open_store(ME, 2);

@@ -72,6 +72,8 @@ classes! {
     Clone,
     /// A small budget of memory.
     Memory,
+    /// Values so large that everything with a limit meets it, in some of the seeds.
+    Large,
     /// Entries whose memory is given back.
     Evict,
     /// Logs that are too short.
@@ -165,6 +167,7 @@ const PROFILES: &[Profile] = &[
         always: &[Class::Ttl],
         maybe: &[
             Class::Memory,
+            Class::Large,
             Class::Evict,
             Class::Truncate,
             Class::Cuts,
@@ -359,11 +362,16 @@ fn setting(rng: &mut fastrand::Rng, on: &BTreeSet<Class>, carrier: Carrier) -> S
         compress: rng.bool(),
         express: rng.bool(),
         ttl_ms_max: if on.contains(&Class::Ttl) { log_uniform(rng, 100, 60_000) } else { 0 },
+        value_bytes: if on.contains(&Class::Large) && rng.u8(..4) == 0 { value_bytes(rng) } else { 0 },
         weather: weather(rng, on),
         carrier,
         newer: if on.contains(&Class::Newer) { rng.u64(..) & hosts } else { 0 },
         liars: if liars { 1 << rng.usize(..nodes) } else { 0 },
     }
+}
+
+fn value_bytes(rng: &mut fastrand::Rng) -> usize {
+    usize::try_from(log_uniform(rng, 8 << 10, 256 << 10)).unwrap_or(0)
 }
 
 fn weather(rng: &mut fastrand::Rng, on: &BTreeSet<Class>) -> Weather {

@@ -24,7 +24,7 @@ use members::{
     stop, zombie,
 };
 use network::{alone, bridge, deletes_behind_a_cut, flapping, halves, one_way, slow, swizzle};
-use state::{evict_and_join, evictions, lies, lies_while_one_is_away, pressure, truncations};
+use state::{bulk, evict_and_join, evictions, lies, lies_while_one_is_away, pressure, truncations};
 
 type Story = fn(&mut Draw, u64);
 
@@ -54,6 +54,7 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Remove => &[remove_the_dead, zombie, zombie, remove_each_other],
         Class::Clone => &[clone, clone_apart],
         Class::Memory => &[pressure],
+        Class::Large => &[bulk],
         Class::Evict => &[evictions, evict_and_join],
         Class::Truncate => &[truncations, deletes_behind_a_cut],
         Class::Liars => &[lies, lies_while_one_is_away],

@@ -3,14 +3,48 @@
 use crate::sim::plan::{Action, Lie, OpKind};
 use crate::sim::swarm::{Class, Draw};
 
-const LIES: &[Lie] =
-    &[Lie::Report, Lie::Origin, Lie::Events, Lie::HugeContext, Lie::Noise, Lie::Garbled, Lie::Hello, Lie::Flood];
+const LIES: &[Lie] = &[
+    Lie::Report,
+    Lie::Origin,
+    Lie::Events,
+    Lie::HugeContext,
+    Lie::Noise,
+    Lie::Garbled,
+    Lie::Hello,
+    Lie::Flood,
+    Lie::Clock,
+];
 
 /// More is written than the budget takes.
 pub(super) fn pressure(draw: &mut Draw, from: u64) {
     for _ in 0..draw.rng.u8(5..20) {
         let (at, ms) = (draw.node(), from + draw.rng.u64(..1_000));
         let kind = draw.rng.choice(&[OpKind::Set, OpKind::Put, OpKind::AddMember]).copied().unwrap_or(OpKind::Set);
+        draw.write(ms, at, kind);
+    }
+}
+
+/// More is written at once than a frame takes, perhaps by a host whose clock is ahead or for one that reads slowly.
+pub(super) fn bulk(draw: &mut Draw, from: u64) {
+    if draw.setting.value_bytes == 0 {
+        return;
+    }
+    let at = draw.node();
+    let other = draw.other(at);
+    if draw.is_on(Class::Skew) && draw.rng.bool() {
+        let ms = i64::from(draw.rng.u16(1_000..9_000));
+        draw.at(from, Action::Skew { at, ms });
+        draw.at(from + 12_000, Action::Skew { at, ms: 0 });
+    }
+    if draw.is_on(Class::Slow) && draw.rng.bool() {
+        let bytes_per_ms = draw.rng.u16(50..500);
+        draw.at(from, Action::Slow { at: other, bytes_per_ms });
+        draw.at(from + 8_000, Action::Slow { at: other, bytes_per_ms: 0 });
+    }
+    let within = draw.rng.u64(..100);
+    for _ in 0..draw.rng.u8(8..40) {
+        let ms = from + draw.rng.u64(..=within);
+        let kind = if draw.rng.u8(..4) == 0 { OpKind::Put } else { OpKind::Set };
         draw.write(ms, at, kind);
     }
 }

@@ -1,0 +1,58 @@
+//! What a cluster is built from.
+
+use super::network::Weather;
+use super::plan::{Carrier, Setting};
+use crate::config::Config;
+
+/// Bytes that wait for a link of a plan's cluster: the few writes of a plan must be able to fill it.
+const LINK_WINDOW: usize = 8 << 10;
+
+/// What a cluster is built from.
+#[derive(Clone, Debug)]
+pub struct SimConfig {
+    /// Nodes that start at once; node `i` is in region `r<i>` and knows all others.
+    pub nodes: usize,
+    /// Further nodes that all know and that are started by hand.
+    pub spare: usize,
+    /// The network.
+    pub weather: Weather,
+    /// The configuration of every node; peers and region are filled in.
+    pub node: Config,
+    /// What carries links.
+    pub carrier: Carrier,
+    /// Nodes, by bit, that speak a later version of the wire format.
+    pub newer: u64,
+    /// Nodes, by bit, that hold a valid certificate and lie.
+    pub liars: u64,
+}
+
+impl Default for SimConfig {
+    fn default() -> Self {
+        let mut node = Config::wan("r0", "sim:0");
+        node.limits.partitions = 4;
+        let (carrier, weather) = (Carrier::default(), Weather::default());
+        Self { nodes: 3, spare: 0, weather, node, carrier, newer: 0, liars: 0 }
+    }
+}
+
+impl From<&Setting> for SimConfig {
+    fn from(setting: &Setting) -> Self {
+        let mut node = Config::wan("r0", "sim:0");
+        node.limits.partitions = setting.partitions;
+        node.limits.log_records_max = setting.log_records_max;
+        node.limits.keyspace_bytes = setting.keyspace_bytes;
+        node.replication.compress = setting.compress;
+        node.replication.express = setting.express;
+        node.replication.link_window_bytes = LINK_WINDOW;
+        let node = super::workload::declare(node);
+        Self {
+            nodes: setting.nodes,
+            spare: setting.spare,
+            weather: setting.weather,
+            node,
+            carrier: setting.carrier,
+            newer: setting.newer,
+            liars: setting.liars,
+        }
+    }
+}
