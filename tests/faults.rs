@@ -501,3 +501,37 @@ fn a_joiner_that_has_more_than_its_second_donor_joins() {
     bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS) });
     assert!(bench.node.stats().joined);
 }
+
+/// Whoever covers every other event of its own must not keep us from saying what we have seen.
+#[test]
+fn scattered_events_are_taken_in_only_as_far_as_a_message_can_name_them() {
+    let mut bench = Bench::new();
+    bench.session();
+    let id = PartitionId(0);
+    let space = bench.store.spaces().open("registers", Family::Register).unwrap();
+    let scope = Scope::Path(Path::Register);
+    let send = |bench: &mut Bench, seqs: &mut dyn Iterator<Item = u64>| {
+        let mut fragment = Fragment::empty(space.id(), Bytes::from_static(b"k"), scope.clone());
+        fragment.covers = seqs.map(|seq| (Dot { replica: ReplicaId(30), seq }, scope.clone())).collect();
+        let mut ctx = Ctx::default();
+        fragment.covers.iter().for_each(|(dot, _)| ctx.add(*dot));
+        bench.frame(BAD, 30, vec![Part::Batch(Batch { partition: id, ctx, fragments: vec![fragment] })]);
+        bench.store.read(id).unwrap().ctx().gaps().1
+    };
+    let gaps: Vec<usize> =
+        (0..5).map(|n| send(&mut bench, &mut (0..1_000).map(|m| 10 + (n * 1_000 + m) * 2))).collect();
+    assert_eq!(gaps, [1_000, 2_000, 2_000, 2_000, 2_000]);
+    assert_eq!(bench.store.read(id).unwrap().log_len(), 2_000);
+    assert_eq!(send(&mut bench, &mut (1..2_000)), 1_004, "what closes gaps is welcome");
+    bench.handle(Input::LinkDown { link: BAD, reason: LinkEnd::TimedOut });
+    assert_eq!(bench.hello().ctxs.first().map(|(_, ctx)| ctx.gaps().1), Some(1_004), "a hello can still be said");
+}
+
+#[test]
+fn links_that_never_say_hello_are_bounded() {
+    let mut bench = Bench::new();
+    let refused = |outputs: Vec<Output>| outputs.iter().any(|o| matches!(o, Output::Close { .. }));
+    let links: Vec<bool> = (10..30).map(|n| refused(bench.link_up(LinkId(n), identity(3, "ap-southeast")))).collect();
+    assert_eq!(links.iter().filter(|refused| !**refused).count(), 8);
+    assert!(!refused(bench.link_up(LinkId(30), identity(4, "sa-east"))), "others are not affected");
+}

@@ -197,6 +197,12 @@ impl Ctx {
         size_of_val(self.seen.as_slice()) + ranges * size_of::<(u64, u64)>()
     }
 
+    /// Returns how many separate ranges this takes to write down: of all replicas, and of the one with the most.
+    #[must_use]
+    pub fn gaps(&self) -> (usize, usize) {
+        self.seen.iter().map(|(_, seen)| seen.gaps()).fold((0, 0), |(all, most), gaps| (all + gaps, most.max(gaps)))
+    }
+
     /// Tells whether `dot` was seen.
     #[must_use]
     pub fn has(&self, dot: Dot) -> bool {

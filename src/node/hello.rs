@@ -25,11 +25,18 @@ use crate::wire::{Control, Hello};
 
 /// What this version compresses frames with.
 const COMPRESSION: &str = "zstd";
+/// Links of one node that have not said hello: each may keep frames. An honest node has two at most, and a few more whose
+/// process is gone.
+const GREETINGS_MAX: usize = 8;
 
 impl Node {
     pub(super) fn on_link_up(&mut self, now: Now, link: LinkId, identity: PeerIdentity, dialled: Option<PeerSlot>) {
         if let Some(slot) = dialled {
             self.slots.up(slot, link);
+        }
+        let greeting = self.links.values().filter(|l| l.session.is_none() && l.identity.node == identity.node).count();
+        if greeting >= GREETINGS_MAX {
+            return self.close(link, CloseCode::Overloaded, "too many links of this node have not said hello");
         }
         let told = spread(self.store.partition_count(), self.contexts());
         let told_joined = self.join.is_joined();

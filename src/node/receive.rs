@@ -254,6 +254,8 @@ impl Node {
                 session.peer.synchronise(batch.partition);
                 self.pump(link);
             }
+            // What lies between comes again by itself, and then this.
+            Err(Refused::Scattered) => {}
         }
     }
 
@@ -291,6 +293,7 @@ impl Node {
                 self.applied(partition, applied);
                 self.on_received(now, partition);
             }
+            Err(Refused::Scattered) => {}
             Err(Refused::Stale) if is_late => {
                 sometimes!(LateFullAskedForAgain);
                 self.ask_again(link, partition);

@@ -163,11 +163,13 @@ impl Forger<'_> {
     fn huge_context(&mut self) -> Vec<Forged> {
         let id = self.partition();
         let mut ctx = self.seen(id);
-        for _ in 0..STRANGERS {
-            ctx.add_range(ReplicaId(self.rng.u64(1..)), 1, self.rng.u64(1..1 << 40));
+        let mut strangers: Vec<u64> = (0..STRANGERS).map(|_| self.rng.u64(1..)).collect();
+        strangers.sort_unstable();
+        for stranger in strangers {
+            ctx.add_range(ReplicaId(stranger), 1, self.rng.u64(1..1 << 40));
         }
-        let stranger = ReplicaId(self.rng.u64(1..));
-        (1..=GAPS).for_each(|n| ctx.add(Dot { replica: stranger, seq: n * 3 }));
+        let gaps: Vec<(u64, u64)> = (1..=GAPS).map(|n| (n * 3, n * 3)).collect();
+        ctx.add_seen(ReplicaId(self.rng.u64(1..)), &Seen::new(0, &gaps));
         let news = ctx.iter().map(|(replica, seen)| (replica, seen.clone())).collect();
         let mut forged = self.control(&Control::Report { hlc: self.hlc(), changed: vec![(id, news)], members: None });
         let parts = vec![Part::Batch(Batch { partition: id, ctx, fragments: Vec::new() })];
@@ -204,11 +206,10 @@ impl Forger<'_> {
 
     /// Changes bytes until nobody can read them.
     fn garble(&mut self, bytes: &Bytes, control: bool) -> Option<Bytes> {
-        let mut garbled = bytes.to_vec();
+        let (mut garbled, mut decoder, limits) = (bytes.to_vec(), Decoder::default(), Limits::default());
         for _ in 0..TRIES {
             let at = self.rng.usize(..garbled.len().max(1));
             *garbled.get_mut(at)? ^= self.rng.u8(1..);
-            let (mut decoder, limits) = (Decoder::default(), Limits::default());
             let decodes = if control {
                 decoder.decode_control(&garbled, &limits).is_ok()
             } else {

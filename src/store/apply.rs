@@ -27,6 +27,9 @@ pub struct Around<'a> {
     pub collect_before_ms: u64,
 }
 
+/// Most gaps of a partition's context, and of one replica in it: half of what a message may name.
+const GAPS_MAX: (usize, usize) = (8_192, 2_048);
+
 impl Partition {
     /// Notes what a member says it has seen. Contexts only grow, so any order will do.
     pub fn report(&mut self, from: ReplicaId, ctx: &Ctx) {
@@ -42,11 +45,15 @@ impl Partition {
     /// Joins a batch in.
     ///
     /// # Errors
-    /// [`Refused::Stale`] (R-STALE); nothing was applied and the report was not noted.
+    /// [`Refused::Stale`] (R-STALE), [`Refused::Scattered`]; nothing was applied and the report was not noted.
     pub fn apply(&mut self, from: ReplicaId, batch: &Batch, around: &Around<'_>) -> Result<Applied, Refused> {
         if !batch.ctx.includes(&self.frontier) && !planted!(StaleBatchAccepted) {
             sometimes!(StaleBatchDropped);
             return Err(Refused::Stale);
+        }
+        let covers = || batch.fragments.iter().flat_map(|f| &f.covers).map(|(dot, _)| *dot);
+        if self.scatters(covers().count(), |ctx| covers().for_each(|dot| ctx.add(dot))) {
+            return Err(Refused::Scattered);
         }
         let mut applied = Applied::default();
         for fragment in &batch.fragments {
@@ -63,15 +70,30 @@ impl Partition {
         Ok(applied)
     }
 
+    /// Tells whether taking in what leaves at most so many gaps would leave too many. A gap that closes never does.
+    fn scatters(&self, gaps: usize, take_in: impl FnOnce(&mut Ctx)) -> bool {
+        let (before, before_most) = self.ctx.gaps();
+        if before + gaps <= GAPS_MAX.0 && before_most + gaps <= GAPS_MAX.1 {
+            return false;
+        }
+        let mut ctx = self.ctx.clone();
+        take_in(&mut ctx);
+        let (all, most) = ctx.gaps();
+        (all > GAPS_MAX.0 && all > before) || (most > GAPS_MAX.1 && most > before_most)
+    }
+
     /// Joins a whole partition in and inherits what the sender found stable or dropped.
     ///
     /// # Errors
-    /// [`Refused::Stale`] (R-STALE); nothing was applied.
+    /// [`Refused::Stale`] (R-STALE), [`Refused::Scattered`]; nothing was applied.
     pub fn apply_full(&mut self, from: ReplicaId, full: &Full, around: &Around<'_>) -> Result<Applied, Refused> {
         let batch = &full.batch;
         if !batch.ctx.includes(&self.frontier) && !planted!(StaleFullAccepted) {
             sometimes!(StaleFullDropped);
             return Err(Refused::Stale);
+        }
+        if self.scatters(batch.ctx.gaps().0, |ctx| ctx.join(&batch.ctx)) {
+            return Err(Refused::Scattered);
         }
         let mut applied = Applied::default();
         let behind = !self.ctx.includes(&full.frontier);
