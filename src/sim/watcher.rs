@@ -42,6 +42,9 @@ pub struct Watcher {
     seats: BTreeMap<usize, Seat>,
     /// What each process that ended had seen.
     ended: BTreeMap<ReplicaId, Vec<Ctx>>,
+    /// How many processes ended some time after the last look, so that they may have seen more.
+    ended_unseen: usize,
+    looked_at: Duration,
     /// What each host has newly seen and was not judged by yet.
     fresh: BTreeMap<usize, BTreeSet<Key>>,
     /// The latest instant by which anybody may have decided that something is over.
@@ -80,6 +83,8 @@ impl Watcher {
             stamps: Stamps::default(),
             seats: BTreeMap::new(),
             ended: BTreeMap::new(),
+            ended_unseen: 0,
+            looked_at: Duration::ZERO,
             fresh: BTreeMap::new(),
             latest_ms: 0,
             licences: BTreeMap::new(),
@@ -282,6 +287,7 @@ impl Watcher {
     /// Looks at what every process has seen, and at the clocks, and takes in what waits have come to.
     fn look(&mut self, cluster: &SimCluster) -> Result<(), Violation> {
         self.bury(cluster);
+        self.looked_at = cluster.elapsed();
         let mut all = Vec::new();
         for at in 0..cluster.host_count() {
             let Some(node) = cluster.node(at) else { continue };
@@ -310,6 +316,7 @@ impl Watcher {
             self.fresh.remove(&at);
             if let Some(seat) = self.seats.remove(&at) {
                 self.ended.insert(seat.replica, seat.contexts);
+                self.ended_unseen += usize::from(cluster.elapsed() != self.looked_at);
             }
         }
     }
@@ -345,7 +352,8 @@ impl Watcher {
         pending.retain(|wait| self.seats.get(&wait.at).is_some_and(|seat| seat.replica == wait.replica));
         let contexts = self.contexts();
         let liars = (0..cluster.host_count()).filter(|at| !cluster.is_honest(*at)).count();
-        let all = Witnesses { contexts: &contexts, liars, configured: self.setting.nodes + self.setting.spare };
+        let configured = self.setting.nodes + self.setting.spare;
+        let all = Witnesses { contexts: &contexts, unknown: liars + self.ended_unseen, configured };
         let (mut open, mut reached) = (Vec::new(), Vec::new());
         for wait in pending {
             match cluster.outcome(wait.at, wait.id) {
@@ -441,7 +449,9 @@ impl Watcher {
     fn nothing_lost(&self, nodes: &[(usize, &Node)]) -> Result<(), Violation> {
         let survivors: BTreeSet<ReplicaId> = nodes.iter().map(|(_, node)| node.me().replica).collect();
         let Some(last) = self.seats.values().find(|seat| survivors.contains(&seat.replica)) else { return Ok(()) };
-        for (replica, contexts) in self.held.iter().filter(|(replica, _)| survivors.contains(replica)) {
+        // One that was removed since, and runs on, was removed by mistake.
+        let running: BTreeSet<ReplicaId> = self.seats.values().map(|seat| seat.replica).collect();
+        for (replica, contexts) in self.held.iter().filter(|(replica, _)| running.contains(replica)) {
             let lost = contexts.iter().zip(&last.contexts).find(|(held, last)| !last.includes(held));
             if let Some((held, last)) = lost {
                 let what = format!("{replica} had seen {held:?} at the heal, and {last:?} is left of it");

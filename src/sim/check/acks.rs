@@ -37,8 +37,8 @@ pub(in crate::sim) struct Reached {
 pub(in crate::sim) struct Witnesses<'a> {
     /// Contexts of processes that run, and of those that ended as they were then.
     pub(in crate::sim) contexts: &'a BTreeMap<ReplicaId, &'a [Ctx]>,
-    /// How many report what they like.
-    pub(in crate::sim) liars: usize,
+    /// How many more there are of which nobody knows: liars, and processes that ended unseen.
+    pub(in crate::sim) unknown: usize,
     /// Nodes the configuration names.
     pub(in crate::sim) configured: usize,
 }
@@ -50,7 +50,7 @@ impl Pending {
         let has = |parts: &[Ctx]| parts.get(place).is_some_and(|ctx| ctx.has(self.mark.dot));
         let holders: BTreeSet<ReplicaId> =
             all.contexts.iter().filter(|(_, parts)| has(parts)).map(|(replica, _)| *replica).collect();
-        if outcome.acked > holders.len() + all.liars {
+        if outcome.acked > holders.len() + all.unknown {
             return Err(self.broken(&format!("{outcome:?}, but only {holders:?} have it")));
         }
         let least = match self.level {
