@@ -18,6 +18,7 @@ use bytes::Bytes;
 
 use super::check::{
     self, Author, Client, Invariant, Licence, Moment, News, Pending, Reached, Seat, Stamps, Violation, Witnesses,
+    at_host,
 };
 use super::cluster::SimCluster;
 use super::oracle::{History, Key, Mutation, Record, Subject, cell, open, tree};
@@ -27,9 +28,6 @@ use crate::crdt::{Cell, Ctx, Tree};
 use crate::id::{PartitionId, ReplicaId};
 use crate::node::{Level, Mark, Node};
 use crate::store::{Entry, KeyRef, Store, Written};
-
-/// How late a wait may be answered: what is due is done when the node is next given something.
-const WAIT_SLACK: Duration = Duration::from_secs(1);
 
 /// Watches a run.
 #[derive(Debug)]
@@ -420,10 +418,10 @@ impl Watcher {
         }
         self.nothing_lost(&nodes)?;
         let patient = |wait: &&Pending| nodes.iter().any(|(at, _)| *at == wait.at);
-        self.pending.iter().filter(patient).try_for_each(|wait| {
-            let now = cluster.now(wait.at).mono;
-            wait.has_time(crate::clock::Mono(now.0.saturating_sub(nanos(WAIT_SLACK)))).map_err(at_host(wait.at))
-        })
+        self.pending
+            .iter()
+            .filter(patient)
+            .try_for_each(|wait| wait.has_time(cluster.now(wait.at).mono).map_err(at_host(wait.at)))
     }
 
     fn licence_of(&self, space: &str, name: &Bytes) -> Licence {
@@ -498,13 +496,4 @@ impl Watcher {
 
 fn partition_of(store: &Store, key: &Key) -> Option<PartitionId> {
     Some(store.place(store.spaces().find(key.space.name)?.hash(&key.name)))
-}
-
-/// Says where something does not hold.
-fn at_host(at: usize) -> impl Fn(Violation) -> Violation {
-    move |found| Violation { detail: format!("r{at}: {}", found.detail), ..found }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
