@@ -254,7 +254,7 @@ mod tests {
         assert!(drain(&mut flight, later).is_empty());
         flight.heal(later);
         assert_eq!(drain(&mut flight, later.plus(ms(100))), [2]);
-        flight.conditions.stand_still(Mono(0), 1, Mono(0).plus(ms(60_000)), false);
+        flight.conditions.stand_still(Mono(0), 1, Mono(0).plus(ms(60_000)), true);
         both(&mut flight);
         assert!(drain(&mut flight, later).is_empty());
         assert_eq!(drain(&mut flight, Mono(u64::MAX)), [2]);
