@@ -299,11 +299,12 @@ impl Watcher {
                 all.push((at, news));
             }
         }
+        self.settle_waits(cluster)?;
         if all.iter().any(|(_, news)| !news.stable.is_empty()) {
             let contexts = self.contexts();
             all.iter().try_for_each(|(at, news)| check::stable_everywhere(news, &contexts).map_err(at_host(*at)))?;
         }
-        self.settle_waits(cluster)
+        Ok(())
     }
 
     /// Remembers what processes that have ended had seen.
