@@ -45,7 +45,6 @@ impl From<&Setting> for SimConfig {
         node.replication.express = setting.express;
         node = super::workload::declare(node);
         node.replication.link_window_bytes = LINK_WINDOW;
-        let node = super::workload::declare(node);
         Self {
             nodes: setting.nodes,
             spare: setting.spare,
