@@ -21,7 +21,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::network::Weather;
-use super::plan::{Action, Carrier, Op, OpKind, Plan, Setting, Step};
+use super::plan::{Action, Carrier, HOSTS_MAX, Op, OpKind, Plan, Setting, Step};
 
 /// Declares the classes once: the enum and all of them.
 macro_rules! classes {
