@@ -49,3 +49,36 @@ pub(in crate::sim) fn nothing_unknown(store: &Store, history: &History) -> Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn a_write_is_refused_for_its_reason_and_for_no_other() {
+        let (grows, frees) = (Mutation::Set { value: Bytes::new(), tags: Vec::new(), deadline: 1 }, Mutation::Delete);
+        let full = WriteError::OverCapacity { used: 11, budget: 10 };
+        let right: [(Gate, u64, &Mutation, Option<&WriteError>); 5] = [
+            (Gate::Open, 10, &grows, None),
+            (Gate::Open, 11, &grows, Some(&full)),
+            (Gate::Open, 11, &frees, None),
+            (Gate::Joining, 0, &grows, Some(&WriteError::NotJoined)),
+            (Gate::Removed, 11, &grows, Some(&WriteError::Removed)),
+        ];
+        for (gate, used, mutation, refused) in right {
+            assert_eq!(admitted(gate, (used, 10), mutation, refused), Ok(()));
+        }
+        let wrong: [(Gate, u64, &Mutation, Option<&WriteError>); 5] = [
+            (Gate::Open, 11, &grows, None),
+            (Gate::Open, 10, &grows, Some(&full)),
+            (Gate::Open, 11, &frees, Some(&full)),
+            (Gate::Removed, 0, &frees, None),
+            (Gate::Stopped, 0, &grows, Some(&WriteError::NotJoined)),
+        ];
+        for (gate, used, mutation, refused) in wrong {
+            let found = admitted(gate, (used, 10), mutation, refused).map_err(|found| found.invariant);
+            assert_eq!(found, Err(Invariant::Admission), "{gate:?} {used} {mutation:?} {refused:?}");
+        }
+    }
+}
