@@ -350,7 +350,8 @@ impl Watcher {
         let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|wait| self.seats.get(&wait.at).is_some_and(|seat| seat.replica == wait.replica));
         let contexts = self.contexts();
-        let liars = (0..cluster.host_count()).filter(|at| !cluster.is_honest(*at)).count();
+        // A liar that is honest now may have spoken before it was installed anew.
+        let liars = usize::try_from(self.setting.liars.count_ones()).unwrap_or(usize::MAX);
         let configured = self.setting.nodes + self.setting.spare;
         let all = Witnesses { contexts: &contexts, unknown: liars + self.ended_unseen, configured };
         let (mut open, mut reached) = (Vec::new(), Vec::new());
