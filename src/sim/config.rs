@@ -44,7 +44,6 @@ impl From<&Setting> for SimConfig {
         node.replication.compress = setting.compress;
         node.replication.express = setting.express;
         node.replication.link_window_bytes = LINK_WINDOW;
-        let node = super::workload::declare(node);
         Self {
             nodes: setting.nodes,
             spare: setting.spare,

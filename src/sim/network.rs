@@ -133,7 +133,7 @@ impl Conditions {
         if bytes_per_ms == 0 {
             self.slow.remove(&host);
         } else {
-            let free_at = self.slow.get(&host).map_or(Mono::default(), |s| s.free_at);
+            let free_at = self.slow.get(&host).map_or_else(Mono::default, |s| s.free_at);
             self.slow.insert(host, Slow { bytes_per_ms, free_at });
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::cluster::SimCluster;
 use super::plan::Step;
-use crate::node::Input;
+use crate::node::{Event, Input};
 
 /// How much of what was delivered to all hosts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -140,12 +140,32 @@ impl Tale {
         }
         for at in 0..cluster.host_count() {
             for event in cluster.take_events(at) {
-                self.say(Some(cluster), &format!("    r{at}: {event:?}"));
+                self.say(Some(cluster), &format!("    r{at}: {}", told(&event)));
             }
         }
     }
 
     pub(super) fn into_lines(self) -> Vec<String> {
         self.lines.into()
+    }
+}
+
+/// Returns an event in a few words.
+fn told(event: &Event) -> String {
+    match event {
+        Event::Joined { founded: true } => "has founded a cluster".to_owned(),
+        Event::Joined { founded: false } => "has joined".to_owned(),
+        Event::Up { region, replica, .. } => format!("{region} is up as {replica}"),
+        Event::Down { region, .. } => format!("{region} is down"),
+        Event::MemberJoined { replica } => format!("member {replica} joined"),
+        Event::MemberRemoved { replica } => format!("member {replica} is removed"),
+        Event::Refused { region, fault, .. } => format!("refuses {region}: {fault}"),
+        Event::Unreachable { slot, why } => format!("address {} is unreachable: {why}", slot.0),
+        Event::ClockRefused { skew_ms } => format!("its clock is refused, about {skew_ms} ms off"),
+        Event::ClockAccepted => "its clock is accepted again".to_owned(),
+        Event::Removed => "learns that it was removed".to_owned(),
+        Event::DuplicateReplica { replica } => format!("replica id {replica} is in use twice"),
+        Event::Unsendable { unsendable } => format!("cannot send {unsendable:?}"),
+        Event::Quarantined { fragments } => format!("skips {fragments} fragments"),
     }
 }

@@ -130,3 +130,8 @@ impl Violation {
         Self { invariant, detail: detail.into() }
     }
 }
+
+/// Says at which host something does not hold.
+pub(super) fn at_host(at: usize) -> impl Fn(Violation) -> Violation {
+    move |found| Violation { detail: format!("r{at}: {}", found.detail), ..found }
+}
