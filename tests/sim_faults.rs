@@ -176,7 +176,7 @@ fn changed_bytes_are_refused_and_nothing_of_them_is_left() {
     heals(&mut cluster, ms(5_000));
     for at in 0..3 {
         let spaces = cluster.store(at).unwrap().spaces().snapshot();
-        assert_eq!(spaces.iter().map(|space| space.name()).collect::<Vec<_>>(), ["registers"]);
+        assert_eq!(spaces.iter().map(|space| space.name()).collect::<Vec<_>>(), ["customs", "registers"]);
     }
 }
 
@@ -395,7 +395,8 @@ fn a_liar_is_refused_and_harms_nobody_honest() {
             assert_eq!((0..3).find_map(|at| cluster.gauges(at)?.over()), None, "{lie:?}");
         }
         let expected = |fault: &PeerFault| match lie {
-            Lie::Report | Lie::Events => matches!(fault, PeerFault::Forged { .. }),
+            Lie::Report => matches!(fault, PeerFault::Forged { .. }),
+            Lie::Events => matches!(fault, PeerFault::Forged { .. } | PeerFault::Malformed { .. }),
             Lie::Origin => matches!(fault, PeerFault::Identity { .. }),
             Lie::Noise | Lie::Garbled | Lie::Hello => !matches!(fault, PeerFault::ClockDrift { .. }),
             Lie::Flood => matches!(fault, PeerFault::Malformed { .. }),
