@@ -355,6 +355,7 @@ fn what_a_configuration_allows_is_what_a_message_carries() {
     assert_eq!(limits.name_bytes, wide(driftless::config::NAME_BYTES_MAX));
     assert_eq!(limits.key_bytes, wide(driftless::config::KEY_BYTES_MAX));
     assert_eq!(limits.value_bytes, wide(driftless::config::VALUE_BYTES_MAX));
+    assert!(limits.covers >= 2 * wide(driftless::store::entry::UNSTABLE_MAX), "of one key, and of others beside it");
 }
 
 #[test]

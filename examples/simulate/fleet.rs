@@ -57,15 +57,9 @@ impl Fleet {
             let (to, outcomes) = mpsc::sync_channel(self.threads * 4);
             for _ in 0..self.threads {
                 let (to, next, stop) = (to.clone(), &next, &stop);
-                scope.spawn(move || {
-                    plant(self.fault);
-                    while !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end) {
-                        let n = next.fetch_add(1, Ordering::Relaxed);
-                        if n >= limits.seeds || to.send(self.outcome(limits.from.wrapping_add(n))).is_err() {
-                            return;
-                        }
-                    }
-                });
+                let more = move || !stop.load(Ordering::Relaxed) && end.is_none_or(|end| Instant::now() < end);
+                let taken = move || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|n| *n < limits.seeds && more());
+                scope.spawn(move || self.work(taken, limits.from, &to));
             }
             drop(to);
             let mut failures = 0;
@@ -77,6 +71,16 @@ impl Fleet {
                 each(outcome);
             }
         });
+    }
+
+    /// Runs seeds as long as there are any and somebody listens.
+    fn work(&self, taken: impl Fn() -> Option<u64>, from: u64, to: &mpsc::SyncSender<Outcome>) {
+        plant(self.fault);
+        while let Some(n) = taken() {
+            if to.send(self.outcome(from.wrapping_add(n))).is_err() {
+                return;
+            }
+        }
     }
 
     fn outcome(&self, seed: u64) -> Outcome {

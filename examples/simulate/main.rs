@@ -80,7 +80,7 @@ fn seeds(cli: &Cli, profile: Profile) -> Result<bool, Box<dyn Error>> {
     let never = tally.never();
     write_json(cli, &report(&tally, profile, &json!([])))?;
     let judged = tally.seeds >= EVENTS_JUDGED_FROM && profile.name() == ALL_EVENTS;
-    let holds = tally.failures.is_empty() && tally.seeds > 0 && !(judged && !never.is_empty());
+    let holds = tally.failures.is_empty() && tally.seeds > 0 && (!judged || never.is_empty());
     print(&tables::verdict(&tally, holds, judged))?;
     Ok(holds)
 }

@@ -300,7 +300,10 @@ impl Tree {
     fn join_path(&mut self, path: Path, incoming: &[Elem], mine: &Ctx, theirs: &Ctx) -> bool {
         let unknown = self.hole.as_ref().is_some_and(|known| !known.contains(&path)) && !planted!(HoleJoinsAsEmpty);
         let own = self.elems.remove(&path);
-        let seen = |dot| (theirs.has(dot) || planted!(UnseenCountsAsRemoved)) && !planted!(RemovalIgnored);
+        let seen = |dot| match planted!(RemovalIgnored) {
+            true => false,
+            false => theirs.has(dot) || planted!(UnseenCountsAsRemoved),
+        };
         let mut out: Vec<Elem> =
             own.iter().filter(|e| incoming.iter().any(|i| i.dot == e.dot) || !seen(e.dot)).cloned().collect();
         for elem in incoming {

@@ -196,7 +196,7 @@ impl SimCluster {
     /// Returns what a node's clocks show.
     #[must_use]
     pub fn now(&self, at: usize) -> Now {
-        self.hosts.get(at).map_or(Now { mono: self.now, wall_ms: self.true_ms() }, |h| h.now(self.now))
+        self.hosts.get(at).map_or_else(|| Now { mono: self.now, wall_ms: self.true_ms() }, |h| h.now(self.now))
     }
 
     /// Returns the wall clock that no node's is off from, in Unix milliseconds.

@@ -80,16 +80,13 @@ impl SimCluster {
         sent
     }
 
-    /// Returns the links of a host and the replicas that run at their other ends. Where a node runs twice, it is the one
-    /// that knows the link: of events of the other one the receiver could not tell that they were never made.
+    /// Returns the links of a host and the replicas that run at their other ends.
     fn victims(&self, at: usize) -> Vec<(LinkId, ReplicaId)> {
-        let replica = |link, peer| {
-            let mut ends = self.hosts.iter().filter(|h| h.identity.node == peer && h.node.is_some());
-            let end = if ends.clone().count() > 1 { ends.find(|h| h.links.contains_key(link)) } else { ends.next() };
-            end?.replica
+        let victim = |link: LinkId| {
+            let end = self.hosts.get(self.carriage.other_end(at, link)?)?;
+            Some((link, end.replica.filter(|_| end.node.is_some())?))
         };
-        let Some(host) = self.hosts.get(at) else { return Vec::new() };
-        host.links.iter().filter_map(|(link, note)| Some((*link, replica(link, note.peer)?))).collect()
+        self.hosts.get(at).map_or(Vec::new(), |host| host.links.keys().copied().filter_map(victim).collect())
     }
 
     fn garbled(&self, at: usize, forger: &mut Forger<'_>) -> Vec<Forged> {

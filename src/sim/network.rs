@@ -133,7 +133,7 @@ impl Conditions {
         if bytes_per_ms == 0 {
             self.slow.remove(&host);
         } else {
-            let free_at = self.slow.get(&host).map_or(Mono::default(), |s| s.free_at);
+            let free_at = self.slow.get(&host).map_or_else(Mono::default, |s| s.free_at);
             self.slow.insert(host, Slow { bytes_per_ms, free_at });
         }
     }
@@ -339,7 +339,7 @@ mod tests {
         network.clog(0, 1, NOW.plus(ms(30)));
         assert!((0..50).all(|_| arrival(network.stream(NOW, 0, 1, 1)) == until));
         assert!(arrival(network.stream(NOW, 1, 0, 1)) < until && arrival(network.stream(until, 0, 1, 1)) > until);
-        network.calm();
+        network.calm(NOW);
         assert!(arrival(network.stream(NOW, 0, 1, 1)) < until);
     }
 
@@ -369,10 +369,10 @@ mod tests {
     #[test]
     fn a_host_that_stands_still_does_so_until_its_time_or_its_wake() {
         let mut network = network(still());
-        network.stand_still(1, NOW.plus(ms(5)));
+        network.stand_still(NOW, 1, NOW.plus(ms(5)), false);
         assert_eq!(network.asleep_until(1, NOW), Some(NOW.plus(ms(5))));
         assert_eq!((network.asleep_until(1, NOW.plus(ms(5))), network.asleep_until(0, NOW)), (None, None));
-        network.wake(1);
+        network.wake(NOW, 1);
         assert_eq!(network.asleep_until(1, NOW), None);
     }
 }

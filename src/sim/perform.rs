@@ -23,6 +23,16 @@ const COUNTED: u64 = 0xfffe;
 const HOPELESS: u64 = 10;
 
 impl SimCluster {
+    /// Returns the host a plan means by a number.
+    pub(super) fn place(&self, at: impl Into<usize>) -> usize {
+        at.into() % self.host_count().max(1)
+    }
+
+    /// Tells whether clients can come to a host: its process runs, its machine does not stand still, and it does not lie.
+    pub(super) fn has_clients(&self, at: usize) -> bool {
+        self.is_running(at) && !self.is_paused(at) && self.is_honest(at)
+    }
+
     /// Does what an action says; [`Action::Write`], [`Action::Read`] and [`Action::Rest`] are not the cluster's.
     /// Returns whether it made sense; if not, nothing happened.
     pub fn perform(&mut self, action: Action) -> bool {
@@ -66,10 +76,6 @@ impl SimCluster {
             Action::Forge { at, lie } => self.forge(self.place(at), lie),
             Action::Write { .. } | Action::Read { .. } | Action::Rest => false,
         }
-    }
-
-    fn place(&self, at: u8) -> usize {
-        usize::from(at) % self.host_count().max(1)
     }
 
     fn cut_between(&mut self, from: usize, to: usize) -> bool {

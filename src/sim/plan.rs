@@ -98,12 +98,13 @@ impl Plan {
     /// nine hosts, a power of two of partitions, rates between 0 and 1, waits and pauses of at most ten minutes.
     #[must_use]
     pub fn bounded(&self) -> Self {
-        let step = |step: &Step| Step {
-            after_ms: step.after_ms.min(WAIT_MS_MAX),
-            action: match step.action {
-                Action::Pause { at, ms } => Action::Pause { at, ms: ms.min(WAIT_MS_MAX) },
-                other => other,
-            },
+        let step = |step: &Step| {
+            let mut step = *step;
+            step.after_ms = step.after_ms.min(WAIT_MS_MAX);
+            if let Action::Pause { ms, .. } = &mut step.action {
+                *ms = (*ms).min(WAIT_MS_MAX);
+            }
+            step
         };
         let steps = self.steps.iter().take(STEPS_MAX).map(step).collect();
         Self { seed: self.seed, setting: self.setting.bounded(), steps }

@@ -342,23 +342,21 @@ impl<'a> Run<'a> {
             let at = usize::from(at) % cluster.host_count().max(1);
             Some(at).filter(|at| cluster.is_running(*at) && !cluster.is_paused(*at))
         };
-        let done = match step.action {
-            Action::Write { at, op, ack } => {
-                let at = client_at(at);
-                tale.step(cluster, &step, at.is_some());
-                return at.map_or(Ok(()), |at| self.workload.write(cluster, at, op, ack));
-            }
-            Action::Read { client, at, key } => {
-                let at = client_at(at);
-                tale.step(cluster, &step, at.is_some());
-                return at.map_or(Ok(()), |at| self.workload.read(cluster, client, at, key));
-            }
-            Action::Rest => true,
-            other => {
-                self.each(cluster, |checker, cluster| checker.before(cluster, &other))?;
-                cluster.perform(other)
-            }
-        };
+        if let Action::Write { at, op, ack } = step.action {
+            let at = client_at(at);
+            tale.step(cluster, &step, at.is_some());
+            return at.map_or(Ok(()), |at| self.workload.write(cluster, at, op, ack));
+        }
+        if let Action::Read { client, at, key } = step.action {
+            let at = client_at(at);
+            tale.step(cluster, &step, at.is_some());
+            return at.map_or(Ok(()), |at| self.workload.read(cluster, client, at, key));
+        }
+        let rests = step.action == Action::Rest;
+        if !rests {
+            self.each(cluster, |checker, cluster| checker.before(cluster, &step.action))?;
+        }
+        let done = rests || cluster.perform(step.action);
         tale.step(cluster, &step, done);
         Ok(())
     }

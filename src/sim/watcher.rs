@@ -17,7 +17,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::check::{
-    self, Author, Client, Instant, Invariant, Licence, News, Pending, Reached, Seat, Stamps, Violation, Witnesses,
+    self, Author, Client, Invariant, Licence, Moment, News, Pending, Reached, Seat, Stamps, Violation, Witnesses,
+    at_host,
 };
 use super::cluster::SimCluster;
 use super::oracle::{History, Key, Mutation, Record, Subject, cell, open, tree};
@@ -27,9 +28,6 @@ use crate::crdt::{Cell, Ctx, Tree};
 use crate::id::{PartitionId, ReplicaId};
 use crate::node::{Level, Mark, Node};
 use crate::store::{Entry, KeyRef, Store, Written};
-
-/// How late a wait may be answered: what is due is done when the node is next given something.
-const WAIT_SLACK: Duration = Duration::from_secs(1);
 
 /// Watches a run.
 #[derive(Debug)]
@@ -42,6 +40,9 @@ pub struct Watcher {
     seats: BTreeMap<usize, Seat>,
     /// What each process that ended had seen.
     ended: BTreeMap<ReplicaId, Vec<Ctx>>,
+    /// How many processes ended some time after the last look, so that they may have seen more.
+    ended_unseen: usize,
+    looked_at: Duration,
     /// What each host has newly seen and was not judged by yet.
     fresh: BTreeMap<usize, BTreeSet<Key>>,
     /// The latest instant by which anybody may have decided that something is over.
@@ -80,6 +81,8 @@ impl Watcher {
             stamps: Stamps::default(),
             seats: BTreeMap::new(),
             ended: BTreeMap::new(),
+            ended_unseen: 0,
+            looked_at: Duration::ZERO,
             fresh: BTreeMap::new(),
             latest_ms: 0,
             licences: BTreeMap::new(),
@@ -113,9 +116,9 @@ impl Watcher {
         op: Op,
         ack: Option<Ack>,
     ) -> Result<(), Violation> {
-        let at = place(cluster, at);
-        let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
-        let now_ms = store.clock().visible_ms(cluster.now(at).wall_ms);
+        let at = cluster.place(at);
+        let Some(store) = cluster.store(at).filter(|_| cluster.has_clients(at)) else { return Ok(()) };
+        let now_ms = check::decides_ms(&store, cluster.now(at).wall_ms);
         let (key, mutation) = self.workload.mutation(op, now_ms);
         let Ok(space) = open(&store, key.space) else { return Ok(()) };
         let before = store.with_entry(&KeyRef::new(&space, &key.name), |entry| entry.cloned());
@@ -123,7 +126,8 @@ impl Watcher {
         let pasts = store.partition_ids().filter_map(past).collect();
         let (gate, room) = (store.gate(), (space.used(), space.budget()));
         let done = self.history.perform(&mut AtHost { cluster, at }, &key, &mutation);
-        check::admitted(gate, room, &mutation, done.as_ref().err()).map_err(at_host(at))?;
+        let entry_bytes = before.as_ref().map(Entry::bytes);
+        check::admitted(gate, room, entry_bytes, &mutation, done.as_ref().err()).map_err(at_host(at))?;
         let Ok(done) = done else { return check::nothing_unknown(&store, &self.history).map_err(at_host(at)) };
         self.largest_write = self.largest_write.max(space.used().saturating_sub(room.0));
         let call = Call { key, mutation, before, pasts, now_ms };
@@ -192,12 +196,12 @@ impl Watcher {
         at: impl Into<usize>,
         key: u8,
     ) -> Result<(), Violation> {
-        let at = place(cluster, at);
-        let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
+        let at = cluster.place(at);
+        let Some(store) = cluster.store(at).filter(|_| cluster.has_clients(at)) else { return Ok(()) };
         let wall_ms = cluster.now(at).wall_ms;
-        let (shown_at_ms, now_ms) = (store.clock().visible_ms(wall_ms), wall_ms.max(store.clock().last().ms()));
+        let (shown_at_ms, now_ms) = (store.clock().visible_ms(wall_ms), check::decides_ms(&store, wall_ms));
         self.latest_ms = self.latest_ms.max(now_ms);
-        let when = Instant { now_ms, latest_ms: self.latest_ms };
+        let when = Moment { now_ms, latest_ms: self.latest_ms };
         let client = self.clients.entry(client).or_default();
         if !client.is_covered(|id| store.read(id).map(|p| p.ctx().clone())) {
             return Ok(());
@@ -226,7 +230,7 @@ impl Watcher {
     pub fn before(&mut self, cluster: &SimCluster, action: &Action) -> Result<(), Violation> {
         if let Action::Evict { at, key, map } = *action {
             let spaces = if map { vec![MAPS, SETS, COUNTERS] } else { vec![REGISTERS] };
-            spaces.into_iter().for_each(|space| self.licence(cluster, place(cluster, at), workload::key(space, key)));
+            spaces.into_iter().for_each(|space| self.licence(cluster, cluster.place(at), workload::key(space, key)));
         }
         let looks_different = matches!(
             action,
@@ -281,11 +285,12 @@ impl Watcher {
     /// Looks at what every process has seen, and at the clocks, and takes in what waits have come to.
     fn look(&mut self, cluster: &SimCluster) -> Result<(), Violation> {
         self.bury(cluster);
+        self.looked_at = cluster.elapsed();
         let mut all = Vec::new();
         for at in 0..cluster.host_count() {
             let Some(node) = cluster.node(at) else { continue };
             let wall_ms = cluster.now(at).wall_ms;
-            self.latest_ms = self.latest_ms.max(node.store().clock().visible_ms(wall_ms));
+            self.latest_ms = self.latest_ms.max(check::decides_ms(node.store(), wall_ms));
             if cluster.is_honest(at) {
                 let seat = self.seats.entry(at).or_insert_with(|| Seat::new(node, wall_ms));
                 let news = seat.look(node, wall_ms, &self.history).map_err(at_host(at))?;
@@ -294,11 +299,12 @@ impl Watcher {
                 all.push((at, news));
             }
         }
+        self.settle_waits(cluster)?;
         if all.iter().any(|(_, news)| !news.stable.is_empty()) {
             let contexts = self.contexts();
             all.iter().try_for_each(|(at, news)| check::stable_everywhere(news, &contexts).map_err(at_host(*at)))?;
         }
-        self.settle_waits(cluster)
+        Ok(())
     }
 
     /// Remembers what processes that have ended had seen.
@@ -309,6 +315,7 @@ impl Watcher {
             self.fresh.remove(&at);
             if let Some(seat) = self.seats.remove(&at) {
                 self.ended.insert(seat.replica, seat.contexts);
+                self.ended_unseen += usize::from(cluster.elapsed() != self.looked_at);
             }
         }
     }
@@ -343,8 +350,10 @@ impl Watcher {
         let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|wait| self.seats.get(&wait.at).is_some_and(|seat| seat.replica == wait.replica));
         let contexts = self.contexts();
-        let liars = (0..cluster.host_count()).filter(|at| !cluster.is_honest(*at)).count();
-        let all = Witnesses { contexts: &contexts, liars, configured: self.setting.nodes + self.setting.spare };
+        // A liar that is honest now may have spoken before it was installed anew.
+        let liars = usize::try_from(self.setting.liars.count_ones()).unwrap_or(usize::MAX);
+        let configured = self.setting.nodes + self.setting.spare;
+        let all = Witnesses { contexts: &contexts, unknown: liars + self.ended_unseen, configured };
         let (mut open, mut reached) = (Vec::new(), Vec::new());
         for wait in pending {
             match cluster.outcome(wait.at, wait.id) {
@@ -411,10 +420,10 @@ impl Watcher {
         }
         self.nothing_lost(&nodes)?;
         let patient = |wait: &&Pending| nodes.iter().any(|(at, _)| *at == wait.at);
-        self.pending.iter().filter(patient).try_for_each(|wait| {
-            let now = cluster.now(wait.at).mono;
-            wait.has_time(crate::clock::Mono(now.0.saturating_sub(nanos(WAIT_SLACK)))).map_err(at_host(wait.at))
-        })
+        self.pending
+            .iter()
+            .filter(patient)
+            .try_for_each(|wait| wait.has_time(cluster.now(wait.at).mono).map_err(at_host(wait.at)))
     }
 
     fn licence_of(&self, space: &str, name: &Bytes) -> Licence {
@@ -440,7 +449,7 @@ impl Watcher {
     fn nothing_lost(&self, nodes: &[(usize, &Node)]) -> Result<(), Violation> {
         let survivors: BTreeSet<ReplicaId> = nodes.iter().map(|(_, node)| node.me().replica).collect();
         let Some(last) = self.seats.values().find(|seat| survivors.contains(&seat.replica)) else { return Ok(()) };
-        // One that was removed since was removed by mistake: no operator does anything after the heal.
+        // One that was removed since, and runs on, was removed by mistake.
         let running: BTreeSet<ReplicaId> = self.seats.values().map(|seat| seat.replica).collect();
         for (replica, contexts) in self.held.iter().filter(|(replica, _)| running.contains(replica)) {
             let lost = contexts.iter().zip(&last.contexts).find(|(held, last)| !last.includes(held));
@@ -481,31 +490,12 @@ impl Watcher {
             return Err(Violation::new(Invariant::Quiescence, what));
         }
         let store: &Arc<Store> = node.store();
-        let now_ms = store.clock().visible_ms(cluster.now(at).wall_ms);
+        let now_ms = check::decides_ms(store, cluster.now(at).wall_ms);
         let may_be_hole = |space: &str, name: &[u8]| self.licence_of(space, &Bytes::copy_from_slice(name)).hole;
         check::nothing_left(store, now_ms, may_be_hole).map_err(at_host(at))
     }
 }
 
-/// Tells whether clients can come to a host: its process runs, its machine does not stand still, and it does not lie.
-fn is_there(cluster: &SimCluster, at: usize) -> bool {
-    cluster.is_running(at) && !cluster.is_paused(at) && cluster.is_honest(at)
-}
-
-/// Returns the host a plan means by a number.
-fn place(cluster: &SimCluster, at: impl Into<usize>) -> usize {
-    at.into() % cluster.host_count().max(1)
-}
-
 fn partition_of(store: &Store, key: &Key) -> Option<PartitionId> {
     Some(store.place(store.spaces().find(key.space.name)?.hash(&key.name)))
-}
-
-/// Says where something does not hold.
-fn at_host(at: usize) -> impl Fn(Violation) -> Violation {
-    move |found| Violation { detail: format!("r{at}: {}", found.detail), ..found }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -123,7 +123,7 @@ impl Workload {
         let large = if n.is_multiple_of(LARGE_EVERY) { self.value_bytes >> (n / LARGE_EVERY % 3) } else { 0 };
         let long = if n.is_multiple_of(LONG_EVERY) { LONG_BYTES } else { 0 };
         let mut value = vec![0; large.max(long).max(head.len())];
-        if n / LONG_EVERY % 2 == 0 {
+        if (n / LONG_EVERY).is_multiple_of(2) {
             fastrand::Rng::with_seed(n).fill(&mut value);
         }
         if let Some(begin) = value.first_chunk_mut() {

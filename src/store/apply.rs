@@ -163,7 +163,7 @@ impl Partition {
             Family::Map | Family::Counter | Family::Set | Family::Custom => {}
         }
         self.settle(slot, &space, around.collect_before_ms);
-        self.bound_log();
+        self.bound_log(slot);
     }
 
     fn note_covers(&mut self, slot: u32, fragment: &Fragment, applied: &mut Applied) {

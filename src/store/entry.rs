@@ -45,6 +45,10 @@ impl Body {
     }
 }
 
+/// Most dots that some member may not have seen an entry keeps: half of what one message may cover, because a fragment
+/// covers all of them at once (R-COVER). As many as a partition's log has records by default.
+pub const UNSTABLE_MAX: usize = 65_536;
+
 /// The dots of an entry that some member may not have seen.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Unstable {
@@ -155,6 +159,18 @@ impl Entry {
             self.unstable = Unstable::None;
         }
         empty
+    }
+
+    /// Returns the dots to be dropped from the log so that a fragment of this entry can be sent: none, or a share of
+    /// them, so that this is rare.
+    #[must_use]
+    pub(super) fn too_many(&self) -> Vec<Dot> {
+        let share = UNSTABLE_MAX / 16;
+        match &self.unstable {
+            Unstable::Many(dots) if dots.len() > UNSTABLE_MAX => dots.iter().take(share).copied().collect(),
+            Unstable::Scoped(dots) if dots.dots.len() > UNSTABLE_MAX => dots.dots.keys().take(share).copied().collect(),
+            Unstable::None | Unstable::One(_) | Unstable::Many(_) | Unstable::Scoped(_) => Vec::new(),
+        }
     }
 
     /// Returns the scope of the fragment that may carry an unstable dot: the whole key as soon as

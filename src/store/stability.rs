@@ -7,8 +7,8 @@
 //! # Invariants
 //! * `frontier ⊆ floor ⊆ ctx`, and none ever shrinks.
 //! * Collection and expiry never change what is visible.
-//! * The log never exceeds its limit; what it drops is in the floor (R-TRUNC), and its entries stay
-//!   until every member has the floor.
+//! * The log never exceeds its limit, and of one entry it never has more than a message covers; what it drops is in the
+//!   floor (R-TRUNC), and its entries stay until every member has the floor.
 
 use std::cmp::Reverse;
 
@@ -170,8 +170,11 @@ impl Partition {
         evicted
     }
 
-    /// Keeps the log within its limit.
-    pub(super) fn bound_log(&mut self) {
+    /// Keeps the log within its limit, and what it has of the entry that was just changed within what can be sent.
+    pub(super) fn bound_log(&mut self, slot: u32) {
+        while let Some(dots) = self.slot(slot).map(|s| s.entry.too_many()).filter(|dots| !dots.is_empty()) {
+            dots.into_iter().for_each(|dot| self.truncate(dot, slot));
+        }
         sometimes!(LogBounded, if self.log.len() > self.log_records_max);
         if !planted!(LogUnbounded) {
             self.shrink_log(self.log_records_max);

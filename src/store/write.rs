@@ -65,7 +65,7 @@ impl Partition {
         let hlc = tick.next();
         let dot = self.mint(slot, scope);
         self.change(slot, at.space, |entry| f(entry, hlc, dot));
-        self.bound_log();
+        self.bound_log(slot);
         Written { dot, stamp: Stamp { hlc, replica: dot.replica } }
     }
 
@@ -195,7 +195,7 @@ impl Partition {
             let (slot, dot) = (self.find_or_make(at), Dot { replica: self.me, seq: self.seq });
             self.change(slot, at.space, |entry| {
                 if let Body::Tree(tree) = &mut entry.body {
-                    tree.remove(path)
+                    tree.remove(path);
                 }
             });
             return Some(Written { dot, stamp: Stamp { hlc: tick.next(), replica: dot.replica } });

@@ -231,7 +231,7 @@ mod tests {
             match n {
                 50 | 200 => flight.conditions.cut(0, 1),
                 80 | 230 => flight.heal(now),
-                100 => flight.conditions.stand_still(1, now.plus(ms(400))),
+                100 => flight.conditions.stand_still(now, 1, now.plus(ms(400)), false),
                 _ => {}
             }
             flight.send(now, ordered(n));
@@ -254,7 +254,7 @@ mod tests {
         assert!(drain(&mut flight, later).is_empty());
         flight.heal(later);
         assert_eq!(drain(&mut flight, later.plus(ms(100))), [2]);
-        flight.conditions.stand_still(1, Mono(0).plus(ms(60_000)));
+        flight.conditions.stand_still(Mono(0), 1, Mono(0).plus(ms(60_000)), true);
         both(&mut flight);
         assert!(drain(&mut flight, later).is_empty());
         assert_eq!(drain(&mut flight, Mono(u64::MAX)), [2]);

@@ -24,7 +24,7 @@ use crate::node::{CloseCode, Input, LinkId, PeerIdentity, PeerSlot};
 #[derive(Debug)]
 pub(super) enum Carriage {
     /// Messages on ordered streams.
-    Messages(Messages),
+    Messages(Box<Messages>),
     /// QUIC over packets.
     #[cfg(feature = "net")]
     Quic(Box<quic::Quic>),
@@ -33,7 +33,7 @@ pub(super) enum Carriage {
 impl Carriage {
     /// Builds a carrier of whole messages over a network.
     pub(super) fn messages(conditions: Conditions) -> Self {
-        Self::Messages(Messages::new(conditions))
+        Self::Messages(Box::new(Messages::new(conditions)))
     }
 
     /// Builds a carrier of QUIC packets over a network.
@@ -123,6 +123,15 @@ impl Carriage {
             Self::Messages(carrier) => carrier.dial(now, from, to, slot),
             #[cfg(feature = "net")]
             Self::Quic(carrier) => carrier.dial(now, from, to, slot),
+        }
+    }
+
+    /// Returns which host is at the other end of a link.
+    pub(super) fn other_end(&self, host: usize, link: LinkId) -> Option<usize> {
+        match self {
+            Self::Messages(carrier) => carrier.other_end(host, link),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.other_end(host, link),
         }
     }
 

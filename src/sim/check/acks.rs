@@ -7,12 +7,16 @@
 //! * A wait ends by its deadline.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::{Invariant, Violation};
 use crate::clock::Mono;
 use crate::crdt::Ctx;
 use crate::id::ReplicaId;
 use crate::node::{Level, Mark, Outcome, WaitId};
+
+/// How late a wait may be answered: what is due is done when the node is next given something.
+const WAIT_SLACK: Duration = Duration::from_secs(1);
 
 /// A wait nobody has an answer to yet.
 #[derive(Clone, Debug)]
@@ -37,8 +41,8 @@ pub(in crate::sim) struct Reached {
 pub(in crate::sim) struct Witnesses<'a> {
     /// Contexts of processes that run, and of those that ended as they were then.
     pub(in crate::sim) contexts: &'a BTreeMap<ReplicaId, &'a [Ctx]>,
-    /// How many report what they like.
-    pub(in crate::sim) liars: usize,
+    /// How many more there are of which nobody knows: liars, and processes that ended unseen.
+    pub(in crate::sim) unknown: usize,
     /// Nodes the configuration names.
     pub(in crate::sim) configured: usize,
 }
@@ -50,7 +54,7 @@ impl Pending {
         let has = |parts: &[Ctx]| parts.get(place).is_some_and(|ctx| ctx.has(self.mark.dot));
         let holders: BTreeSet<ReplicaId> =
             all.contexts.iter().filter(|(_, parts)| has(parts)).map(|(replica, _)| *replica).collect();
-        if outcome.acked > holders.len() + all.liars {
+        if outcome.acked > holders.len() + all.unknown {
             return Err(self.broken(&format!("{outcome:?}, but only {holders:?} have it")));
         }
         let least = match self.level {
@@ -64,9 +68,9 @@ impl Pending {
         Ok(outcome.reached.then_some(Reached { mark: self.mark, holders }))
     }
 
-    /// Checks that a wait without an answer still has time.
+    /// Checks that a wait without an answer still has time, or is hardly late.
     pub(in crate::sim) fn has_time(&self, now: Mono) -> Result<(), Violation> {
-        if now <= self.deadline {
+        if now <= self.deadline.plus(WAIT_SLACK) {
             return Ok(());
         }
         let what =
@@ -89,5 +93,62 @@ impl Reached {
         }
         let what = format!("{:?} was acknowledged by {:?}, and is lost", self.mark, self.holders);
         Err(Violation::new(Invariant::Acknowledged, what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crdt::Dot;
+    use crate::id::PartitionId;
+
+    const WRITER: ReplicaId = ReplicaId(1);
+
+    fn pending(level: Level) -> Pending {
+        let mark = Mark { partition: PartitionId(0), dot: Dot { replica: WRITER, seq: 1 } };
+        Pending { at: 0, replica: WRITER, id: WaitId(1), mark, level, deadline: Mono(10) }
+    }
+
+    /// Judges an outcome where `holders` of three configured nodes have the write.
+    fn judge(level: Level, (acked, needed, reached): (usize, usize, bool), holders: u64) -> Option<Invariant> {
+        let mut seen = Ctx::default();
+        seen.add(Dot { replica: WRITER, seq: 1 });
+        let (has, lacks) = ([seen], [Ctx::default()]);
+        let of = |n| (ReplicaId(n), if n <= holders { &has[..] } else { &lacks[..] });
+        let contexts: BTreeMap<ReplicaId, &[Ctx]> = (1..=3).map(of).collect();
+        let all = Witnesses { contexts: &contexts, unknown: 0, configured: 3 };
+        let outcome = Outcome { reached, acked, needed, missing: Vec::new() };
+        pending(level).judge(&outcome, &all).err().map(|found| found.invariant)
+    }
+
+    #[test]
+    fn a_level_is_what_so_many_really_have() {
+        let broken = Some(Invariant::Acknowledged);
+        assert_eq!(judge(Level::Quorum, (2, 2, true), 2), None);
+        assert_eq!(judge(Level::Quorum, (2, 2, true), 1), broken, "one of those counted does not have it");
+        assert_eq!(judge(Level::Quorum, (1, 1, true), 1), broken, "one is no majority of three");
+        assert_eq!(judge(Level::All, (2, 2, true), 2), broken, "two are not all of three");
+        assert_eq!(judge(Level::All, (3, 3, true), 3), None);
+        assert_eq!(judge(Level::All, (2, 3, true), 3), broken, "reached with less than is needed");
+        assert_eq!(judge(Level::All, (3, 3, false), 3), broken, "not reached with what is needed");
+        assert_eq!(judge(Level::All, (2, 3, false), 3), None, "a report may be on its way");
+    }
+
+    #[test]
+    fn what_a_survivor_had_when_it_was_acknowledged_is_there_at_the_end() {
+        let reached = Reached { mark: pending(Level::Quorum).mark, holders: BTreeSet::from([WRITER, ReplicaId(2)]) };
+        let (mut kept, gone) = (Ctx::default(), [Ctx::default()]);
+        kept.add(reached.mark.dot);
+        assert_eq!(reached.survives(&BTreeSet::from([ReplicaId(2)]), &[kept]), Ok(()));
+        assert_eq!(reached.survives(&BTreeSet::from([ReplicaId(3)]), &gone), Ok(()), "all who had it are gone");
+        let lost = reached.survives(&BTreeSet::from([ReplicaId(2)]), &gone);
+        assert_eq!(lost.map_err(|found| found.invariant), Err(Invariant::Acknowledged));
+    }
+
+    #[test]
+    fn a_wait_without_an_outcome_after_its_deadline_is_seen() {
+        let wait = pending(Level::Quorum);
+        assert_eq!(wait.has_time(Mono(10)), Ok(()));
+        assert_eq!(wait.has_time(Mono(11)).map_err(|found| found.invariant), Err(Invariant::Waits));
     }
 }

@@ -14,7 +14,12 @@ use crate::config::MembershipConfig;
 use crate::crdt::{Ctx, Dot};
 use crate::id::{PartitionId, ReplicaId};
 use crate::sim::oracle::{History, Key};
-use crate::store::Written;
+use crate::store::{Store, Written};
+
+/// Returns the instant that decides what is visible in a store: the later of its wall clock and its hybrid clock.
+pub(in crate::sim) fn decides_ms(store: &Store, wall_ms: u64) -> u64 {
+    wall_ms.max(store.clock().last().ms())
+}
 
 /// The last stamp of each replica.
 #[derive(Clone, Debug, Default)]
@@ -73,4 +78,45 @@ pub(in crate::sim) fn numbered(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(found: Result<(), Violation>) -> Option<Invariant> {
+        found.err().map(|found| found.invariant)
+    }
+
+    fn stamp(hlc: u64, replica: u64) -> Stamp {
+        Stamp { hlc: Hlc(hlc), replica: ReplicaId(replica) }
+    }
+
+    #[test]
+    fn stamps_of_a_replica_must_grow() {
+        let mut stamps = Stamps::default();
+        for (hlc, replica) in [(5, 1), (3, 2), (6, 1)] {
+            assert_eq!(stamps.note(stamp(hlc, replica)), Ok(()));
+        }
+        assert_eq!(broken(stamps.note(stamp(6, 1))), Some(Invariant::Clock));
+    }
+
+    #[test]
+    fn a_clock_may_be_ahead_by_the_drift_bound_and_the_carry() {
+        let stamps = Stamps::default();
+        assert_eq!(stamps.near(Hlc::from_ms(2_001), 1_000), Ok(()));
+        assert_eq!(broken(stamps.near(Hlc::from_ms(2_002), 1_000)), Some(Invariant::Clock));
+    }
+
+    #[test]
+    fn events_are_numbered_one_after_the_other_by_their_own_replica() {
+        let written =
+            |replica, seq| Written { dot: Dot { replica: ReplicaId(replica), seq }, stamp: stamp(1, replica) };
+        let check = |made, all: &[Written]| broken(numbered(PartitionId(0), made, ReplicaId(1), all));
+        assert_eq!(check(4, &[written(1, 5), written(1, 6)]), None);
+        for wrong in [vec![written(1, 4)], vec![written(1, 6)], vec![written(2, 5)], vec![written(1, 5), written(1, 5)]]
+        {
+            assert_eq!(check(4, &wrong), Some(Invariant::Dots), "{wrong:?}");
+        }
+    }
 }

@@ -201,3 +201,162 @@ impl Author<'_> {
 fn once(records: &[&Record]) -> Option<&'static str> {
     (records.len() != 1).then_some("is not one event")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Hlc, Stamp};
+    use crate::crdt::{Ctx, Dot};
+    use crate::id::PartitionId;
+    use crate::sim::oracle::{History, Key};
+    use crate::sim::workload::{CUSTOMS, MAPS, REGISTERS, key};
+
+    const ME: ReplicaId = ReplicaId(1);
+    const ONLY: PartitionId = PartitionId(0);
+    /// The author's own clock, and the latest of all.
+    const NOW: (u64, u64) = (100, 200);
+
+    fn stamp(seq: u64) -> Stamp {
+        Stamp { hlc: Hlc::from_ms(seq), replica: ME }
+    }
+
+    fn seen(seq: u64) -> Ctx {
+        let mut ctx = Ctx::default();
+        ctx.add_range(ME, 1, seq);
+        ctx
+    }
+
+    fn record(key: &Key, seq: u64, event: Event) -> Record {
+        let (dot, past) = (Dot { replica: ME, seq }, seen(seq - 1));
+        Record { partition: ONLY, dot, stamp: stamp(seq), past, key: key.clone(), event }
+    }
+
+    /// Tells whether a mutation may do this after these events of the same author.
+    fn may(key: &Key, before: &[Event], mutation: &Mutation, done: &[Event]) -> bool {
+        let mut history = History::default();
+        let records = (1..).zip(before.iter().chain(done)).map(|(seq, event)| record(key, seq, event.clone()));
+        let records: Vec<Record> = records.collect();
+        records.iter().for_each(|r| assert!(history.add(r.clone())));
+        let past = seen(u64::try_from(before.len()).unwrap());
+        let author = Author {
+            now: history.view(ONLY, &past, NOW.0).of(key),
+            late: history.view(ONLY, &past, NOW.1).of(key),
+            holed: false,
+            evicted: false,
+            replica: ME,
+        };
+        let done: Vec<&Record> = records.iter().skip(before.len()).collect();
+        author.judge(mutation, &done).is_ok()
+    }
+
+    fn set(deadline: u64) -> Event {
+        Event::Set { value: Bytes::new(), tags: Vec::new(), deadline }
+    }
+
+    fn field() -> Path {
+        Path::Field(Bytes::from_static(b"f"))
+    }
+
+    fn put(path: Path, of: u64, deadline: u64) -> Event {
+        Event::Put { path, value: Bytes::new(), stamp: stamp(of), deadline }
+    }
+
+    fn name() -> Bytes {
+        Bytes::from_static(b"c")
+    }
+
+    fn life(birth: u64, deadline: u64) -> Life {
+        Life { origin: ME, birth, deadline }
+    }
+
+    fn count(birth: u64, deadline: u64) -> Event {
+        Event::Increment { name: name(), by: 3, life: life(birth, deadline) }
+    }
+
+    #[test]
+    fn a_touch_finds_what_shows_and_nothing_else() {
+        let (key, touch) = (key(REGISTERS, 0), Mutation::Touch { deadline: 900 });
+        let touched = |of| Event::Touch { base: stamp(of), deadline: 900 };
+        assert!(may(&key, &[set(NEVER)], &touch, &[touched(1)]) && may(&key, &[], &touch, &[]));
+        assert!(!may(&key, &[set(NEVER)], &touch, &[]), "it shows");
+        assert!(!may(&key, &[set(NEVER), set(NEVER)], &touch, &[touched(1)]), "it was overwritten");
+        assert!(!may(&key, &[set(NEVER), Event::Delete], &touch, &[touched(1)]), "it was deleted");
+        assert!(may(&key, &[set(150)], &touch, &[]) && may(&key, &[set(150)], &touch, &[touched(1)]), "either");
+        assert!(!may(&key, &[set(50)], &touch, &[touched(1)]), "it is over by the author's own clock");
+    }
+
+    #[test]
+    fn a_put_inherits_the_deadline_of_its_map() {
+        let (key, mutation) = (key(MAPS, 0), Mutation::Put { path: field(), value: Bytes::new(), deadline: 900 });
+        assert!(may(&key, &[], &mutation, &[put(field(), 1, 900)]));
+        assert!(!may(&key, &[], &mutation, &[put(field(), 1, 800)]));
+        assert!(!may(&key, &[], &mutation, &[]) && !may(&key, &[], &mutation, &[put(Path::Ttl, 1, 900)]));
+        let ttl = [put(Path::Ttl, 1, 400)];
+        assert!(may(&key, &ttl, &mutation, &[put(field(), 2, 400)]));
+        assert!(!may(&key, &ttl, &mutation, &[put(field(), 2, 900)]));
+        assert!(!may(&key, &[], &mutation, &[put(field(), 7, 900)]), "a new value has the event's own stamp");
+    }
+
+    #[test]
+    fn what_is_put_again_keeps_its_stamp_and_takes_the_later_deadline() {
+        let (key, touch) = (key(MAPS, 0), Mutation::TouchPath { path: field(), deadline: 900 });
+        let before = [put(field(), 1, 400)];
+        assert!(may(&key, &before, &touch, &[put(field(), 1, 900)]));
+        assert!(!may(&key, &before, &touch, &[put(field(), 2, 900)]), "restamped");
+        assert!(!may(&key, &before, &touch, &[put(field(), 1, 400)]), "not extended");
+        assert!(!may(&key, &before, &touch, &[]) && !may(&key, &[], &touch, &[put(field(), 1, 900)]));
+    }
+
+    #[test]
+    fn a_removal_needs_something_to_remove() {
+        let (key, remove) = (key(MAPS, 0), Mutation::Remove { path: field() });
+        let removed = [Event::Remove { path: field() }];
+        assert!(may(&key, &[put(field(), 1, NEVER)], &remove, &removed) && may(&key, &[], &remove, &[]));
+        assert!(!may(&key, &[put(field(), 1, NEVER)], &remove, &[]) && !may(&key, &[], &remove, &removed));
+    }
+
+    #[test]
+    fn a_map_expires_and_is_cleared_as_a_whole() {
+        let key = key(MAPS, 0);
+        let before = [put(field(), 1, NEVER), count(2, NEVER)];
+        let expire = Mutation::ExpireKey { deadline: 900 };
+        let extend = Event::Extend { name: name(), lives: vec![life(2, 900)] };
+        let all = [put(field(), 1, 900), extend, put(Path::Ttl, 5, 900)];
+        assert!(may(&key, &before, &expire, &all) && may(&key, &[], &expire, &[]));
+        for missing in 0..3 {
+            let mut some = all.to_vec();
+            some.remove(missing);
+            assert!(!may(&key, &before, &expire, &some), "without {missing}");
+        }
+        let clear = |lives: &[(Bytes, Life)]| Event::Clear { lives: lives.to_vec() };
+        assert!(may(&key, &before, &Mutation::Clear, &[clear(&[(name(), life(2, NEVER))])]));
+        assert!(!may(&key, &before, &Mutation::Clear, &[clear(&[])]), "what counts is erased");
+        assert!(!may(&key, &before, &Mutation::Clear, &[]) && may(&key, &[], &Mutation::Clear, &[]));
+    }
+
+    #[test]
+    fn an_increment_goes_on_with_a_life_that_counts() {
+        let (key, more) = (key(MAPS, 0), Mutation::Increment { name: name(), by: 3, deadline: 900 });
+        assert!(may(&key, &[], &more, &[count(1, 900)]) && !may(&key, &[], &more, &[count(1, 800)]));
+        assert!(may(&key, &[count(1, 400)], &more, &[count(1, 400)]));
+        assert!(!may(&key, &[count(1, 400)], &more, &[count(2, 900)]), "the first life still counts");
+        assert!(!may(&key, &[count(1, 400)], &more, &[count(1, 900)]), "adding extends nothing");
+        assert!(may(&key, &[count(1, 50)], &more, &[count(2, 900)]), "the first life is over");
+        let (reset, touch) = (Mutation::Reset { name: name() }, Mutation::TouchCounter { name: name(), deadline: 9 });
+        let erase = |lives: Vec<Life>| Event::Reset { name: name(), lives };
+        assert!(may(&key, &[count(1, 400)], &reset, &[erase(vec![life(1, 400)])]));
+        assert!(
+            !may(&key, &[count(1, 400)], &reset, &[erase(Vec::new())]) && !may(&key, &[count(1, 400)], &touch, &[])
+        );
+    }
+
+    #[test]
+    fn a_note_belongs_to_the_life_that_shows() {
+        let (key, mutation) = (key(CUSTOMS, 0), Mutation::Note { item: 7, deadline: NEVER });
+        let note = |life| Event::Note { generation: stamp(life), item: 7, deadline: NEVER };
+        assert!(may(&key, &[], &mutation, &[note(1)]) && may(&key, &[note(1)], &mutation, &[note(1)]));
+        assert!(!may(&key, &[note(1)], &mutation, &[note(2)]), "a life that shows goes on");
+        assert!(!may(&key, &[note(1), Event::DeleteCustom], &mutation, &[note(1)]), "it was deleted");
+        assert!(may(&key, &[note(1), Event::DeleteCustom], &mutation, &[note(3)]));
+    }
+}

@@ -35,7 +35,7 @@ struct Memory {
 
 /// When a read happens: by the reader's own clock, and the latest instant any clock has shown.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::sim) struct Instant {
+pub(in crate::sim) struct Moment {
     pub(in crate::sim) now_ms: u64,
     pub(in crate::sim) latest_ms: u64,
 }
@@ -52,7 +52,7 @@ impl Client {
         key: &Key,
         entry: Option<&Entry>,
         (partition, seen): (PartitionId, &Ctx),
-        when: Instant,
+        when: Moment,
     ) -> Result<(), Violation> {
         let memory = self.keys.entry(key.clone()).or_default();
         let older = memory.register(entry, when).or_else(|| memory.tree(tree(entry), when));
@@ -65,7 +65,7 @@ impl Client {
 }
 
 impl Memory {
-    fn register(&mut self, entry: Option<&Entry>, when: Instant) -> Option<String> {
+    fn register(&mut self, entry: Option<&Entry>, when: Moment) -> Option<String> {
         let cell = entry.and_then(cell)?;
         let (stamp, before) = (cell.stamp(), self.register);
         if cell.visible(when.now_ms).is_some() && before.is_some_and(|before| stamp < before) {
@@ -75,7 +75,7 @@ impl Memory {
         None
     }
 
-    fn tree(&mut self, tree: Option<&Tree>, when: Instant) -> Option<String> {
+    fn tree(&mut self, tree: Option<&Tree>, when: Moment) -> Option<String> {
         let shown = tree.into_iter().flat_map(|t| t.elems().flat_map(|(path, _)| siblings(tree, path, when.now_ms)));
         let shown: BTreeMap<Dot, u64> = shown.map(|live| (live.dot, live.deadline)).collect();
         if let Some(back) = shown.keys().find(|dot| self.removed.contains(dot)) {
@@ -91,7 +91,7 @@ impl Memory {
         None
     }
 
-    fn custom(&mut self, entry: Option<&Entry>, when: Instant) -> Option<String> {
+    fn custom(&mut self, entry: Option<&Entry>, when: Moment) -> Option<String> {
         let state = entry.and_then(custom)?;
         let notes: Notes = decode(state.visible(when.now_ms)?).ok()?;
         let (items, life) = (notes.read(), state.generation);
@@ -102,5 +102,102 @@ impl Memory {
         }
         self.life = Some((life, items));
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Hlc;
+    use crate::crdt::custom::encode;
+    use crate::crdt::{Cell, Custom, Elem, NEVER, Path, Payload};
+    use crate::id::ReplicaId;
+    use crate::sim::workload::{CUSTOMS, MAPS, REGISTERS, key};
+    use crate::store::Body;
+    use bytes::Bytes;
+
+    const WHEN: Instant = Instant { now_ms: 100, latest_ms: 200 };
+
+    fn dot(seq: u64) -> Dot {
+        Dot { replica: ReplicaId(1), seq }
+    }
+
+    fn stamp(ms: u64) -> Stamp {
+        Stamp { hlc: Hlc::from_ms(ms), replica: ReplicaId(1) }
+    }
+
+    fn register(ms: u64, payload: Payload) -> Entry {
+        let cell = Cell::new(payload, Hlc::from_ms(ms), dot(ms), NEVER);
+        Entry { body: Body::Register(Some(cell)), ..Entry::new(REGISTERS.family) }
+    }
+
+    fn map(elements: &[(u64, u64)]) -> Entry {
+        let mut entry = Entry::new(MAPS.family);
+        if let Body::Tree(tree) = &mut entry.body {
+            for (seq, deadline) in elements {
+                let path = Path::Field(Bytes::from(seq.to_string()));
+                let elem = Elem { dot: dot(*seq), stamp: stamp(*seq), deadline: *deadline, value: Bytes::new() };
+                tree.put(path, elem);
+            }
+        }
+        entry
+    }
+
+    fn noted(life: u64, items: &[u64]) -> Entry {
+        let mut notes = Notes::new();
+        items.iter().for_each(|item| crdts::CmRDT::apply(&mut notes, *item));
+        let state = Payload::Value(encode(&notes).unwrap());
+        let custom = Custom::new(stamp(life), dot(life), state, NEVER);
+        Entry { body: Body::Custom(Box::new(Some(custom))), ..Entry::new(CUSTOMS.family) }
+    }
+
+    /// Has a client read one key in these states, one after the other; returns which of the reads was refused.
+    fn reads(key: &Key, states: &[Entry]) -> Option<usize> {
+        let mut client = Client::default();
+        let seen = Ctx::default();
+        states.iter().position(|entry| client.read(key, Some(entry), (PartitionId(0), &seen), WHEN).is_err())
+    }
+
+    #[test]
+    fn a_register_never_goes_back() {
+        let (key, value) = (key(REGISTERS, 0), || Payload::Value(Bytes::new()));
+        assert_eq!(reads(&key, &[register(3, value()), register(3, value()), register(4, value())]), None);
+        assert_eq!(reads(&key, &[register(3, value()), register(2, value())]), Some(1));
+        assert_eq!(reads(&key, &[register(4, Payload::Tombstone), register(3, value())]), Some(1));
+        assert_eq!(reads(&key, &[register(4, value()), register(3, Payload::Absent)]), None, "a miss is not older");
+    }
+
+    #[test]
+    fn an_element_seen_removed_does_not_come_back() {
+        let key = key(MAPS, 0);
+        assert_eq!(reads(&key, &[map(&[(1, NEVER)]), map(&[(2, NEVER)]), map(&[(2, NEVER), (3, NEVER)])]), None);
+        assert_eq!(reads(&key, &[map(&[(1, NEVER)]), map(&[]), map(&[(1, NEVER)])]), Some(2));
+        assert_eq!(reads(&key, &[map(&[(1, 150)]), map(&[]), map(&[(1, 150)])]), None, "some clock may be ahead");
+        let mut hole = map(&[]);
+        if let Body::Tree(tree) = &mut hole.body {
+            tree.evict();
+        }
+        assert_eq!(
+            reads(&key, &[map(&[(1, NEVER)]), hole, map(&[(1, NEVER)])]),
+            None,
+            "what was evicted was not removed"
+        );
+    }
+
+    #[test]
+    fn a_custom_entry_loses_no_item_within_one_life() {
+        let key = key(CUSTOMS, 0);
+        assert_eq!(reads(&key, &[noted(1, &[1]), noted(1, &[1, 2]), noted(2, &[3])]), None);
+        assert_eq!(reads(&key, &[noted(1, &[1, 2]), noted(1, &[1])]), Some(1));
+        assert_eq!(reads(&key, &[noted(2, &[3]), noted(1, &[1, 2])]), Some(1));
+    }
+
+    #[test]
+    fn a_client_waits_for_a_host_that_has_seen_what_it_saw() {
+        let (mut client, mut seen) = (Client::default(), Ctx::default());
+        seen.add(dot(1));
+        client.read(&key(REGISTERS, 0), None, (PartitionId(0), &seen), WHEN).unwrap();
+        assert!(client.is_covered(|_| Some(seen.clone())));
+        assert!(!client.is_covered(|_| Some(Ctx::default())));
     }
 }

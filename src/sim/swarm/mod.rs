@@ -21,7 +21,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::network::Weather;
-use super::plan::{Action, Carrier, Op, OpKind, Plan, Setting, Step};
+use super::plan::{Action, Carrier, HOSTS_MAX, Op, OpKind, Plan, Setting, Step};
 
 /// Declares the classes once: the enum and all of them.
 macro_rules! classes {
@@ -351,7 +351,7 @@ fn setting(rng: &mut fastrand::Rng, on: &BTreeSet<Class>, carrier: Carrier) -> S
         24..34 => 4,
         _ => 5,
     };
-    let spare = if on.contains(&Class::Join) { rng.usize(..=2) } else { 0 };
+    let spare = if on.contains(&Class::Join) { rng.usize(..=2).min(HOSTS_MAX - nodes) } else { 0 };
     let hosts = (1_u64 << (nodes + spare)) - 1;
     Setting {
         nodes,

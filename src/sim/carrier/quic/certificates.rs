@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn every_certificate_names_its_host_and_is_good() {
         for host in 0..HOSTS.len() {
-            let node = NodeId(uuid::Uuid::from_u128(host as u128 + 1));
+            let node = NodeId(uuid::Uuid::from_u128(u128::try_from(host).unwrap() + 1));
             let named = PeerIdentity { node, region: format!("r{host}").as_str().into(), expires_ms: 0 };
             let identity = identity_of(&named).unwrap();
             assert_eq!((identity.name().node, &identity.name().region), (named.node, &named.region));

@@ -22,7 +22,7 @@ use siphasher::sip::SipHasher13;
 
 thread_local! {
     /// rustls wants its randomness from something that lives for ever, so it cannot belong to a run.
-    static LENT: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::with_seed(0));
+    static LENT: RefCell<fastrand::Rng> = const { RefCell::new(fastrand::Rng::with_seed(0)) };
 }
 
 /// Runs something that draws its randomness from a generator without being given it.

@@ -202,6 +202,11 @@ impl Endpoint {
         }
     }
 
+    /// Returns where the other end of a link is.
+    pub(super) fn other_end(&self, link: LinkId) -> Option<SocketAddr> {
+        Some(self.connections.get(self.links.get(&link)?)?.quic.remote_address())
+    }
+
     pub(super) fn control(&mut self, now: Instant, link: LinkId, bytes: Bytes) {
         self.queue(now, link, |link, _| link.control(bytes));
     }

@@ -148,6 +148,10 @@ impl Quic {
         self.with(now, from, |endpoint, at| endpoint.dial(at, address_of(to), slot));
     }
 
+    pub(super) fn other_end(&self, host: usize, link: LinkId) -> Option<usize> {
+        self.processes.get(&host)?.endpoint.other_end(link).and_then(host_of)
+    }
+
     pub(super) fn control(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes) {
         self.with(now, from, |endpoint, at| endpoint.control(at, link, bytes));
     }

@@ -175,6 +175,43 @@ pub(super) fn zombie(draw: &mut Draw, from: u64) {
     draw.writes(end, at, 4, 1_500);
 }
 
+/// One joins through a donor that dies before anybody else hears of either. The others, none the wiser, remove the dead,
+/// delete what the joiner holds, and forget it.
+pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
+    let donor = draw.node();
+    let joiner = if draw.spares().is_empty() { draw.other(donor) } else { spare(draw) };
+    let others: Vec<u8> = (0..draw.nodes()).filter(|at| *at != donor && *at != joiner).collect();
+    let Some(by) = draw.rng.choice(&others).copied() else { return };
+    let key = draw.rng.u8(..draw.keys);
+    for kind in [OpKind::Set, OpKind::Put, OpKind::Increment, OpKind::UpdateCustom] {
+        draw.write_key(from, by, kind, key);
+    }
+    draw.at(from + 800, Action::Crash { at: joiner });
+    for at in others {
+        for away in [donor, joiner] {
+            draw.at(from + 1_000, Action::Cut { from: at, to: away });
+            draw.at(from + 1_000, Action::Cut { from: away, to: at });
+        }
+    }
+    let joins = from + 1_000 + draw.rng.u64(..3_000);
+    draw.at(joins, Action::Start { at: joiner });
+    let dies = joins + draw.rng.u64(500..4_000);
+    draw.at(dies, Action::Crash { at: donor });
+    if draw.rng.bool() {
+        let ms = joins + draw.rng.u64(..5_000);
+        draw.write_key(ms, joiner, OpKind::Set, key);
+    }
+    let removed = dies + draw.soon_ms();
+    draw.at(removed, Action::Remove { by, at: donor });
+    for kind in [OpKind::Delete, OpKind::Clear, OpKind::Reset, OpKind::DeleteCustom] {
+        let ms = joins + draw.rng.u64(..5_000);
+        draw.write_key(ms, by, kind, key);
+    }
+    let end = removed + draw.while_ms();
+    draw.at(end, Action::Heal);
+    draw.at(end + 500, Action::Start { at: donor });
+}
+
 /// Two are apart, and each removes the other.
 pub(super) fn remove_each_other(draw: &mut Draw, from: u64) {
     let a = draw.node();

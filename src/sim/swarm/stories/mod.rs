@@ -9,6 +9,7 @@
 //!   that one is off.
 
 mod clocks;
+mod keys;
 mod members;
 mod network;
 mod state;
@@ -18,10 +19,11 @@ use crate::sim::plan::{Action, OpKind};
 use clocks::{
     all_clocks, burst, far_future, long_pause, pause, pause_across_a_collection, skew, starts_in_the_future, steps_back,
 };
+use keys::{ended_apart, evicted_at_once, many_at_once, truncated_one_way};
 use members::{
     all_but_one, all_spares, clone, clone_apart, crash, crash_after_write, delete_then_join, delete_then_restart,
     donor_dies, donor_of_a_spare_dies, join_and_leave, join_under_writes, remove_each_other, remove_the_dead, rolling,
-    stop, zombie,
+    stop, unheard_of, zombie,
 };
 use network::{alone, bridge, deletes_behind_a_cut, flapping, halves, one_way, slow, swizzle};
 use state::{bulk, evict_and_join, evictions, lies, lies_while_one_is_away, pressure, truncations};
@@ -51,21 +53,17 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Crash => &[crash, crash, crash_after_write, all_but_one, donor_dies, donor_dies, delete_then_restart],
         Class::Stop => &[stop, rolling],
         Class::Join => &[join_under_writes, donor_of_a_spare_dies, all_spares, delete_then_join, join_and_leave],
-        Class::Remove => &[remove_the_dead, zombie, zombie, remove_each_other],
+        Class::Remove => &[remove_the_dead, zombie, zombie, remove_each_other, unheard_of],
         Class::Clone => &[clone, clone_apart],
         Class::Memory => &[pressure],
         Class::Large => &[bulk],
-        Class::Evict => &[evictions, evict_and_join],
-        Class::Truncate => &[truncations, deletes_behind_a_cut],
+        Class::Evict => &[evictions, evict_and_join, evicted_at_once],
+        Class::Truncate => &[truncations, deletes_behind_a_cut, truncated_one_way],
+        Class::Ttl => &[ended_apart, ended_apart, many_at_once],
         Class::Liars => &[lies, lies_while_one_is_away],
-        Class::Loss
-        | Class::Duplicate
-        | Class::Corrupt
-        | Class::Delay
-        | Class::Newer
-        | Class::Ttl
-        | Class::Acks
-        | Class::Reads => &[],
+        Class::Loss | Class::Duplicate | Class::Corrupt | Class::Delay | Class::Newer | Class::Acks | Class::Reads => {
+            &[]
+        }
     }
 }
 
