@@ -28,10 +28,24 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Builds a failure of an invariant of your own.
+    /// Builds a failure of an invariant of your own. Of a long detail the beginning and the end are kept: values of a
+    /// quarter of a megabyte are no help to a reader.
     pub fn new(invariant: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { invariant: invariant.into(), detail: detail.into() }
+        Self { invariant: invariant.into(), detail: shortened(detail.into()) }
     }
+}
+
+/// Characters kept of each end of a long detail.
+const DETAIL_END: usize = 800;
+
+fn shortened(text: String) -> String {
+    let length = text.chars().count();
+    if length <= DETAIL_END * 2 {
+        return text;
+    }
+    let head: String = text.chars().take(DETAIL_END).collect();
+    let tail: String = text.chars().skip(length - DETAIL_END).collect();
+    format!("{head} [{} characters left out] {tail}", length - DETAIL_END * 2)
 }
 
 impl From<Violation> for Failure {
