@@ -59,9 +59,9 @@ impl IdentityConfig {
 /// Who this node is and whom it knows.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// Name of the cluster; nodes of another name are refused. Default `driftless`.
+    /// Name of the cluster, at most 256 bytes; nodes of another name are refused. Default `driftless`.
     pub cluster: String,
-    /// The region this node is in. Must be the one its certificate names.
+    /// The region this node is in, at most 256 bytes. Must be the one its certificate names.
     pub region: RegionId,
     /// The node's stable identity; `None` takes it from the certificate, which is the default.
     pub node: Option<NodeId>,
@@ -138,9 +138,9 @@ pub struct Limits {
 /// A custom type declared for a keyspace.
 #[derive(Clone, Debug)]
 pub struct CustomType {
-    /// The keyspace.
+    /// The keyspace. Each may be declared once.
     pub keyspace: String,
-    /// Name and version of the type; peers with another one are refused.
+    /// Name and version of the type, at most 256 bytes; peers with another one are refused.
     pub type_name: String,
     /// How two states merge.
     pub merge: Arc<dyn MergeState>,
@@ -229,17 +229,23 @@ impl Config {
             }
         }
         let m = &self.membership;
-        let rules: [(bool, &'static str, &'static str); 9] = [
-            (!self.node.cluster.is_empty(), "node.cluster", "must not be empty"),
-            (!self.node.region.as_str().is_empty(), "node.region", "must not be empty"),
+        // What cannot be doubled is more than anything can be.
+        let over_twice = |long: Duration, short: Duration| short.checked_mul(2).is_some_and(|twice| long > twice);
+        let is_name = |text: &str| (1..=NAME_BYTES_MAX).contains(&text.len());
+        let twice = |(at, c): (usize, &CustomType)| self.custom.iter().skip(at + 1).any(|o| o.keyspace == c.keyspace);
+        let rules: [(bool, &'static str, &'static str); 11] = [
+            (is_name(&self.node.cluster), "node.cluster", "must have from 1 to 256 bytes"),
+            (is_name(self.node.region.as_str()), "node.region", "must have from 1 to 256 bytes"),
+            (self.custom.iter().all(|c| is_name(&c.type_name)), "custom.type_name", "must have from 1 to 256 bytes"),
+            (!self.custom.iter().enumerate().any(twice), "custom.keyspace", "must not be declared twice"),
             (
-                self.replication.collect_after > m.max_drift * 2,
+                over_twice(self.replication.collect_after, m.max_drift),
                 "replication.collect_after",
                 "must be more than twice membership.max_drift",
             ),
             (self.replication.link_window_bytes >= 1024, "replication.link_window_bytes", "must be at least 1024"),
             (!m.beat_every.is_zero(), "membership.beat_every", "must not be zero"),
-            (m.suspect_after > m.beat_every * 2, "membership.suspect_after", "must be more than two beats"),
+            (over_twice(m.suspect_after, m.beat_every), "membership.suspect_after", "must be more than two beats"),
             (m.give_up_after >= m.suspect_after, "membership.give_up_after", "must not be below suspect_after"),
             (
                 (1..=KEY_BYTES_MAX).contains(&self.limits.key_bytes_max),
@@ -282,6 +288,8 @@ fn cluster_key(cluster: &str) -> [u8; 16] {
     hasher.finish128().as_bytes()
 }
 
+/// Longest name of a cluster, region or custom type that a hello carries.
+pub const NAME_BYTES_MAX: usize = 256;
 /// Longest key a frame carries.
 pub const KEY_BYTES_MAX: usize = 64 * 1024;
 /// Largest value a frame carries.
@@ -346,6 +354,41 @@ mod tests {
         assert_eq!(config.check(), Err(ConfigError::Field { field: "replication.collect_after", why }));
         let twice = Config::dev("eu", "127.0.0.1:0").peers(["a:1", "b:1", "a:1"]);
         assert_eq!(twice.check(), Err(ConfigError::DuplicatePeer { peer: "a:1".to_owned() }));
+    }
+
+    #[test]
+    fn names_that_no_hello_could_carry_are_refused() {
+        let dev = || Config::dev("eu", "127.0.0.1:0");
+        let long = "x".repeat(NAME_BYTES_MAX + 1);
+        let mut cluster = dev();
+        cluster.node.cluster.clone_from(&long);
+        let merge: Arc<dyn MergeState> = Arc::new(crate::crdt::custom::Erased::<crdts::PNCounter<u64>>::default());
+        let region = Config::dev(&long, "127.0.0.1:0");
+        let typed = dev().custom("docs", &long, Arc::clone(&merge));
+        let twice = dev().custom("docs", "a:1", Arc::clone(&merge)).custom("docs", "b:1", merge);
+        let why = "must have from 1 to 256 bytes";
+        for (config, field, why) in [
+            (cluster, "node.cluster", why),
+            (region, "node.region", why),
+            (typed, "custom.type_name", why),
+            (twice, "custom.keyspace", "must not be declared twice"),
+        ] {
+            assert_eq!(config.check(), Err(ConfigError::Field { field, why }));
+        }
+    }
+
+    #[test]
+    fn durations_at_the_end_of_their_range_are_refused_and_not_multiplied() {
+        let mut config = Config::dev("eu", "127.0.0.1:0");
+        config.membership.max_drift = Duration::MAX;
+        let refused = |config: &Config| match config.check() {
+            Err(ConfigError::Field { field, .. }) => field,
+            Ok(()) | Err(_) => "nothing",
+        };
+        assert_eq!(refused(&config), "replication.collect_after");
+        config.membership.max_drift = Duration::ZERO;
+        config.membership.beat_every = Duration::MAX;
+        assert_eq!(refused(&config), "membership.suspect_after");
     }
 
     #[test]

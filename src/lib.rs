@@ -75,6 +75,7 @@ pub mod runtime;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
+mod sync;
 pub mod wire;
 
 #[cfg(feature = "net")]

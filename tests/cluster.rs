@@ -9,10 +9,11 @@
 mod dev_ca;
 
 use std::fs;
-use std::future::{Future, IntoFuture};
+use std::future::{Future, IntoFuture, poll_fn};
 use std::net::UdpSocket;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use crdts::{CmRDT, PNCounter};
@@ -333,6 +334,28 @@ async fn shutting_down_joins_everything_and_later_writes_are_refused() {
     assert_eq!(numbers.get(&1).unwrap(), Some(1), "reads go on");
     assert_eq!(cache.stats().await.node.members, 0);
     drop(UdpSocket::bind(address).unwrap());
+}
+
+/// Nobody sends what is written once the driver was aborted, so it must not be accepted.
+#[tokio::test]
+async fn a_shutdown_that_is_given_up_refuses_later_writes_too() {
+    let cache = World::new().open(0, &[]).await;
+    let numbers = cache.registers::<u32, u32>("n").unwrap();
+    let mut shutdown = Box::pin(cache.shutdown());
+    assert!(poll_fn(|cx| Poll::Ready(shutdown.as_mut().poll(cx).is_pending())).await, "the driver had no turn yet");
+    drop(shutdown);
+    assert_eq!(numbers.set(&1, &1, Ttl::NEVER).unwrap_err(), WriteError::Stopped);
+}
+
+#[test]
+fn a_runtime_that_ends_under_a_cache_ends_its_writes() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let cache = runtime.block_on(World::new().open(0, &[]));
+    let numbers = cache.registers::<u32, u32>("n").unwrap();
+    numbers.set(&1, &1, Ttl::NEVER).unwrap();
+    drop(runtime);
+    assert_eq!(numbers.set(&1, &2, Ttl::NEVER).unwrap_err(), WriteError::Stopped);
+    assert_eq!(numbers.get(&1).unwrap(), Some(1), "reads go on");
 }
 
 #[tokio::test]

@@ -259,6 +259,24 @@ fn a_frame_before_any_hello_changes_nothing() {
     assert!(bench.handle(Input::Log { link: BAD, bytes }).is_empty());
 }
 
+/// Whoever waits for a token is woken by news, so it must not matter which input let them in.
+#[test]
+fn what_waited_for_a_hello_or_for_the_clock_is_news_when_it_is_joined_in() {
+    let mut bench = Bench::new();
+    let hello = bench.hello();
+    let early = frame(&mut bench, 30, Hlc::from_ms(WALL_MS));
+    bench.handle(Input::Log { link: BAD, bytes: early });
+    assert_eq!(bench.node.news(), 0);
+    bench.control(BAD, &Control::Hello(hello));
+    assert_eq!(bench.node.news(), 1, "the hello let it in");
+    let ahead = frame(&mut bench, 30, Hlc::from_ms(WALL_MS + 1_500));
+    bench.handle(Input::Log { link: BAD, bytes: ahead });
+    assert_eq!(bench.node.news(), 1);
+    let near = Now { mono: Mono(600_000_000), wall_ms: WALL_MS + 600 };
+    bench.node.handle(near, Input::Written);
+    assert_eq!(bench.node.news(), 2, "the clock let it in, and a local write made the node look at it");
+}
+
 #[test]
 fn a_history_that_cannot_be_taken_in_is_refused_and_not_retried_for_ever() {
     let mut bench = Bench::new();
@@ -297,6 +315,54 @@ fn a_history_that_cannot_be_taken_in_is_refused_and_not_retried_for_ever() {
         .filter(|o| matches!(o, Output::Close { .. } | Output::Event(_)))
         .collect();
     assert_eq!(bench.fault_in(&outputs), PeerFault::SplitHistory { partition, region: RegionId::new("ap-southeast") });
+}
+
+/// The keys of the registers in the frames that were sent to a peer, and whether any frame held a custom state.
+fn carried(bench: &Bench, outputs: &[Output]) -> (Vec<Bytes>, bool) {
+    let frames = outputs.iter().filter_map(|o| if let Output::Log { bytes, .. } = o { Some(bytes) } else { None });
+    let frames =
+        frames.map(|bytes| Decoder::default().decode_frame(bytes, bench.store.spaces(), &Limits::default()).unwrap());
+    let fragments: Vec<Fragment> = frames.flat_map(|f| f.parts).flat_map(|part| part.fragments().to_vec()).collect();
+    let custom = fragments.iter().any(|f| f.custom.is_some());
+    (fragments.into_iter().filter(|f| f.cell.is_some()).map(|f| f.key).collect(), custom)
+}
+
+#[test]
+fn a_state_no_receiver_takes_stays_behind_alone_and_loudly() {
+    let mut bench = Bench::new();
+    let spaces = bench.store.spaces();
+    let (registers, docs) = (
+        spaces.open("registers", Family::Register).unwrap(),
+        spaces.open_custom("docs", Arc::new(Erased::<crdts::PNCounter<u64>>::default())).unwrap(),
+    );
+    let intent = Intent { wall_ms: WALL_MS, value_len: None };
+    let too_large = KeyRef::new(&docs, b"a merge of many states");
+    let home = bench.store.place(too_large.hash);
+    let names: Vec<[u8; 1]> = (0..=255).map(|n| [n]).collect();
+    let neighbours: Vec<KeyRef<'_>> =
+        names.iter().map(|n| KeyRef::new(&registers, n)).filter(|at| bench.store.place(at.hash) == home).collect();
+    assert!(neighbours.len() > 1, "there are others in the same partition");
+    for at in &neighbours {
+        bench.store.write(at, intent, |p, t| p.set(at, Bytes::from_static(b"v"), NEVER, t)).unwrap();
+    }
+    let state = Bytes::from(vec![7; 600 << 10]);
+    bench
+        .store
+        .write(&too_large, intent, |p, t| p.update_custom(&too_large, NEVER, t, |_| Ok(state)))
+        .unwrap()
+        .0
+        .unwrap();
+    bench.node.handle(Now { mono: Mono(1_000_000_000), ..now() }, Input::Written);
+    let outputs: Vec<Output> = std::iter::from_fn(|| bench.node.poll()).collect();
+    let (mut keys, custom) = carried(&bench, &outputs);
+    let mut expected: Vec<Bytes> = neighbours.iter().map(|at| Bytes::copy_from_slice(at.key)).collect();
+    keys.sort();
+    keys.dedup();
+    expected.sort();
+    assert_eq!(keys, expected, "everything else of the partition goes");
+    assert!(!custom);
+    let told = outputs.iter().filter(|o| matches!(o, Output::Event(Event::Unsendable { .. }))).count();
+    assert!(told > 0, "and an operator hears of it");
 }
 
 /// Sends a message of a peer in good standing and returns the fault it was refused for.
@@ -434,4 +500,38 @@ fn a_joiner_that_has_more_than_its_second_donor_joins() {
     ids.for_each(|id| bench.frame(GOOD, 20, vec![full(id, &Ctx::default())]));
     bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS) });
     assert!(bench.node.stats().joined);
+}
+
+/// Whoever covers every other event of its own must not keep us from saying what we have seen.
+#[test]
+fn scattered_events_are_taken_in_only_as_far_as_a_message_can_name_them() {
+    let mut bench = Bench::new();
+    bench.session();
+    let id = PartitionId(0);
+    let space = bench.store.spaces().open("registers", Family::Register).unwrap();
+    let scope = Scope::Path(Path::Register);
+    let send = |bench: &mut Bench, seqs: &mut dyn Iterator<Item = u64>| {
+        let mut fragment = Fragment::empty(space.id(), Bytes::from_static(b"k"), scope.clone());
+        fragment.covers = seqs.map(|seq| (Dot { replica: ReplicaId(30), seq }, scope.clone())).collect();
+        let mut ctx = Ctx::default();
+        fragment.covers.iter().for_each(|(dot, _)| ctx.add(*dot));
+        bench.frame(BAD, 30, vec![Part::Batch(Batch { partition: id, ctx, fragments: vec![fragment] })]);
+        bench.store.read(id).unwrap().ctx().gaps().1
+    };
+    let gaps: Vec<usize> =
+        (0..5).map(|n| send(&mut bench, &mut (0..1_000).map(|m| 10 + (n * 1_000 + m) * 2))).collect();
+    assert_eq!(gaps, [1_000, 2_000, 2_000, 2_000, 2_000]);
+    assert_eq!(bench.store.read(id).unwrap().log_len(), 2_000);
+    assert_eq!(send(&mut bench, &mut (1..2_000)), 1_004, "what closes gaps is welcome");
+    bench.handle(Input::LinkDown { link: BAD, reason: LinkEnd::TimedOut });
+    assert_eq!(bench.hello().ctxs.first().map(|(_, ctx)| ctx.gaps().1), Some(1_004), "a hello can still be said");
+}
+
+#[test]
+fn links_that_never_say_hello_are_bounded() {
+    let mut bench = Bench::new();
+    let refused = |outputs: Vec<Output>| outputs.iter().any(|o| matches!(o, Output::Close { .. }));
+    let links: Vec<bool> = (10..30).map(|n| refused(bench.link_up(LinkId(n), identity(3, "ap-southeast")))).collect();
+    assert_eq!(links.iter().filter(|refused| !**refused).count(), 8);
+    assert!(!refused(bench.link_up(LinkId(30), identity(4, "sa-east"))), "others are not affected");
 }

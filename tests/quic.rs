@@ -292,6 +292,35 @@ async fn a_goodbye_delivers_everything_that_was_queued_before_it() {
     assert!(last_words);
 }
 
+/// The dialler leaves with more to say than fits into one round trip, while the acceptor goes on writing to it.
+#[tokio::test]
+async fn a_goodbye_delivers_everything_to_a_peer_that_goes_on_writing() {
+    const FRAMES: usize = 200;
+    let (mut pair, at_a, at_b) = linked().await;
+    pair.b.apply(Output::Log { link: at_b, bytes: Bytes::from_static(b"before"), express: false });
+    pair.until(|side, input| side == Side::A && matches!(input, Input::Log { .. })).await;
+    for n in 0..FRAMES {
+        pair.a.apply(Output::Log { link: at_a, bytes: Bytes::from(vec![0; 20_000 + n]), express: false });
+    }
+    pair.a.apply(Output::Close { link: at_a, code: CloseCode::Goodbye, reason: "bye".to_owned() });
+    let mut lengths = BTreeSet::new();
+    let end = guard(async {
+        loop {
+            match pair.next().await {
+                (Side::B, Input::Log { bytes, .. }) => {
+                    lengths.insert(bytes.len());
+                    pair.b.apply(Output::Log { link: at_b, bytes: Bytes::from_static(b"more"), express: false });
+                }
+                (Side::B, Input::LinkDown { reason, .. }) => return reason,
+                _ => {}
+            }
+        }
+    })
+    .await;
+    assert_eq!(lengths.len(), FRAMES, "delivered before {end:?}");
+    assert_eq!(end, LinkEnd::Closed { code: CloseCode::Goodbye, reason: "bye".to_owned() });
+}
+
 #[tokio::test]
 async fn shutdown_says_goodbye_and_joins_everything() {
     let (mut pair, at_a, at_b) = linked().await;

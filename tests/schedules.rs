@@ -59,8 +59,8 @@ const CUSTOMS: Space = Space { name: "customs", family: Family::Custom };
 
 /// What may happen in a schedule.
 #[derive(Clone, Copy, Default)]
-struct Setting {
-    name: &'static str,
+pub(crate) struct Setting {
+    pub(crate) name: &'static str,
     steps: u64,
     ttl: bool,
     evict: bool,
@@ -78,7 +78,7 @@ const TRUNC: Setting = Setting { name: "trunc", steps: 110, evict: true, truncat
 const EVERYTHING: Setting =
     Setting { name: "all", steps: 160, ttl: true, evict: true, membership: true, truncate: true, epochs: false };
 const EPOCHS: Setting = Setting { name: "epochs", steps: 140, epochs: true, membership: true, ..PLAIN };
-const SETTINGS: [Setting; 7] = [PLAIN, TTL, EVICT, MEMBER, TRUNC, EVERYTHING, EPOCHS];
+pub(crate) const SETTINGS: [Setting; 7] = [PLAIN, TTL, EVICT, MEMBER, TRUNC, EVERYTHING, EPOCHS];
 
 #[test]
 fn plain_schedules_end_as_history_says() {
@@ -140,7 +140,7 @@ fn check(setting: Setting) {
     assert!(failures.is_empty(), "{:?}: {} of {SCHEDULES} schedules: {first:#?}", setting.name, failures.len());
 }
 
-fn run(seed: u64, setting: Setting) -> Result<(), String> {
+pub(crate) fn run(seed: u64, setting: Setting) -> Result<(), String> {
     let mut world = World::new(seed, setting);
     for step in 0..setting.steps {
         world.now += world.rng.u64(..4);

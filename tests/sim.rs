@@ -1,7 +1,15 @@
 //! Whole clusters in virtual time: real nodes, stores and wire bytes under cuts, crashes, restarts
 //! and skewed clocks. Every failure prints the seed that replays it.
+//!
+//! First drawn runs, few here and thousands in `examples/simulate`; then what once failed, from `tests/seeds`; then
+//! directed stories.
 #![cfg(feature = "sim")]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,9 +19,11 @@ use bytes::Bytes;
 use driftless::crdt::{Ctx, Dot, NEVER, Path};
 use driftless::id::PartitionId;
 use driftless::node::{Input, Level, Mark, WaitId};
-use driftless::sim::{SimCluster, SimConfig, Weather};
+use driftless::sim::{Plan, Profile, SimCluster, SimConfig, Weather, run_checked};
 use driftless::store::{Body, Family, Intent, KeyRef, Selector, Store};
 
+/// Seeds of each profile; the profile `quic` has a test of its own.
+const SWARM: u64 = 40;
 /// Seeds of the random runs; each takes a few milliseconds.
 const SEEDS: u64 = 300;
 /// Seeds that fail without one rule each: a link that opened while this node was joining is told
@@ -173,6 +183,47 @@ fn random_run(seed: u64) -> SimCluster {
         }
     }
     cluster
+}
+
+fn profiles() -> impl Iterator<Item = &'static Profile> {
+    Profile::all().iter().filter(|profile| profile.name() != "quic")
+}
+
+#[test]
+fn every_profile_holds_for_its_first_seeds_and_every_tenth_run_twice_is_the_same() {
+    for profile in profiles() {
+        for seed in 1..=SWARM {
+            let report = run_checked(&profile.plan(seed), seed % 10 == 0);
+            assert_eq!(report.failure, None, "replay it: simulate --config {profile} --seed {seed} --trace");
+        }
+    }
+}
+
+/// Returns the plan of a line of `tests/seeds`, and why it is there.
+fn regression(line: &str) -> (String, Plan) {
+    let mut value: serde_json::Value = serde_json::from_str(line).expect(line);
+    let why = value["why"].as_str().expect("a regression says why it is one").to_owned();
+    let plan = match value["profile"].as_str() {
+        Some(profile) => Profile::named(profile).expect(profile).plan(value["seed"].as_u64().expect("a seed")),
+        None => serde_json::from_value(value["plan"].take()).expect(line),
+    };
+    (why, plan)
+}
+
+#[test]
+fn what_once_failed_holds() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/seeds");
+    let mut files: Vec<_> = std::fs::read_dir(seeds).unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|ending| ending == "json"));
+    files.sort();
+    assert!(!files.is_empty(), "the regressions are where they are looked for");
+    for file in files {
+        for line in std::fs::read_to_string(&file).unwrap().lines() {
+            let (why, plan) = regression(line);
+            let report = run_checked(&plan, true);
+            assert_eq!(report.failure, None, "{}: {why}", file.display());
+        }
+    }
 }
 
 #[test]

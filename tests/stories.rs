@@ -138,6 +138,29 @@ fn the_effect_of_an_invalidation_never_travels_without_its_dot() {
 }
 
 #[test]
+fn what_an_invalidation_cleared_never_travels_without_the_invalidation() {
+    for tagged in [false, true] {
+        let [mut a, mut x, mut c] = replicas([1, 2, 3]);
+        for r in [&a, &x, &c] {
+            r.store.spaces().open_epochs(&r.regs).unwrap();
+        }
+        let (value, tags) = (b("1"), vec![b("t")]);
+        a.write(&a.regs, "r", |p, at, t| p.set_tagged(at, (value.clone(), tags.clone()), FOREVER, t));
+        sync(&a, &mut x);
+        let selector = if tagged { Selector::Tag("t".to_owned()) } else { Selector::All };
+        a.store.invalidate(&a.regs, &selector, a.clock_ms).unwrap();
+        // The budget ends before the invalidation does: what C gets of the register must bring it along.
+        c.deliver(&a.batch_within(&Ctx::default(), ONE));
+        a.clock_ms += 1;
+        for r in [&mut x, &mut c] {
+            r.remove_member(1);
+        }
+        settle(&mut [&mut x, &mut c]);
+        assert_eq!(x.get("r", 0), c.get("r", 0), "{selector:?}");
+    }
+}
+
+#[test]
 fn a_member_added_again_while_a_peer_has_not_collected_stays() {
     let [mut a, mut x] = replicas([1, 2]);
     a.put("m", field("f"), &b("1"), FOREVER);

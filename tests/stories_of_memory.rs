@@ -7,7 +7,8 @@
 mod replica;
 
 use driftless::crdt::{Ctx, Path};
-use replica::{COLLECT_AFTER_MS, FOREVER, PART, Replica, b, dot, field, later, residue, sync, sync_all};
+use driftless::wire::{Encoder, Frame, Part};
+use replica::{COLLECT_AFTER_MS, FOREVER, Mail, PART, Replica, b, dot, field, later, residue, sync, sync_all};
 
 const LONG: u64 = 10 * COLLECT_AFTER_MS;
 
@@ -264,6 +265,31 @@ fn a_joiner_of_a_donor_with_a_hole_has_the_hole_and_takes_nothing_from_anybody()
 }
 
 // ---- dropped logs and full synchronisation
+
+#[test]
+fn a_key_written_very_often_while_a_member_is_away_can_still_be_sent() {
+    let [mut a, mut x, mut away] = replicas([1, 2, 3]);
+    let often = 140_000;
+    for n in 1..=often {
+        a.increment("m", "n", 1, FOREVER);
+        // The one who is there keeps up.
+        if n % 20_000 == 0 {
+            sync(&a, &mut x);
+            sync(&x, &mut a);
+            a.collect();
+        }
+    }
+    for mail in [a.batch(&Ctx::default()), a.full()] {
+        let (Mail::Batch(head, batch) | Mail::Full(head, driftless::store::Full { batch, .. })) = mail;
+        let frame = Frame { from: a.id, hlc: head.hlc, parts: vec![Part::Batch(batch)] };
+        let sent = Encoder::default().encode_frame(&frame, a.store.spaces()).map(|bytes| bytes.len());
+        assert!(sent.is_ok_and(|len| len < 1_000), "{sent:?}");
+    }
+    sync(&a, &mut away);
+    assert_eq!(away.count("m", "n", 0), often);
+    settle(&mut [&mut a, &mut x, &mut away]);
+    assert!([&a, &x, &away].iter().all(|r| r.count("m", "n", 0) == often));
+}
 
 #[test]
 fn a_peer_behind_a_truncated_log_is_synchronised_in_full() {

@@ -337,6 +337,28 @@ fn a_hello_without_a_required_field_is_a_fault_that_names_it() {
 }
 
 #[test]
+fn a_hello_with_longer_lists_than_anybody_has_is_refused() {
+    let with = |field: &'static str, entry: serde_json::Value, count: usize| {
+        decode_control(&hello_with(|fields| {
+            fields.insert(field.to_owned(), serde_json::Value::Array(vec![entry; count]));
+        }))
+    };
+    let (pair, name) = (serde_json::json!(["", ""]), serde_json::json!(""));
+    assert!(with("custom", pair.clone(), 1_024).is_ok() && with("compression", name.clone(), 16).is_ok());
+    assert!(is_malformed(&with("custom", pair, 1_025)));
+    assert!(is_malformed(&with("compression", name, 17)));
+}
+
+#[test]
+fn what_a_configuration_allows_is_what_a_message_carries() {
+    let (limits, wide) = (Limits::default(), |n: usize| u64::try_from(n).unwrap());
+    assert_eq!(limits.name_bytes, wide(driftless::config::NAME_BYTES_MAX));
+    assert_eq!(limits.key_bytes, wide(driftless::config::KEY_BYTES_MAX));
+    assert_eq!(limits.value_bytes, wide(driftless::config::VALUE_BYTES_MAX));
+    assert!(limits.covers >= 2 * wide(driftless::store::entry::UNSTABLE_MAX), "of one key, and of others beside it");
+}
+
+#[test]
 fn a_hello_nested_too_deep_is_refused() {
     let deep = |levels: usize| {
         let value = (0..levels).fold(serde_json::json!(1), |inner, _| serde_json::json!([inner]));

@@ -7,9 +7,8 @@
 //!
 //! # Invariants
 //! * A write is accepted or refused at once; accepted means applied here and on its way.
-//! * One task drives the node. [`Cache::shutdown`] joins it; dropping the [`Cache`] aborts it. Both
-//!   make later writes through handles that are still around fail with `WriteError::Stopped`;
-//!   reads go on.
+//! * One task drives the node. [`Cache::shutdown`] joins it; dropping the [`Cache`] aborts it. However it ends, later
+//!   writes through handles that are still around fail with `WriteError::Stopped`; reads go on.
 //!
 //! Not here: choosing a region for a client, and signing tokens.
 
@@ -157,7 +156,7 @@ impl Cache {
         tasks.spawn(driver.run());
         let cache = Self { store, me, local_addr, line, tasks: Mutex::new(tasks) };
         match events {
-            Some(events) => joined(events).await?,
+            Some(events) => joined(events, &cache.store).await?,
             None => return Err(StartError::Stopped),
         }
         Ok(cache)
@@ -323,6 +322,8 @@ impl Cache {
     /// # Cancel safety
     /// Dropping the future aborts what is left; peers then find out by silence.
     pub async fn shutdown(&self) {
+        // At once and not by the driver's turn: the future may be dropped before it has one.
+        self.store.set_gate(Gate::Stopped);
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         if tasks.is_empty() {
             return;
@@ -333,11 +334,10 @@ impl Cache {
                 tracing::error!(%error, "the driver failed");
             }
         }
-        self.store.set_gate(Gate::Stopped);
     }
 }
 
-/// Nobody sends what is written after this.
+/// Nobody sends what is written after this, and the driver is aborted when its turn comes.
 impl Drop for Cache {
     fn drop(&mut self) {
         self.store.set_gate(Gate::Stopped);
@@ -351,12 +351,46 @@ impl fmt::Debug for Cache {
 }
 
 /// Waits until the node has joined, or may only read.
-async fn joined(mut events: Receiver<Event>) -> Result<(), StartError> {
+async fn joined(mut events: Receiver<Event>, store: &Store) -> Result<(), StartError> {
     loop {
         match events.recv().await {
             Ok(Event::Joined { .. } | Event::ClockRefused { .. }) => return Ok(()),
-            Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return Err(StartError::Stopped),
+            Ok(_) => {}
+            // What is waited for may be among what was missed, and comes only once; the gate is set before it is told.
+            Err(RecvError::Lagged(_)) => match store.gate() {
+                Gate::Open | Gate::ClockRefused | Gate::Removed => return Ok(()),
+                Gate::Joining | Gate::Stopped => {}
+            },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    /// What opening says once so many events happened; `None` while it waits.
+    fn opened(gate: Gate, happened: usize) -> Option<bool> {
+        let store = Store::new(ReplicaId(1), Config::dev("here", "unused:0").store());
+        store.set_gate(gate);
+        let events = tokio::sync::broadcast::Sender::new(2);
+        let mut opening = pin!(joined(events.subscribe(), &store));
+        assert!((0..happened).all(|_| events.send(Event::ClockAccepted).is_ok()));
+        match opening.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(opened) => Some(opened.is_ok()),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_node_that_joined_among_more_events_than_are_kept_is_open() {
+        assert_eq!(opened(Gate::Open, 3), Some(true));
+        assert_eq!(opened(Gate::ClockRefused, 3), Some(true));
+        assert_eq!(opened(Gate::Joining, 3), None);
+        assert_eq!(opened(Gate::Open, 2), None, "nothing was missed, so it is still to come");
     }
 }

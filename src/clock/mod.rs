@@ -11,10 +11,12 @@
 //!
 //! What is *not* here: reading a clock, and refusing a far-future stamp (see [`crate::node`]).
 
+mod hlc;
+
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use hlc::HlcClock;
 use serde::{Deserialize, Serialize};
 
 use crate::id::ReplicaId;
@@ -86,42 +88,6 @@ pub struct Stamp {
     pub hlc: Hlc,
     /// Where it happened.
     pub replica: ReplicaId,
-}
-
-/// This replica's hybrid logical clock: one atomic, shared by all partitions.
-#[derive(Debug, Default)]
-pub struct HlcClock(AtomicU64);
-
-impl HlcClock {
-    /// Returns a value above every earlier tick and everything observed, at `wall_ms` or later.
-    pub fn tick(&self, wall_ms: u64) -> Hlc {
-        let floor = Hlc::from_ms(wall_ms).0;
-        let next = |last: u64| floor.max(last.saturating_add(1));
-        let mut last = self.0.load(Ordering::Relaxed);
-        loop {
-            match self.0.compare_exchange_weak(last, next(last), Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Hlc(next(last)),
-                Err(seen) => last = seen,
-            }
-        }
-    }
-
-    /// Makes every later tick larger than `seen`.
-    pub fn observe(&self, seen: Hlc) {
-        self.0.fetch_max(seen.0, Ordering::AcqRel);
-    }
-
-    /// Returns the largest value ticked or observed so far.
-    #[must_use]
-    pub fn last(&self) -> Hlc {
-        Hlc(self.0.load(Ordering::Acquire))
-    }
-
-    /// Returns the time that decides expiry: the wall clock, but never behind a stamp already seen.
-    #[must_use]
-    pub fn visible_ms(&self, wall_ms: u64) -> u64 {
-        wall_ms.max(self.last().ms())
-    }
 }
 
 #[cfg(test)]

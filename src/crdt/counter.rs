@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use crdts::{CmRDT, CvRDT, ResetRemove, VClock};
 
 use crate::id::ReplicaId;
+use crate::probe::{planted, sometimes};
 
 /// What one origin added to a counter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,9 +73,11 @@ impl Contribution {
     /// Joins another state of the same origin in; returns whether anything changed.
     pub fn join(&mut self, other: &Self) -> bool {
         let before = *self;
-        if other.birth > self.birth {
+        sometimes!(OlderLifeMet, if other.birth < self.birth);
+        sometimes!(NewerLifeMet, if other.birth > self.birth);
+        if other.birth > self.birth && !planted!(BirthIgnored) {
             *self = *other;
-        } else if other.birth == self.birth {
+        } else if other.birth == self.birth || planted!(BirthIgnored) {
             self.seq = self.seq.max(other.seq);
             self.p = self.p.max(other.p);
             self.n = self.n.max(other.n);
@@ -95,6 +98,7 @@ impl Counter {
     pub fn add(&mut self, origin: ReplicaId, seq: u64, by: i64, deadline: u64, now_ms: u64) {
         let slot = self.0.entry(origin).or_insert_with(|| Contribution::born(seq, deadline));
         if now_ms >= slot.deadline {
+            sometimes!(CounterBegunAgain);
             *slot = Contribution::born(seq, deadline);
         }
         slot.add(seq, by);

@@ -24,6 +24,7 @@ use super::context::{Ctx, Dot};
 use super::register::Payload;
 use crate::clock::Stamp;
 use crate::id::ReplicaId;
+use crate::probe::{planted, sometimes};
 
 /// Bytes that are no state of the type registered for their keyspace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -136,9 +137,14 @@ impl Custom {
         let before = (self.generation, self.rank());
         match (other.generation, other.rank()).cmp(&before) {
             Ordering::Less if other.generation < self.generation => Ok(false),
-            Ordering::Less => Ok(self.extend(other.deadline)),
+            Ordering::Less => {
+                sometimes!(CustomStubLost);
+                Ok(self.extend(other.deadline))
+            }
             Ordering::Greater => {
                 let same = other.generation == self.generation;
+                sometimes!(CustomStubRefilled, if same);
+                sometimes!(CustomReplaced, if !same);
                 let deadline = if same { self.deadline.max(other.deadline) } else { other.deadline };
                 *self = Self { deadline, ..other.clone() };
                 Ok(true)
@@ -150,6 +156,7 @@ impl Custom {
     /// A stub says nothing about a state: it loses to any state of its generation, whole.
     fn rank(&self) -> u8 {
         match self.state {
+            Payload::Absent if planted!(CustomStubClaims) => 1,
             Payload::Absent => 0,
             Payload::Value(_) => 1,
             Payload::Tombstone => 2,
@@ -166,6 +173,7 @@ impl Custom {
         if !self.covers(other) {
             match (&self.state, &other.state) {
                 (Payload::Value(mine), Payload::Value(theirs)) if !other.covers(self) => {
+                    sometimes!(CustomStatesMerged);
                     self.state = Payload::Value(merge.ok_or(BadState)?.merge(mine, theirs)?);
                 }
                 _ => self.state = other.state.clone(),

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use super::NEVER;
 use super::tree::{Elem, Path};
+use crate::probe::sometimes;
 
 /// Bytes an element costs beyond its value and the name of its path.
 const ELEM_BYTES: usize = 96;
@@ -87,6 +88,7 @@ impl Elems {
             let before = siblings.len();
             siblings.retain(|e| keep(path, e));
             gone |= siblings.len() != before;
+            sometimes!(SiblingOutlived, if (1..before).contains(&siblings.len()));
             if !siblings.is_empty() {
                 bytes += weight(path, siblings);
                 soonest = siblings.iter().map(|e| e.deadline).fold(soonest, u64::min);

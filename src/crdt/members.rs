@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{NodeId, RegionId, ReplicaId};
+use crate::probe::{planted, sometimes};
 
 /// Whose running copy a replica is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -72,6 +73,9 @@ impl MemberSet {
     /// Removes every copy of a node but its latest; returns whether there was one. Two donors that
     /// could not hear of each other may each have let in another copy of a node.
     pub fn supersede(&mut self) -> bool {
+        if planted!(CopiesOfOneNodeStay) {
+            return false;
+        }
         let mut latest: BTreeMap<NodeId, (u64, ReplicaId)> = BTreeMap::new();
         for (replica, member) in self.live() {
             let best = latest.entry(member.node).or_default();
@@ -82,6 +86,7 @@ impl MemberSet {
             .filter(|(replica, member)| latest.get(&member.node).is_some_and(|(_, best)| best != replica))
             .map(|(replica, _)| replica)
             .collect();
+        sometimes!(MemberSuperseded, if !old.is_empty());
         self.removed.extend(&old);
         !old.is_empty()
     }
@@ -100,7 +105,7 @@ impl MemberSet {
     /// Tells whether a replica was removed.
     #[must_use]
     pub fn is_removed(&self, replica: ReplicaId) -> bool {
-        self.removed.contains(&replica)
+        self.removed.contains(&replica) && !planted!(ZombieAccepted)
     }
 
     /// Returns the live replicas of a node, in order.

@@ -17,6 +17,7 @@ use super::NEVER;
 use super::context::Dot;
 use crate::clock::{Hlc, Stamp};
 use crate::id::ReplicaId;
+use crate::probe::{planted, sometimes};
 
 /// What a register holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -106,9 +107,10 @@ impl Cell {
     /// Moves the deadline to the later of the two; `dot` is the event that asked for it. A touch
     /// that moves nothing leaves the state as it is, as joining it elsewhere does.
     pub fn extend(&mut self, dot: Dot, deadline: u64) {
-        if (deadline, dot) > (self.deadline, self.touch) {
+        sometimes!(TouchMovedNothing, if (deadline, dot) <= (self.deadline, self.touch));
+        if (deadline, dot) > (self.deadline, self.touch) || planted!(IdleTouchMarks) {
             self.touch = dot;
-            self.deadline = deadline;
+            self.deadline = self.deadline.max(deadline);
         }
     }
 
@@ -131,8 +133,15 @@ impl Cell {
     /// # Errors
     /// [`DuplicateReplica`] when equal stamps carry different values. The state is unchanged.
     pub fn join(&mut self, other: &Self) -> Result<bool, DuplicateReplica> {
+        if planted!(TieUnbroken) && other.stamp().hlc == self.stamp().hlc && other.stamp() != self.stamp() {
+            return Ok(false);
+        }
         match other.stamp().cmp(&self.stamp()) {
-            Ordering::Less => Ok(false),
+            Ordering::Less => {
+                sometimes!(OlderWriteMetStub, if self.reg.val == Payload::Absent && !other.is_grave());
+                sometimes!(OlderWriteMetTombstone, if self.reg.val == Payload::Tombstone && !other.is_grave());
+                Ok(false)
+            }
             Ordering::Greater => {
                 *self = other.clone();
                 Ok(true)
@@ -146,13 +155,18 @@ impl Cell {
             matches!((&self.reg.val, &other.reg.val), (Payload::Absent, Payload::Value(_) | Payload::Tombstone));
         let known = matches!(other.reg.val, Payload::Absent);
         if refill {
+            sometimes!(StubRefilled);
             self.reg.val = other.reg.val.clone();
             self.tags.clone_from(&other.tags);
+        } else if known && planted!(StubBeatsValue) {
+            self.forget();
         } else if !known && self.reg.validate_merge(&other.reg).is_err() {
+            sometimes!(TwoValuesUnderOneStamp);
             return Err(DuplicateReplica { replica: self.stamp().replica });
         }
-        let later = (other.deadline, other.touch) > (self.deadline, self.touch);
+        let later = (other.deadline, other.touch) > (self.deadline, self.touch) && !planted!(TouchNotJoined);
         if later {
+            sometimes!(LaterDeadlineUnderOneStamp);
             self.deadline = other.deadline;
             self.touch = other.touch;
         }

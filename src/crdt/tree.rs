@@ -19,6 +19,7 @@ use super::counter::{Contribution, Counter};
 use super::elems::Elems;
 use crate::clock::Stamp;
 use crate::id::ReplicaId;
+use crate::probe::{planted, sometimes};
 
 /// A place inside an entry.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -79,6 +80,9 @@ pub struct Elem {
 /// Returns the sibling a read shows: the largest stamp among the *unexpired* ones.
 #[must_use]
 pub fn winner(siblings: &[Elem], now_ms: u64) -> Option<&Elem> {
+    if planted!(ExpiredHidesLive) {
+        return siblings.iter().max_by_key(|e| (e.stamp, e.deadline, e.dot)).filter(|e| now_ms < e.deadline);
+    }
     siblings.iter().filter(|e| now_ms < e.deadline).max_by_key(|e| (e.stamp, e.deadline, e.dot))
 }
 
@@ -189,15 +193,22 @@ impl Tree {
     /// its floors must still be here.
     pub fn expire(&mut self, now_ms: u64, settled: bool) -> bool {
         let mut dropped = self.elems.retain(|_, e| now_ms < e.deadline);
-        if settled {
-            dropped |= self.retain_contributions(|_, c| now_ms < c.deadline);
+        if (settled || planted!(ContributionsExpireUnsettled)) && self.retain_contributions(|_, c| now_ms < c.deadline)
+        {
+            sometimes!(ExpiredContributionCollected);
+            dropped = true;
         }
+        sometimes!(ExpiredContributionKept, if self.counters.values().any(|c| c.0.values().any(|c| c.deadline <= now_ms)));
         dropped
     }
 
     /// Drops contributions that are entirely reset. Only for an entry without unstable dots.
     pub fn settle(&mut self) {
-        self.retain_contributions(|_, c| c.is_live());
+        if planted!(ResetContributionsPileUp) {
+            return self.counters.retain(|_, counter| counter.is_live());
+        }
+        let gone = self.retain_contributions(|_, c| c.is_live());
+        sometimes!(ResetCollected, if gone);
     }
 
     /// Returns whether any contribution went.
@@ -235,7 +246,7 @@ impl Tree {
             Scope::Key => Branch {
                 elems: self.elems.map().iter().map(siblings).collect(),
                 counters: self.counters.iter().map(contributions).collect(),
-                hole: self.hole.is_some(),
+                hole: self.hole.is_some() && !planted!(HoleAnswersEmpty),
             },
             Scope::Path(Path::Counter(name)) => Branch {
                 counters: self.counters.get_key_value(name).map(contributions).into_iter().collect(),
@@ -259,6 +270,7 @@ impl Tree {
             changed |= counter.join(contributions.iter().map(|(o, c)| (o, c)));
         }
         if branch.hole {
+            sometimes!(HoleSaidNothing);
             return changed;
         }
         let theirs_at: BTreeMap<&Path, &Vec<Elem>> = branch.elems.iter().map(|(p, s)| (p, s)).collect();
@@ -267,6 +279,7 @@ impl Tree {
             changed |= self.join_path(path, incoming, mine, theirs);
         }
         if matches!(scope, Scope::Key) {
+            sometimes!(HoleFilled, if self.is_hole());
             changed |= self.hole.take().is_some();
         }
         changed
@@ -285,15 +298,27 @@ impl Tree {
     }
 
     fn join_path(&mut self, path: Path, incoming: &[Elem], mine: &Ctx, theirs: &Ctx) -> bool {
-        let unknown = self.hole.as_ref().is_some_and(|known| !known.contains(&path));
+        let unknown = self.hole.as_ref().is_some_and(|known| !known.contains(&path)) && !planted!(HoleJoinsAsEmpty);
         let own = self.elems.remove(&path);
+        let seen = |dot| match planted!(RemovalIgnored) {
+            true => false,
+            false => theirs.has(dot) || planted!(UnseenCountsAsRemoved),
+        };
         let mut out: Vec<Elem> =
-            own.iter().filter(|e| incoming.iter().any(|i| i.dot == e.dot) || !theirs.has(e.dot)).cloned().collect();
+            own.iter().filter(|e| incoming.iter().any(|i| i.dot == e.dot) || !seen(e.dot)).cloned().collect();
         for elem in incoming {
             if (unknown || !mine.has(elem.dot)) && !out.iter().any(|e| e.dot == elem.dot) {
                 out.push(elem.clone());
             }
         }
+        if planted!(LosersDropped) {
+            let last = out.iter().map(|e| e.stamp).max();
+            out.retain(|e| Some(e.stamp) == last);
+        }
+        sometimes!(ThreeSiblings, if out.len() > 2);
+        sometimes!(HoleLearnedPath, if unknown);
+        sometimes!(RemovedStayedAway, if incoming.iter().any(|i| !out.iter().any(|e| e.dot == i.dot)));
+        sometimes!(UnseenPutSurvived, if out.iter().any(|e| !theirs.has(e.dot)));
         out.sort_by_key(|e| e.dot);
         let changed = out != own || unknown;
         self.learn(&path);
@@ -312,6 +337,8 @@ impl Tree {
     pub fn inherit_hole(&mut self, answered: BTreeSet<Path>, theirs: &Ctx) {
         let mut known = answered;
         self.elems.retain(|path, e| known.contains(path) || !theirs.has(e.dot));
+        sometimes!(HoleInherited);
+        sometimes!(HoleSparedUnseen, if self.elems.map().keys().any(|path| !known.contains(path)));
         known.extend(self.elems.map().keys().cloned());
         self.hole = Some(known);
     }

@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use crate::clock::Mono;
+use crate::probe::sometimes;
 
 /// What the silence of a peer means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +66,7 @@ impl Beats {
     pub fn on_beat(&mut self, now: Mono, seq: u64, sent_ns: u64, echo: Option<(u64, u64)>) -> bool {
         self.heard(now);
         if seq <= self.heard_seq {
+            sometimes!(BeatOvertaken);
             return false;
         }
         self.heard_seq = seq;
@@ -114,6 +116,7 @@ impl Beats {
 
     /// Forgives a silence that was ours: nothing could be heard while our own tick was late.
     pub fn forgive(&mut self, late: Duration) {
+        sometimes!(LatenessForgiven);
         self.heard_at = self.heard_at.plus(late);
     }
 

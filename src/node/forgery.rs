@@ -11,6 +11,7 @@ use crate::crdt::{Ctx, MemberSet, Seen};
 use crate::error::PeerFault;
 use crate::id::{PartitionId, ReplicaId};
 use crate::node::Node;
+use crate::probe::{planted, sometimes};
 use crate::wire::{Frame, FullChunk, Part};
 
 impl Node {
@@ -58,7 +59,12 @@ impl Node {
         let Some(made) = self.store.read(partition).map(|p| p.seq()) else {
             return Err(PeerFault::Malformed { why: "it names a partition that does not exist" });
         };
-        if claimed > made { Err(PeerFault::Forged { partition, claimed, made }) } else { Ok(()) }
+        sometimes!(ForgedEventsRefused, if claimed > made);
+        if claimed > made && !planted!(ForgedEventsAccepted) {
+            Err(PeerFault::Forged { partition, claimed, made })
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -67,6 +73,7 @@ fn check_nested(chunk: &FullChunk) -> Result<(), PeerFault> {
     if chunk.ctx.includes(&chunk.floor) && chunk.floor.includes(&chunk.frontier) {
         Ok(())
     } else {
+        sometimes!(ForgedFloorRefused);
         Err(PeerFault::Malformed { why: "a synchronisation dropped more than it has seen" })
     }
 }

@@ -5,6 +5,7 @@
 //! * Nothing but the hello is taken from a link before it passed; frames that overtake it wait.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::clock::Now;
 use crate::crdt::Ctx;
@@ -17,17 +18,25 @@ use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
 use crate::node::link::{Early, Link, Session, Staging, spread};
 use crate::node::output::{CloseCode, Output};
 use crate::node::stats::{LagHistogram, Traffic};
+use crate::probe::{planted, sometimes};
 use crate::replication::{Peer, ReportLog};
 use crate::wire::version::{MIN_VERSION, OURS, VERSION, Versions, negotiate};
 use crate::wire::{Control, Hello};
 
 /// What this version compresses frames with.
 const COMPRESSION: &str = "zstd";
+/// Links of one node that have not said hello: each may keep frames. An honest node has two at most, and a few more whose
+/// process is gone.
+const GREETINGS_MAX: usize = 8;
 
 impl Node {
     pub(super) fn on_link_up(&mut self, now: Now, link: LinkId, identity: PeerIdentity, dialled: Option<PeerSlot>) {
         if let Some(slot) = dialled {
             self.slots.up(slot, link);
+        }
+        let greeting = self.links.values().filter(|l| l.session.is_none() && l.identity.node == identity.node).count();
+        if greeting >= GREETINGS_MAX {
+            return self.close(link, CloseCode::Overloaded, "too many links of this node have not said hello");
         }
         let told = spread(self.store.partition_count(), self.contexts());
         let told_joined = self.join.is_joined();
@@ -93,11 +102,13 @@ impl Node {
             return;
         }
         if self.members.is_removed(hello.replica) {
+            sometimes!(RemovedRefused);
             self.fault(link, PeerFault::Removed { replica: hello.replica });
             return;
         }
-        if self.check_clock(Now { wall_ms: hello.wall_ms, ..now }, now.wall_ms).is_err() {
+        if self.check_clock(self.peers_now(now, link, &hello), now.wall_ms).is_err() {
             // The peer sees us as ahead and is about to close the link for it.
+            sometimes!(OwnClockSeenAhead);
             if let Some(slot) = self.slots.of_link(link) {
                 self.slots.clock_refused(slot);
             }
@@ -111,8 +122,17 @@ impl Node {
         self.open_session(now, link, hello);
     }
 
+    /// Returns what a peer's clock shows now at the latest: its hello may have been under way for as long as the link is
+    /// up, and what is late is not behind.
+    fn peers_now(&self, now: Now, link: LinkId, hello: &Hello) -> Now {
+        let age = self.links.get(&link).map_or(Duration::ZERO, |l| now.mono.since(l.since));
+        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Now { wall_ms: hello.wall_ms.saturating_add(age_ms), ..now }
+    }
+
     fn check_hello(&self, now: Now, link: LinkId, hello: &Hello) -> Result<(), PeerFault> {
         negotiate(OURS, Versions { version: hello.version, min_version: hello.min_version })?;
+        sometimes!(NewerPeerGreeted, if hello.version > VERSION);
         let differs = |what, theirs: &str, ours: &str| {
             let (theirs, ours) = (theirs.to_owned(), ours.to_owned());
             if theirs == ours { Ok(()) } else { Err(PeerFault::Incompatible { what, theirs, ours }) }
@@ -136,7 +156,9 @@ impl Node {
         self.check_identity(link, hello)?;
         self.check_members(&hello.members)?;
         self.check_ctxs(&hello.ctxs)?;
-        self.check_clock(now, hello.wall_ms.max(hello.hlc.ms()))
+        let clock = self.check_clock(now, hello.wall_ms.max(hello.hlc.ms()));
+        sometimes!(HelloRefusedForClock, if clock.is_err());
+        clock
     }
 
     fn check_identity(&self, link: LinkId, hello: &Hello) -> Result<(), PeerFault> {
@@ -157,7 +179,11 @@ impl Node {
     pub(super) fn check_clock(&self, now: Now, peer_ms: u64) -> Result<(), PeerFault> {
         let max_ms = self.max_drift_ms();
         let ahead_ms = peer_ms.saturating_sub(now.wall_ms);
-        if ahead_ms > max_ms { Err(PeerFault::ClockDrift { ahead_ms, max_ms }) } else { Ok(()) }
+        if ahead_ms > max_ms && !planted!(DriftUnchecked) {
+            Err(PeerFault::ClockDrift { ahead_ms, max_ms })
+        } else {
+            Ok(())
+        }
     }
 
     /// Of two links between the same replicas the one dialled by the lower id is kept; returns
@@ -172,12 +198,15 @@ impl Node {
             .collect();
         let new_is_ours = self.links.get(&link).is_some_and(ours);
         if same_node.iter().any(|(_, kept)| *kept) && !new_is_ours {
+            sometimes!(NewLinkGaveWay);
             if let Some(slot) = self.links.get(&link).and_then(|l| l.dialled) {
                 self.slots.met(slot, hello.node, hello.replica);
             }
             return false;
         }
         for (old, _) in same_node {
+            sometimes!(OldLinkGaveWay, if self.sessions().any(|(id, s)| id == old && s.replica == hello.replica));
+            sometimes!(EarlierCopyHungUp, if self.sessions().any(|(id, s)| id == old && s.replica != hello.replica));
             self.close(old, CloseCode::Superseded, "there is a newer link to the same node");
         }
         true
@@ -213,6 +242,7 @@ impl Node {
         self.event(Event::Up { node: hello.node, region: hello.region, replica: hello.replica });
         self.timers.start_report(now.mono, self.config.replication.report_every);
         if joined_since {
+            sometimes!(JoinedWhileGreeting);
             let ready = self.ready();
             self.send_control(link, &ready);
         }
@@ -223,6 +253,7 @@ impl Node {
         self.check_own_clock();
         self.seek(now);
         let early = self.links.get_mut(&link).map(|l| l.early.take()).unwrap_or_default();
+        sometimes!(EarlyFrameTaken, if !early.is_empty());
         early.iter().for_each(|frame| self.on_frame(now, link, frame));
     }
 

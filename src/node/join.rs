@@ -19,6 +19,7 @@ use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::link::spread;
 use crate::node::output::CloseCode;
+use crate::probe::{planted, sometimes};
 use crate::wire::Control;
 
 /// How far a node has come in joining.
@@ -51,7 +52,10 @@ impl Node {
         let since = match &mut self.join {
             Join::Joined => return,
             Join::Receiving { donor, .. } if self.links.contains_key(donor) => return,
-            Join::Receiving { .. } => now.mono,
+            Join::Receiving { .. } => {
+                sometimes!(DonorLost);
+                now.mono
+            }
             Join::Seeking { since } => *since.get_or_insert(now.mono),
         };
         self.join = Join::Seeking { since: Some(since) };
@@ -64,7 +68,12 @@ impl Node {
         let waited = now.mono.since(since) >= self.config.membership.solo_after;
         let lowest = self.sessions().all(|(_, s)| self.me.replica < s.replica);
         let complete = self.slots.all_met(|node| self.is_connected(node));
+        sometimes!(LowerLeftToFound, if waited && !lowest);
+        sometimes!(FoundingRefusedForClock, if waited && lowest && self.slots.majority_refuses());
         if lowest && (complete || waited) && !self.slots.majority_refuses() {
+            sometimes!(FoundedAlone, if !self.slots.is_empty() && self.sessions().next().is_none());
+            sometimes!(FoundedOfSome, if !complete && self.sessions().next().is_some());
+            sometimes!(FoundedOfAll, if complete && !self.slots.is_empty());
             self.finish_join(now, true);
         }
     }
@@ -111,10 +120,14 @@ impl Node {
         let mut news = MemberSet::default();
         news.add(joiner, &member);
         let old: Vec<ReplicaId> = self.members.of_node(member.node).filter(|r| *r != joiner).collect();
+        sometimes!(Succession, if !old.is_empty());
+        sometimes!(TwoJoinersAtOnce, if self.sessions().filter(|(_, s)| s.donated && !s.joined).count() > 1);
         old.into_iter().for_each(|r| {
             news.remove(r);
         });
-        self.on_members(now, &news);
+        if !planted!(JoinerCountedLate) {
+            self.on_members(now, &news);
+        }
         if let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) {
             self.store.partition_ids().for_each(|id| session.peer.synchronise(id));
         }
@@ -146,7 +159,7 @@ impl Node {
 
     fn try_finish(&mut self, now: Now) {
         if let Join::Receiving { got, done: true, .. } = &self.join
-            && got.len() == self.store.partition_count()
+            && (got.len() == self.store.partition_count() || planted!(JoinedHalfway))
         {
             self.finish_join(now, false);
         }
@@ -211,6 +224,7 @@ impl Node {
             self.on_removed(now, replica);
         }
         let done = self.waits.check_all(&self.store, &self.members, self.expected());
+        sometimes!(WaitReachedByRemoval, if !done.is_empty());
         self.resolve(done);
         self.timers.start_report(now.mono, self.config.replication.report_every);
     }
@@ -235,6 +249,7 @@ impl Node {
             }
         }
         if replica == self.me.replica {
+            sometimes!(ToldThatRemoved);
             return self.on_own_removal(now);
         }
         let links: Vec<LinkId> = self.sessions().filter(|(_, s)| s.replica == replica).map(|(id, _)| id).collect();
@@ -245,6 +260,7 @@ impl Node {
 
     /// The last words of a removed replica are that it was removed: its peers need not hear it from anybody else.
     fn on_own_removal(&mut self, now: Now) {
+        sometimes!(ToldThatRemoved);
         self.set_gate();
         self.event(Event::Removed);
         self.report(now);

@@ -14,6 +14,7 @@ use crate::id::{PartitionId, ReplicaId};
 use crate::membership::Beats;
 use crate::node::input::{PeerIdentity, PeerSlot};
 use crate::node::stats::{LagHistogram, PeerStats, Traffic};
+use crate::probe::sometimes;
 use crate::replication::{Peer, ReportLog};
 use crate::store::{Batch, Fragment, Full};
 use crate::wire::FullChunk;
@@ -61,6 +62,7 @@ impl Early {
     pub fn keep(&mut self, frame: &Bytes) {
         let with = self.bytes + frame.len() + FRAME_COST;
         if with <= EARLY_BYTES_MAX {
+            sometimes!(FrameBeforeHello);
             self.bytes = with;
             self.frames.push(Bytes::copy_from_slice(frame));
         }
@@ -247,5 +249,27 @@ mod tests {
         assert!(matches!(staging.add(chunk(1, 1, false)), Staged::Broken));
         assert!(matches!(staging.add(chunk(2, 0, false)), Staged::Waiting));
         assert!(matches!(staging.add(chunk(2, 1, true)), Staged::Whole(_)));
+    }
+
+    #[test]
+    fn contexts_count_as_staged_bytes_and_are_given_back() {
+        let mut staging = Staging::default();
+        let mut ctx = Ctx::default();
+        (1..=1_000).for_each(|n| ctx.add_range(ReplicaId(n), 1, 9));
+        assert!(matches!(staging.add(FullChunk { ctx: ctx.clone(), ..chunk(1, 0, false) }), Staged::Waiting));
+        assert!(staging.bytes() >= 1_000 * size_of::<ReplicaId>());
+        assert!(matches!(staging.add(FullChunk { ctx, ..chunk(2, 0, true) }), Staged::Whole(_)));
+        assert_eq!(staging.bytes(), 0);
+    }
+
+    #[test]
+    fn frames_that_overtake_a_hello_are_bounded_however_small_they_are() {
+        let mut early = Early::default();
+        (0..EARLY_BYTES_MAX).for_each(|_| early.keep(&Bytes::new()));
+        assert!(early.frames.len() <= EARLY_BYTES_MAX / FRAME_COST && early.bytes() <= EARLY_BYTES_MAX);
+        assert!(!early.take().is_empty() && early.bytes() == 0);
+        let buffer = Bytes::from(vec![1; 64 * 1024]);
+        early.keep(&buffer.slice(..8));
+        assert!(buffer.is_unique(), "a copy is kept, not the buffer");
     }
 }

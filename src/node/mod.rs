@@ -47,6 +47,7 @@ use crate::crdt::Ctx;
 use crate::crdt::MemberSet;
 use crate::error::{ConfigError, PeerFault};
 use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
+use crate::probe::sometimes;
 use crate::replication::Outbox;
 use crate::store::{Gate, Store};
 use crate::wire::{Control, Decoder, Encoder, Limits, Unsendable};
@@ -68,7 +69,7 @@ pub struct Me {
     pub replica: ReplicaId,
 }
 
-/// One replica's protocols.
+/// One replica's protocols. Dropping it stops its store.
 #[derive(Debug)]
 pub struct Node {
     me: Me,
@@ -88,6 +89,8 @@ pub struct Node {
     touched: BTreeSet<PartitionId>,
     /// Frame bytes received since the last report.
     received_bytes: usize,
+    /// Batches and full synchronisations joined in since the start.
+    news: u64,
     /// What was seen one relay interval ago.
     seen_before: Vec<(PartitionId, Ctx)>,
     timers: Timers,
@@ -124,6 +127,7 @@ impl Node {
             pen: Pen::default(),
             touched: BTreeSet::new(),
             received_bytes: 0,
+            news: 0,
             seen_before: Vec::new(),
             timers: Timers::default(),
             encoder: if config.replication.compress { encoder } else { encoder.without_compression() },
@@ -257,6 +261,8 @@ impl Node {
         if refused == self.clock_refused {
             return;
         }
+        sometimes!(ClockRefused, if refused);
+        sometimes!(ClockAcceptedAgain, if !refused);
         self.clock_refused = refused;
         let skew = self.sessions().filter_map(|(_, s)| s.beats.skew_ms()).map(i64::unsigned_abs).max().unwrap_or(0);
         let skew_ms = skew.max(self.max_drift_ms());
@@ -313,17 +319,22 @@ impl Node {
     fn on_shutdown(&mut self, now: Now) {
         self.stopping = true;
         self.set_gate();
-        self.outbox.mark(self.store.take_dirty());
+        // All of them: a write that was accepted just now may not have marked its partition yet.
+        self.outbox.mark(self.store.partition_ids());
         while self.outbox.due().is_some() {
             self.flush(now);
         }
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
+            if let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) {
+                session.peer.insist(&self.store);
+            }
             self.pump_within(link, usize::MAX);
             self.send_control(link, &Control::Goodbye);
             self.close(link, CloseCode::Goodbye, "this node is shutting down");
         }
         let done = self.waits.end_all(&self.store, &self.members, self.expected());
+        sometimes!(WaitEndedByShutdown, if !done.is_empty());
         self.resolve(done);
     }
 
@@ -363,5 +374,12 @@ impl Node {
     fn collect_before_ms(&self, now: Now) -> u64 {
         let age = u64::try_from(self.config.replication.collect_after.as_millis()).unwrap_or(u64::MAX);
         now.wall_ms.saturating_sub(age)
+    }
+}
+
+/// Nobody sends what is written after this, whether the node was told to shut down or not.
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.store.set_gate(Gate::Stopped);
     }
 }

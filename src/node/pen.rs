@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::node::input::LinkId;
 use crate::node::link::FRAME_COST;
+use crate::probe::sometimes;
 
 /// Bytes of frames of one link that may wait for the wall clock, for at most ten drift bounds.
 pub(super) const PEN_BYTES_MAX: usize = 1 << 20;
@@ -36,7 +37,9 @@ impl Pen {
     pub(super) fn keep(&mut self, at_ms: u64, link: LinkId, frame: &Bytes) {
         let held = self.held.entry(link).or_default();
         let with = *held + frame.len() + FRAME_COST;
+        sometimes!(PenFull, if with > PEN_BYTES_MAX);
         if with <= PEN_BYTES_MAX {
+            sometimes!(FramePenned);
             *held = with;
             self.frames.push_back(Penned { at_ms, link, frame: Bytes::copy_from_slice(frame) });
         }
@@ -52,6 +55,7 @@ impl Pen {
             p.at_ms > wall_ms
         });
         for (link, frame) in &free {
+            sometimes!(PenReleased);
             if let Some(held) = self.held.get_mut(link) {
                 *held -= frame.len() + FRAME_COST;
             }
@@ -61,6 +65,7 @@ impl Pen {
 
     /// Forgets what a link has sent.
     pub(super) fn forget(&mut self, link: LinkId) {
+        sometimes!(PenEmptiedWithLink, if self.frames.iter().any(|p| p.link == link));
         self.frames.retain(|p| p.link != link);
         self.held.remove(&link);
     }

@@ -19,6 +19,7 @@ use crate::node::event::{Change, Event};
 use crate::node::input::LinkId;
 use crate::node::link::Staged;
 use crate::node::output::Output;
+use crate::probe::{planted, sometimes};
 use crate::store::{Applied, Around, Batch, Fragment, Full, Refused};
 use crate::wire::{Beat, Control, Frame, FullChunk, Part};
 
@@ -28,6 +29,13 @@ const REPORT_BYTES: usize = 256 * 1024;
 const STALE_FULLS_MAX: u32 = 8;
 
 impl Node {
+    /// Returns a number that grows with everything of others that is joined in, whichever input let it: frames may
+    /// have waited for a hello or for the clock.
+    #[must_use]
+    pub fn news(&self) -> u64 {
+        self.news
+    }
+
     pub(super) fn on_control(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
         let message = match self.decoder.decode_control(bytes, &self.limits) {
             Ok(message) => message,
@@ -42,7 +50,10 @@ impl Node {
         }
         match (message, greeted) {
             (Control::Hello(hello), false) if self.links.contains_key(&link) => self.on_hello(now, link, hello),
-            (Control::Hello(_), true) => self.fault(link, PeerFault::Malformed { why: "a second hello" }),
+            (Control::Hello(_), true) => {
+                sometimes!(SecondHelloRefused);
+                self.fault(link, PeerFault::Malformed { why: "a second hello" });
+            }
             (_, false) => {}
             (Control::Join, true) => self.on_join(now, link),
             (Control::JoinDone { hlc }, true) => self.on_join_done(now, link, hlc),
@@ -50,6 +61,9 @@ impl Node {
             (Control::Report { hlc: _, changed, members }, true) => {
                 if let Some(members) = members {
                     self.on_members(now, &members);
+                    if planted!(ReportDropped) {
+                        return;
+                    }
                 }
                 self.on_report(now, link, changed);
             }
@@ -58,6 +72,7 @@ impl Node {
                     session.urgent = true;
                 }
             }
+            (Control::NeedFull { .. }, true) if planted!(NeedFullIgnored) => {}
             (Control::NeedFull { partition }, true) => {
                 let store = Arc::clone(&self.store);
                 match self.session_mut(link) {
@@ -126,6 +141,9 @@ impl Node {
         session.peer.report(partition, ctx);
         if let Some(mut p) = self.store.lock(partition) {
             p.report(session.replica, ctx);
+            if planted!(ForgedReportCounts) {
+                ctx.iter().for_each(|(replica, _)| p.report(replica, ctx));
+            }
         }
         let done = self.waits.check(partition, &self.store, &self.members, self.expected());
         self.resolve(done);
@@ -143,6 +161,7 @@ impl Node {
             Err(fault) => return self.fault(link, fault),
         };
         if frame.from != replica {
+            sometimes!(ForgedOriginRefused);
             let (claimed, proven) = (frame.from.to_string(), replica.to_string());
             return self.fault(link, PeerFault::Identity { claimed, proven });
         }
@@ -153,7 +172,14 @@ impl Node {
         let ahead_ms = frame.hlc.ms().saturating_sub(now.wall_ms);
         let max_ms = self.max_drift_ms();
         if ahead_ms > max_ms.saturating_mul(10) {
+            sometimes!(FrameFarAheadRefused);
             return self.fault(link, PeerFault::ClockDrift { ahead_ms, max_ms });
+        }
+        if ahead_ms > max_ms && planted!(FutureApplied) {
+            return self.apply(now, link, frame);
+        }
+        if ahead_ms > max_ms && planted!(FutureClamped) {
+            return self.apply(now, link, Frame { hlc: Hlc::from_ms(now.wall_ms + max_ms), ..frame });
         }
         if ahead_ms > max_ms {
             self.stats.penned_frames += 1;
@@ -165,6 +191,9 @@ impl Node {
 
     /// Lets the frames out of the pen whose time has come.
     pub(super) fn release(&mut self, now: Now) {
+        if planted!(PenNeverReleases) {
+            return;
+        }
         for (link, bytes) in self.pen.release(now.wall_ms) {
             self.on_frame(now, link, &bytes);
         }
@@ -176,7 +205,9 @@ impl Node {
         if !joined && !self.join.is_donor(link) {
             return;
         }
-        self.store.clock().observe(frame.hlc);
+        if !planted!(StampsNotObserved) {
+            self.store.clock().observe(frame.hlc);
+        }
         for part in frame.parts {
             match part {
                 Part::Batch(batch) if joined => self.apply_batch(now, link, &batch),
@@ -184,9 +215,11 @@ impl Node {
                 Part::FullChunk(chunk) => self.stage(now, link, chunk),
             }
         }
+        sometimes!(UrgentReport, if urgent);
+        sometimes!(ReportForBytes, if self.received_bytes >= REPORT_BYTES);
         if urgent || self.received_bytes >= REPORT_BYTES {
             self.report(now);
-        } else {
+        } else if !planted!(IdleNeverReports) {
             self.timers.start_report(now.mono, self.config.replication.report_every);
         }
     }
@@ -196,6 +229,7 @@ impl Node {
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         let Some(mut partition) = self.store.lock(batch.partition) else { return };
         let lags = lags(session.replica, batch, partition.ctx(), now.wall_ms);
+        sometimes!(FrameOvertaken, if session.peer.known(batch.partition).is_some_and(|known| !batch.ctx.includes(known)));
         let result = partition.apply(session.replica, batch, &around);
         let is_late = session.peer.known(batch.partition).is_some_and(|known| known.includes(partition.frontier()));
         drop(partition);
@@ -210,14 +244,18 @@ impl Node {
             // The sender has long seen more: a lost packet delayed this batch until it was stale. It
             // must not wait for the sender to wonder why its writes are never reported.
             Err(Refused::Stale) if is_late => {
+                sometimes!(LateBatchAskedForAgain);
                 self.stats.stale_batches += 1;
                 self.ask_again(link, batch.partition);
             }
             Err(Refused::Stale) => {
+                sometimes!(StaleSenderSynchronised);
                 self.stats.stale_batches += 1;
                 session.peer.synchronise(batch.partition);
                 self.pump(link);
             }
+            // What lies between comes again by itself, and then this.
+            Err(Refused::Scattered) => {}
         }
     }
 
@@ -227,7 +265,10 @@ impl Node {
         match session.staging.add(chunk) {
             Staged::Waiting => {}
             Staged::Whole(full) => self.apply_full(now, link, &full),
-            Staged::Broken => self.ask_again(link, partition),
+            Staged::Broken => {
+                sometimes!(ChunkMissing);
+                self.ask_again(link, partition);
+            }
             Staged::Full => {
                 let max = u64::try_from(crate::node::link::STAGED_BYTES_MAX).unwrap_or(u64::MAX);
                 self.fault(link, PeerFault::OverLimit { what: "a staged synchronisation", len: max, max });
@@ -252,7 +293,11 @@ impl Node {
                 self.applied(partition, applied);
                 self.on_received(now, partition);
             }
-            Err(Refused::Stale) if is_late => self.ask_again(link, partition),
+            Err(Refused::Scattered) => {}
+            Err(Refused::Stale) if is_late => {
+                sometimes!(LateFullAskedForAgain);
+                self.ask_again(link, partition);
+            }
             // A joiner whose former donor had more than this one: it lacks nothing, and this one is given the rest.
             Err(Refused::Stale) if has_all => {
                 session.peer.synchronise(partition);
@@ -276,10 +321,13 @@ impl Node {
     fn ask_again(&mut self, link: LinkId, partition: PartitionId) {
         if self.session_mut(link).is_some_and(|s| s.asked_again.insert(partition)) {
             self.send_control(link, &Control::NeedFull { partition });
+        } else {
+            sometimes!(AskedOnlyOnce);
         }
     }
 
     fn applied(&mut self, partition: PartitionId, applied: Applied) {
+        self.news += 1;
         self.touched.insert(partition);
         for link in self.links.values_mut() {
             if let Some(session) = link.session.as_deref_mut() {
@@ -293,6 +341,7 @@ impl Node {
             self.out.push_back(Output::Changed(applied.changed.into_iter().map(change).collect()));
         }
         for replica in applied.duplicates {
+            sometimes!(DuplicateReplicaTold);
             self.event(Event::DuplicateReplica { replica });
         }
         if applied.quarantined > 0 {

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 
 use crate::clock::Now;
-use crate::id::PartitionId;
+use crate::id::{PartitionId, ReplicaId};
 use crate::node::Node;
 use crate::node::input::LinkId;
 use crate::node::output::Output;
+use crate::probe::{planted, sometimes};
 use crate::replication::outbox::Flush;
 use crate::store::Batch;
 use crate::wire::{Control, Frame, Part};
@@ -43,12 +44,19 @@ impl Node {
     fn share(&mut self, mut flush: Flush) {
         let window = self.config.replication.link_window_bytes;
         let me = self.me.replica;
+        if planted!(ContextReadEarlier) {
+            for batch in &mut flush.batches {
+                let before = self.seen_before.iter().find(|(id, _)| *id == batch.partition);
+                batch.ctx = before.map_or_else(Default::default, |(_, ctx)| ctx.clone());
+            }
+        }
         let (mut takers, mut behind) = (Vec::new(), Vec::new());
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|s| s.joined) else { continue };
             if session.peer.takes(&flush.reach, window) {
                 takers.push((*id, !session.peer.is_synchronising()));
             } else {
+                sometimes!(SharedFrameRefused);
                 flush.reach.iter().for_each(|r| session.peer.catch_up(r.partition, &self.store, false));
                 behind.push(*id);
             }
@@ -167,11 +175,13 @@ impl Node {
     /// Forgets what every member has. Nothing is stable before a member was met at every
     /// configured address: one that was never heard of, or founded apart, might hold older writes.
     pub(super) fn collect(&mut self, now: Now, partitions: impl Iterator<Item = PartitionId>) {
-        if !self.join.is_joined() || !self.has_met_everybody() {
+        if !self.join.is_joined() || !(self.has_met_everybody() || planted!(CollectsBeforeMeeting)) {
+            sometimes!(NotAllMetYet, if self.join.is_joined());
             return;
         }
         let me = self.me.replica;
-        let others: Vec<_> = self.members.live().map(|(replica, _)| replica).filter(|r| *r != me).collect();
+        let counts = |r: &ReplicaId| !planted!(AbsentNotAwaited) || self.sessions().any(|(_, s)| s.replica == *r);
+        let others: Vec<_> = self.members.live().map(|(r, _)| r).filter(|r| *r != me && counts(r)).collect();
         let before_ms = self.collect_before_ms(now);
         for id in partitions {
             if let Some(mut partition) = self.store.lock(id) {

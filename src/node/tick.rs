@@ -8,6 +8,7 @@ use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::output::{CloseCode, Output};
+use crate::probe::{planted, sometimes};
 use crate::wire::Beat;
 
 /// How often expired entries are swept: a tenth of a second late is never visible, reads check.
@@ -70,6 +71,7 @@ impl Node {
         }
         if self.waits.next_deadline().is_some_and(|at| at <= now.mono) {
             let done = self.waits.expire(now.mono, &self.store, &self.members, self.expected());
+            sometimes!(WaitTimedOut, if !done.is_empty());
             self.resolve(done);
         }
         if self.solo_deadline().is_some_and(|at| at <= now.mono) {
@@ -119,6 +121,7 @@ impl Node {
             let (node, region) = (link.identity.node, link.identity.region.clone());
             let Some(session) = link.session.as_deref_mut() else {
                 if now.mono.since(link.since) > HELLO_WITHIN {
+                    sometimes!(HelloNeverCame);
                     lost.push(*id);
                 }
                 continue;
@@ -126,11 +129,14 @@ impl Node {
             let verdict = session.beats.verdict(now.mono, suspect, give_up);
             let up = verdict == Verdict::Up;
             if up != session.up {
+                sometimes!(PeerSuspected, if !up);
+                sometimes!(PeerHeardOfAgain, if up);
                 let replica = session.replica;
                 events.push(if up { Event::Up { node, region, replica } } else { Event::Down { node, region } });
             }
             session.up = up;
             if verdict == Verdict::GiveUp {
+                sometimes!(PeerGivenUp);
                 lost.push(*id);
             }
         }
@@ -169,7 +175,7 @@ impl Node {
                 continue;
             }
             for (partition, ctx) in &before {
-                if session.peer.lacks(*partition, ctx) {
+                if session.peer.lacks(*partition, ctx) && !planted!(NeverRelays) {
                     session.peer.catch_up(*partition, &self.store, true);
                 }
             }

@@ -32,8 +32,157 @@ macro_rules! faults {
 }
 
 faults! {
-    /// Batches that predate what is stable are accepted (R-STALE).
+    // clock: stamps and what they decide
+    /// The counter of the clock wraps within its millisecond instead of carrying into the next.
+    CounterWraps,
+    /// What is visible is decided by the wall clock alone, not by the later of it and the `Hlc`.
+    ExpiryByWallClock,
+    /// Of two writes of one instant each replica keeps its own: the replica does not break the tie.
+    TieUnbroken,
+    /// Stamps that arrive are not observed, so a later local write may be older than what it replaces.
+    StampsNotObserved,
+    /// A peer's clock is not looked at when it says hello.
+    DriftUnchecked,
+    /// A frame from the future is applied instead of waiting.
+    FutureApplied,
+    /// A frame from the future is applied, and its clock is observed only as far as it is allowed to be ahead.
+    FutureClamped,
+    /// Nothing leaves the pen again.
+    PenNeverReleases,
+
+    // crdt: what the values mean
+    /// A context takes the next event but one for the next and jumps the gap.
+    GapJumped,
+    /// A touch writes a new value instead of moving the deadline of the old one.
+    TouchRestamps,
+    /// A later deadline of the same value is not taken over.
+    TouchNotJoined,
+    /// A touch that moves nothing is noted as the last one all the same.
+    IdleTouchMarks,
+    /// The stub of a value takes the value away from those who have it.
+    StubBeatsValue,
+    /// Lives of a contribution are joined as if they were one.
+    BirthIgnored,
+    /// A contribution expires while an event of its counter is unstable.
+    ContributionsExpireUnsettled,
+    /// Contributions that were reset stay as long as another one of their counter lives.
+    ResetContributionsPileUp,
+    /// Of concurrent puts only the one with the largest stamp is kept.
+    LosersDropped,
+    /// A read takes the largest stamp first and finds it expired.
+    ExpiredHidesLive,
+    /// An element of mine that a fragment lacks stays, although its sender has seen it (R-FILTER).
+    RemovalIgnored,
+    /// An element of mine that a fragment lacks goes, although its sender has never seen it (R-FILTER).
+    UnseenCountsAsRemoved,
+    /// A custom state expires while an event of its entry is unstable.
+    CustomExpiresUnsettled,
+    /// The stub of a custom state claims the events it no longer holds.
+    CustomStubClaims,
+
+    // store: what is sent, joined and forgotten
+    /// A removal mints no event.
+    RemoveWithoutDot,
+    /// A fragment covers only the events its receiver is known to lack (R-COVER).
+    CoversOnlyMissing,
+    /// A fragment of one path travels while an event of the whole key is unstable.
+    EffectWithoutDot,
+    /// The context of a batch is read before its fragments are captured.
+    ContextReadEarlier,
+    /// A receiver adopts the context of a batch.
+    ContextAdopted,
+    /// A batch that predates what is stable is accepted (R-STALE).
     StaleBatchAccepted,
+    /// A full synchronisation that predates what is stable is accepted (R-STALE).
+    StaleFullAccepted,
+    /// After a full synchronisation everything the sender no longer holds stays (R-ABSENCE).
+    AbsenceIgnored,
+    /// R-ABSENCE takes a counter with an event the sender has not seen.
+    AbsenceTakesTouched,
+    /// R-ABSENCE takes contributions of which not every event is known here any more.
+    BlindAbsence,
+    /// A full synchronisation does not hand over what its sender found stable.
+    FrontierNotInherited,
+    /// A full synchronisation does not hand over what its sender's log no longer names.
+    FloorNotInherited,
+    /// What an inherited frontier names as stable stays in the log.
+    InheritedFrontierNotDrained,
+    /// Entries are collected while a full synchronisation is being joined.
+    CollectsWhileJoining,
+    /// Events are stable as soon as they are seen here.
+    OwnReportSuffices,
+    /// Members without a link are not waited for: what all others have seen is stable.
+    AbsentNotAwaited,
+    /// Events are stable before somebody was met at every configured address.
+    CollectsBeforeMeeting,
+    /// Graves are collected however young they are (R-AGE).
+    AgeIgnored,
+    /// An entry is settled when the first of its events is stable.
+    OneStableSettlesAll,
+    /// What had to stay when it expired stays for ever.
+    SweptEntryStays,
+    /// The log grows without bound.
+    LogUnbounded,
+    /// The oldest records of a full log are dropped and nobody remembers that they were (R-TRUNC).
+    DroppedRecordsNotInFloor,
+    /// An entry whose records were dropped counts as settled.
+    TruncationForgotten,
+    /// An empty entry whose records were dropped goes.
+    EmptyTruncatedGoes,
+    /// A map whose records were dropped is evicted.
+    TruncatedMapEvicted,
+    /// A map with unstable events is evicted.
+    UnstableMapEvicted,
+    /// An evicted register leaves nothing behind, not even its stamp.
+    EvictionForgetsStamp,
+    /// An evicted map answers that it is empty.
+    HoleAnswersEmpty,
+    /// An evicted map joins what arrives as if it were empty.
+    HoleJoinsAsEmpty,
+    /// A receiver does not take over what the sender of a full synchronisation has evicted.
+    HoleNotInherited,
+    /// An epoch clears what is here and not what arrives later.
+    EpochForgotten,
+
+    // wire: what the bytes say
+    /// A range of a context is read one too low.
+    RangeOffByOne,
+    /// A run of covered events is read one too short.
+    RunCutShort,
+    /// A part of a frame is read with another dictionary of replicas and deadlines than it was written with.
+    WrongDictionary,
+
+    // replication, membership: who has what
+    /// A report that comes together with members is dropped.
+    ReportDropped,
+    /// Who only receives never reports.
+    IdleNeverReports,
+    /// A report counts for every replica it names.
+    ForgedReportCounts,
+    /// A peer may know more of my events than I have made (R-SELF).
+    ForgedEventsAccepted,
+    /// What relays an author's event counts as the author's report.
+    RelayedCountsAsReported,
+    /// Half of the members are a majority.
+    HalfIsQuorum,
+    /// Increments go to a peer that lacks what the log no longer names (R-TRUNC).
+    IncrementsBelowFloor,
+    /// What a peer does not report is never sent again.
+    NeverResends,
+    /// What a peer asks for again is not sent.
+    NeedFullIgnored,
+    /// Nobody passes on what others wrote.
+    NeverRelays,
+    /// A donor counts its joiner only when the joiner says that it is ready.
+    JoinerCountedLate,
+    /// A joiner is ready as soon as its donor has sent everything, received or not.
+    JoinedHalfway,
+    /// Two copies of one node that were let in apart both stay members.
+    CopiesOfOneNodeStay,
+    /// A removed replica is taken back (R-FENCE).
+    ZombieAccepted,
+    /// A restarted process goes on under its old replica id.
+    ReplicaIdReused,
 }
 
 #[cfg(planted)]

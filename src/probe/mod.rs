@@ -23,14 +23,16 @@ pub use rare::Sometimes;
 pub use rare::{Hits, hit, take};
 
 /// Marks a place that must be reached now and then: `sometimes!(Name)`, or `sometimes!(Name, if condition)`.
+///
+/// As with `debug_assert!`, the condition is compiled in every build and evaluated in simulation only.
 macro_rules! sometimes {
     ($event:ident) => {
         #[cfg(feature = "sim")]
         $crate::probe::hit($crate::probe::Sometimes::$event);
     };
     ($event:ident, if $condition:expr) => {
-        #[cfg(feature = "sim")]
-        if $condition {
+        if cfg!(feature = "sim") && $condition {
+            #[cfg(feature = "sim")]
             $crate::probe::hit($crate::probe::Sometimes::$event);
         }
     };

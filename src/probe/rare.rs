@@ -26,8 +26,329 @@ macro_rules! rare {
 }
 
 rare! {
+    // The clock.
+    /// A local write was stamped ahead of the wall clock, because something later was seen.
+    WallClockBehind,
+    /// The counter of the clock was full and carried into the milliseconds.
+    CounterCarried,
+
+    // Values and their joins.
+    /// An older write came to a register that had expired or was evicted here, and stayed away.
+    OlderWriteMetStub,
+    /// An older write came to a register that was deleted here, and stayed away.
+    OlderWriteMetTombstone,
+    /// The value of a stub's own stamp came from elsewhere and filled it again.
+    StubRefilled,
+    /// Two copies of one value met with different deadlines.
+    LaterDeadlineUnderOneStamp,
+    /// A touch asked for an earlier deadline than there was.
+    TouchMovedNothing,
+    /// Two different values met under one stamp.
+    TwoValuesUnderOneStamp,
+    /// Two concurrent writes of a register met and one lost.
+    ConcurrentWrites,
+    /// Two concurrent puts met and both stayed.
+    SiblingsMet,
+    /// Three concurrent puts met at one path.
+    ThreeSiblings,
+    /// One of several siblings went and another stayed.
+    SiblingOutlived,
+    /// A put stayed that the sender of a newer state of its path had not seen.
+    UnseenPutSurvived,
+    /// An element removed here came again in an older state and stayed away.
+    RemovedStayedAway,
+    /// An expired contribution began a new life.
+    CounterBegunAgain,
+    /// A contribution's earlier life came after its newer one.
+    OlderLifeMet,
+    /// A contribution's newer life, or a reset that saw it, replaced an earlier one.
+    NewerLifeMet,
+    /// An expired contribution stayed because its entry was not settled.
+    ExpiredContributionKept,
+    /// An expired contribution of a settled entry went.
+    ExpiredContributionCollected,
+    /// A contribution that was reset went from a settled entry.
+    ResetCollected,
+    /// Two states of one generation met, neither of which held the other.
+    CustomStatesMerged,
+    /// A newer generation of a custom state replaced an older one.
+    CustomReplaced,
+    /// A custom state that had expired or was deleted began a new generation.
+    CustomBegunAgain,
+    /// A custom stub came to the state it is the stub of.
+    CustomStubLost,
+    /// A custom stub was filled again with a state of its generation.
+    CustomStubRefilled,
+    /// Two donors had each let in another copy of a node, and the earlier one was removed.
+    MemberSuperseded,
+
+    // Holes.
+    /// A map was evicted and became a hole.
+    MapEvicted,
+    /// A map was not evicted because some member may lack a part of it.
+    EvictionRefused,
+    /// The fragment of a hole came and said nothing about what it does not list.
+    HoleSaidNothing,
+    /// A hole took over one path of a peer.
+    HoleLearnedPath,
+    /// A hole took over the whole map of a peer.
+    HoleFilled,
+    /// A full synchronisation admitted a hole.
+    HoleAdmitted,
+    /// A full synchronisation made a hole here.
+    HoleInherited,
+    /// A hole was inherited and elements stayed that the sender had not seen.
+    HoleSparedUnseen,
+    /// A path of a hole was removed without knowing what is there.
+    RemovedUnseenFromHole,
+
+    // What arrives at a partition.
     /// A batch that predates what is stable was dropped (R-STALE).
     StaleBatchDropped,
+    /// A full synchronisation that predates what is stable was dropped (R-STALE).
+    StaleFullDropped,
+    /// A full synchronisation brought a frontier ahead of what was seen here.
+    FrontierInherited,
+    /// A full synchronisation brought a floor with dots that are not stable.
+    FloorInherited,
+    /// A dot came before an earlier one of its origin.
+    GapOpened,
+    /// The dot missing in front of others came.
+    GapClosed,
+    /// A map of which a full synchronisation says nothing was joined with nothing (R-ABSENCE).
+    MapAbsentAtDonor,
+    /// A value that the sender has seen and does not hold went (R-ABSENCE).
+    AbsentRegisterDropped,
+    /// A value the sender does not hold stayed because it has not seen it.
+    AbsentRegisterSpared,
+    /// A custom state that the sender has seen and does not hold went (R-ABSENCE).
+    AbsentCustomDropped,
+    /// A custom state the sender does not hold stayed because it has not seen all of it.
+    AbsentCustomSpared,
+    /// A contribution that the sender has seen and does not hold went (R-ABSENCE).
+    AbsentContributionDropped,
+    /// The silence of a sender behind the floor was not taken for a removal.
+    BlindSpared,
+    /// A state that could not be joined was skipped.
+    StateQuarantined,
+    /// An epoch came after a write that is younger and that it would match.
+    EpochSparedYounger,
+    /// A write came after the epoch that clears it.
+    WriteOlderThanEpoch,
+
+    // What is forgotten.
+    /// Nothing was stable because a member had not reported yet.
+    ReportAwaited,
+    /// A member was removed that had not seen everything.
+    RemovedHeldUpCollection,
+    /// Dots beyond a gap became stable.
+    StableBeyondGap,
+    /// A tombstone went: stable and old.
+    TombstoneCollected,
+    /// A stub went: stable and old.
+    StubCollected,
+    /// The tombstone or stub of a custom state went.
+    CustomGraveCollected,
+    /// An epoch went: stable and old.
+    EpochCollected,
+    /// A settled grave was too young to go (R-AGE).
+    YoungGraveKept,
+    /// A grave that had waited to be old was no longer there.
+    GraveOverwritten,
+    /// A value expired that some member may lack, and its stamp stayed.
+    UnstableExpired,
+    /// A value was evicted that some member may lack, and its stamp stayed.
+    UnstableEvicted,
+    /// The log outgrew its limit and dropped its oldest records.
+    LogBounded,
+    /// An empty entry stayed because its log records were dropped early.
+    EmptyTruncatedKept,
+    /// A settled entry stayed because members lack the inherited floor.
+    SettledHeldForFloor,
+    /// Every member had the floor, and entries whose records were dropped were released.
+    TruncatedReleased,
+    /// Every member had the inherited floor, and all entries were released.
+    InheritedFloorReached,
+    /// Records were drained that an inherited frontier had long passed.
+    LogDrainedBehindFrontier,
+
+    // Local writes.
+    /// A touch came to a value that had just expired.
+    TouchMetExpired,
+    /// A key was deleted of which nothing was known.
+    UnseenKeyDeleted,
+    /// A put inherited the earlier deadline of its map.
+    MapDeadlineInherited,
+    /// A map was refused a further element.
+    MapAtItsLimit,
+    /// A write was refused because its keyspace is full.
+    WriteRefusedForRoom,
+    /// A write was refused because the peers refuse this clock.
+    WriteRefusedForClock,
+    /// A write was refused because this replica was removed.
+    WriteRefusedAsRemoved,
+
+    // What is captured and sent.
+    /// A key with several new events was captured once.
+    CapturedOnce,
+    /// A shared frame was full and the rest followed in the next.
+    FlushCut,
+    /// The whole key was sent for an event of a part, because an event of the whole is under way (R-COVER).
+    WholeKeyForPart,
+    /// There was something to send and no joined peer.
+    NobodyToSendTo,
+    /// A shared frame did not go to a peer that is behind.
+    SharedFrameRefused,
+    /// A link had no room for a shared frame.
+    LinkFull,
+    /// A write of a third party was relayed.
+    ThirdPartyRelayed,
+    /// A peer was so far behind that one frame did not do.
+    CatchUpSplit,
+    /// What was sent and never reported was sent again.
+    ResentAfterSilence,
+    /// A peer behind the floor was given a partition in full (R-TRUNC).
+    IncrementRefused,
+    /// A peer fell behind the floor while it waited to be sent the rest (R-TRUNC).
+    FloorRoseMeanwhile,
+    /// A full synchronisation took several frames.
+    FullCut,
+    /// A full synchronisation was reported.
+    FullReported,
+    /// A peer needed nothing more because a full synchronisation was under way.
+    CaughtUpByFull,
+    /// A joiner lacked a piece, and its donor began again.
+    FullRestarted,
+    /// A member could not take a full synchronisation, and it was sent again.
+    FullAskedAgain,
+    /// A full synchronisation that was never reported was sent again.
+    FullResentAfterSilence,
+
+    // Bytes.
+    /// A payload was compressed.
+    Compressed,
+    /// A payload was sent as it is because compression gained too little.
+    NotWorthCompressing,
+    /// A context with gaps was read.
+    GapsRead,
+    /// A stub was read.
+    StubRead,
+    /// A register was read whose deadline is another event's than its value.
+    TouchRead,
+    /// An element was read whose event is of another replica than its stamp.
+    TouchedElementRead,
+    /// A message with too many of something was refused.
+    CountRefused,
+    /// A message with too long a name or value was refused.
+    LengthRefused,
+    /// A message with an impossible number was refused.
+    NumberRefused,
+    /// A message that is too large was refused.
+    SizeRefused,
+
+    // Links.
+    /// A second link to the same replica was closed.
+    NewLinkGaveWay,
+    /// A link gave way to a second one to the same replica.
+    OldLinkGaveWay,
+    /// A link to an earlier copy of a node was closed when the next one came.
+    EarlierCopyHungUp,
+    /// A frame overtook the hello and was kept.
+    FrameBeforeHello,
+    /// A frame that overtook the hello was taken in after it.
+    EarlyFrameTaken,
+    /// A peer of a later version said hello.
+    NewerPeerGreeted,
+    /// A link was closed because nobody said hello.
+    HelloNeverCame,
+    /// A second hello was refused.
+    SecondHelloRefused,
+    /// A peer was refused because its clock is ahead.
+    HelloRefusedForClock,
+    /// A hello showed that this clock is ahead of the peer's.
+    OwnClockSeenAhead,
+    /// A frame in another's name was refused.
+    ForgedOriginRefused,
+    /// A peer claimed more of this process' events than there are.
+    ForgedEventsRefused,
+    /// A peer dropped or found stable what it has not seen.
+    ForgedFloorRefused,
+    /// A removed replica was refused (R-FENCE).
+    RemovedRefused,
+    /// A heartbeat came after a later one.
+    BeatOvertaken,
+    /// Nobody was suspected because this node itself had been late.
+    LatenessForgiven,
+    /// A peer was silent for too long.
+    PeerSuspected,
+    /// A suspected peer was heard of again on the same link.
+    PeerHeardOfAgain,
+    /// The link to a silent peer was closed.
+    PeerGivenUp,
+
+    // Frames that come at the wrong time.
+    /// A frame came after one its sender had sent later.
+    FrameOvertaken,
+    /// A batch came so late that it was stale, and its sender was asked to send again.
+    LateBatchAskedForAgain,
+    /// A sender that lacks something stable was synchronised in full.
+    StaleSenderSynchronised,
+    /// A full synchronisation came so late that it was stale, and was asked for again.
+    LateFullAskedForAgain,
+    /// A peer was not asked again for what it was just asked for.
+    AskedOnlyOnce,
+    /// A piece of a full synchronisation was missing.
+    ChunkMissing,
+    /// A frame ahead of the wall clock was kept in the pen.
+    FramePenned,
+    /// A frame was let out of the pen.
+    PenReleased,
+    /// The pen was full and a frame was dropped.
+    PenFull,
+    /// A link ended while frames of it were in the pen.
+    PenEmptiedWithLink,
+    /// A frame far ahead of the wall clock was refused.
+    FrameFarAheadRefused,
+    /// An operator was told that a replica id is in use twice.
+    DuplicateReplicaTold,
+    /// A report went at once because the peer waits for it.
+    UrgentReport,
+    /// A report went at once because much was received.
+    ReportForBytes,
+
+    // Members.
+    /// A node founded a cluster and saw nobody.
+    FoundedAlone,
+    /// A node founded a cluster with some of its peers missing.
+    FoundedOfSome,
+    /// A node founded a cluster and saw all of its peers.
+    FoundedOfAll,
+    /// A node waited for one with a lower id to found.
+    LowerLeftToFound,
+    /// A node did not found because its clock is refused.
+    FoundingRefusedForClock,
+    /// A node joined between its hello and the peer's.
+    JoinedWhileGreeting,
+    /// The link to a donor ended before the joiner had everything.
+    DonorLost,
+    /// A donor served two joiners at once.
+    TwoJoinersAtOnce,
+    /// A node's next copy replaced its earlier one.
+    Succession,
+    /// Nothing was collected because nobody was met at some address yet.
+    NotAllMetYet,
+    /// A replica learnt that it was removed.
+    ToldThatRemoved,
+    /// A majority of the peers refused this clock.
+    ClockRefused,
+    /// The peers accepted this clock again.
+    ClockAcceptedAgain,
+    /// A wait was reached because the members changed.
+    WaitReachedByRemoval,
+    /// A wait ended at its deadline.
+    WaitTimedOut,
+    /// A wait ended because the node shut down.
+    WaitEndedByShutdown,
 }
 
 #[cfg(feature = "sim")]

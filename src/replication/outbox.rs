@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::clock::Mono;
 use crate::crdt::Ctx;
 use crate::id::PartitionId;
+use crate::probe::sometimes;
 use crate::store::{Batch, Budget, Partition, Store};
 
 /// Bytes after which a frame is cut: QUIC saturates at 4 to 16 KiB and compression gains little
@@ -101,7 +102,9 @@ impl Outbox {
                 *position = captured.upto;
                 flush.batches.push(captured.batch);
             }
-            if !captured.more {
+            if captured.more {
+                sometimes!(FlushCut);
+            } else {
                 self.dirty.remove(&id);
             }
         }
@@ -110,6 +113,7 @@ impl Outbox {
 
     /// Gives up what nobody is there to receive: peers that come later catch up from the log.
     pub fn skip(&mut self, store: &Store) {
+        sometimes!(NobodyToSendTo, if !self.dirty.is_empty());
         for id in std::mem::take(&mut self.dirty) {
             if let (Some(position), Some(partition)) = (self.position.get_mut(id.index()), store.read(id)) {
                 *position = partition.seq();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::clock::Mono;
 use crate::crdt::{Ctx, Dot};
 use crate::id::{PartitionId, ReplicaId};
+use crate::probe::{planted, sometimes};
 use crate::replication::outbox::Reach;
 use crate::store::{Batch, Budget, Full, Store};
 use crate::wire::{FullChunk, Part};
@@ -38,6 +39,13 @@ struct Lane {
     mark: (Ctx, Ctx),
     /// The context of a full synchronisation that the peer has not reported yet.
     full: Option<Ctx>,
+}
+
+impl Lane {
+    /// Tells whether increments may go to the peer: it has everything my log no longer names (R-TRUNC).
+    fn has_floor(&self, floor: &Ctx) -> bool {
+        self.known.includes(floor) || planted!(IncrementsBelowFloor)
+    }
 }
 
 /// Progress of one replica.
@@ -81,6 +89,7 @@ impl Peer {
         lane.known.join_claim(ctx);
         lane.sent.join_claim(ctx);
         if lane.full.as_ref().is_some_and(|full| lane.known.includes(full)) {
+            sometimes!(FullReported);
             lane.full = None;
             self.wanted.insert(partition, Want::Own);
         }
@@ -91,14 +100,16 @@ impl Peer {
     pub fn catch_up(&mut self, partition: PartitionId, store: &Store, all: bool) {
         let Some(lane) = self.lanes.get(partition.index()) else { return };
         if lane.full.is_some() {
+            sometimes!(CaughtUpByFull);
             return;
         }
         let Some(p) = store.read(partition) else { return };
-        if lane.known.includes(p.floor()) {
+        if lane.has_floor(p.floor()) {
             let want = if all { Want::All } else { Want::Own };
             let slot = self.wanted.entry(partition).or_insert(want);
             *slot = (*slot).max(want);
         } else {
+            sometimes!(IncrementRefused);
             self.fulls.insert(partition);
         }
     }
@@ -113,6 +124,7 @@ impl Peer {
     /// Begins a full synchronisation again: the peer has lost a piece of the one under way.
     pub fn restart(&mut self, partition: PartitionId) {
         if let Some(lane) = self.lanes.get_mut(partition.index()) {
+            sometimes!(FullRestarted);
             lane.full = None;
             self.chunks.retain(|chunk| chunk.partition != partition);
             self.fulls.insert(partition);
@@ -127,11 +139,19 @@ impl Peer {
         }
     }
 
+    /// Asks for all my events the peer has not reported, those that are under way as well: what it cannot take of them it
+    /// will have nobody to ask for.
+    pub fn insist(&mut self, store: &Store) {
+        self.begin();
+        store.partition_ids().for_each(|partition| self.catch_up(partition, store, false));
+    }
+
     /// Sends again what the peer has not reported of a partition, because it says that it could not
     /// take it: from the log, or in full when that no longer names it.
     pub fn resend(&mut self, partition: PartitionId, store: &Store) {
         let Some(lane) = self.lanes.get_mut(partition.index()) else { return };
         if lane.full.take().is_some() {
+            sometimes!(FullAskedAgain);
             self.fulls.insert(partition);
             return;
         }
@@ -143,7 +163,8 @@ impl Peer {
     /// the partitions is behind or under synchronisation.
     #[must_use]
     pub fn takes(&self, reach: &[Reach], window: usize) -> bool {
-        let has = |lane: &Lane, floor: &Option<Ctx>| floor.as_ref().is_none_or(|floor| lane.known.includes(floor));
+        let has = |lane: &Lane, floor: &Option<Ctx>| floor.as_ref().is_none_or(|floor| lane.has_floor(floor));
+        sometimes!(LinkFull, if self.in_flight >= window);
         self.in_flight < window
             && reach.iter().all(|r| {
                 let lane = self.lanes.get(r.partition.index()).filter(|lane| lane.full.is_none());
@@ -220,7 +241,8 @@ impl Peer {
             self.wanted.remove(&partition);
             return None;
         };
-        if p.binding_floor().is_some_and(|floor| !lane.known.includes(floor)) {
+        if p.binding_floor().is_some_and(|floor| !lane.has_floor(floor)) {
+            sometimes!(FloorRoseMeanwhile);
             self.wanted.remove(&partition);
             self.fulls.insert(partition);
             return None;
@@ -229,7 +251,9 @@ impl Peer {
             Want::All => p.capture_lacking(&lane.sent, BUDGET),
             Want::Own => p.capture_lacking_of(store.me(), &lane.sent, BUDGET),
         };
+        sometimes!(CatchUpSplit, if captured.more);
         for (dot, _) in captured.batch.fragments.iter().flat_map(|f| &f.covers) {
+            sometimes!(ThirdPartyRelayed, if dot.replica != store.me() && !lane.sent.has(*dot));
             lane.sent.add(*dot);
         }
         if !captured.more {
@@ -249,7 +273,7 @@ impl Peer {
 
     /// Sends again what the peer should have reported by now. Returns whether anything is.
     pub fn check_progress(&mut self, now: Mono, store: &Store) -> bool {
-        if now.since(self.marked_at) < RESEND_AFTER || !self.chunks.is_empty() {
+        if now.since(self.marked_at) < RESEND_AFTER || !self.chunks.is_empty() || planted!(NeverResends) {
             return false;
         }
         self.marked_at = now;
@@ -263,6 +287,8 @@ impl Peer {
             lane.mark = (lane.sent.clone(), lane.known.clone());
         }
         for (partition, full) in &stuck {
+            sometimes!(ResentAfterSilence, if !full);
+            sometimes!(FullResentAfterSilence, if *full);
             if *full {
                 self.fulls.insert(*partition);
             } else {
@@ -304,6 +330,7 @@ fn cut(full: Full, session: u64) -> Vec<FullChunk> {
     for fragment in batch.fragments {
         let weight = fragment.weight();
         if !open.fragments.is_empty() && (open.fragments.len() >= BUDGET.fragments || bytes + weight > BUDGET.bytes) {
+            sometimes!(FullCut);
             let next = chunk(open.index + 1);
             chunks.push(std::mem::replace(&mut open, next));
             bytes = 0;

@@ -15,8 +15,8 @@ use quinn::{ConnectError, Connection};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use crate::node::{CloseCode, DialError, LinkEnd};
-use crate::runtime::link::end_of;
+use crate::node::DialError;
+use crate::runtime::closing::{end_of, failure_of};
 use crate::runtime::tls::SERVER_NAME;
 
 /// Addresses of one name that are tried, in the resolver's order.
@@ -63,17 +63,5 @@ async fn connect(endpoint: &quinn::Endpoint, address: SocketAddr, within: Durati
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(Attempt::Failed(failure_of(end_of(error)))),
         Err(_) => Err(Attempt::Failed(DialError::TimedOut)),
-    }
-}
-
-/// Says what the end of a connection means that had not begun yet.
-pub(crate) fn failure_of(end: LinkEnd) -> DialError {
-    match end {
-        LinkEnd::Closed { code, reason } => DialError::Refused { code, reason },
-        LinkEnd::Local { .. } => DialError::Stopped,
-        LinkEnd::TimedOut => DialError::TimedOut,
-        LinkEnd::Reset => DialError::Refused { code: CloseCode::Unknown(0), reason: "reset".to_owned() },
-        LinkEnd::Tls { by, fault } => DialError::Tls { by, fault },
-        LinkEnd::Transport { by, code, text } => DialError::Transport { by, code, text },
     }
 }

@@ -9,22 +9,19 @@
 //! * Nothing here waits but the `select!`: outputs are queued, answers nobody awaits are dropped.
 //! * However the task ends, watchers, waiters and senders of commands learn that it has.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::sleep_until;
 
 use crate::clock::Mono;
-use crate::node::{Event, Input, Node, Outcome, Output, WaitId};
+use crate::node::{Event, Input, Node, Output};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::journal::Journal;
 use crate::runtime::line::{COMMANDS, Command, EVENTS, Line, Signals};
+use crate::runtime::waits::Waits;
 use crate::runtime::watches::{Origin, Watches};
-
-/// Fewer waits than this are never searched for abandoned ones.
-const SWEEP_WAITS_MIN: usize = 1_024;
 
 /// The owner of the node and the network.
 #[derive(Debug)]
@@ -33,11 +30,7 @@ pub struct Driver {
     endpoint: Endpoint,
     clock: SystemClock,
     commands: mpsc::Receiver<Command>,
-    waits: BTreeMap<WaitId, oneshot::Sender<Outcome>>,
-    next_wait: u64,
-    /// With so many waits the abandoned ones are looked for: twice what the last search left, so
-    /// that a wait costs a constant share of the searches.
-    sweep_waits_at: usize,
+    waits: Waits,
     events: broadcast::Sender<Event>,
     journal: Journal,
     ending: Ending,
@@ -77,9 +70,7 @@ impl Driver {
             endpoint,
             clock,
             commands,
-            waits: BTreeMap::new(),
-            next_wait: 0,
-            sweep_waits_at: SWEEP_WAITS_MIN,
+            waits: Waits::default(),
             events,
             journal: Journal::new(addresses),
             ending: Ending { signals, watches },
@@ -116,24 +107,21 @@ impl Driver {
     }
 
     fn take(&mut self, input: Input) {
-        let may_apply = matches!(input, Input::Log { .. } | Input::Deadline);
+        let news = self.node.news();
         self.node.handle(self.clock.now(), input);
         while let Some(output) = self.node.poll() {
             if let Some(told) = self.endpoint.apply(output) {
                 self.tell(told);
             }
         }
-        if may_apply {
+        if self.node.news() != news {
             self.ending.signals.applied.notify_waiters();
         }
     }
 
     fn tell(&mut self, output: Output) {
         match output {
-            Output::Resolved { id, outcome } => {
-                // A receiver that is gone has stopped waiting.
-                drop(self.waits.remove(&id).map(|reply| reply.send(outcome)));
-            }
+            Output::Resolved { id, outcome } => self.waits.tell(id, outcome),
             Output::Event(event) => {
                 self.journal.note(&event);
                 drop(self.events.send(event));
@@ -156,30 +144,16 @@ impl Driver {
             Command::Wait { mark, level, deadline, reply } => {
                 // The write may still wait to be sent: its wake-up and this command race.
                 self.take(Input::Written);
-                let id = WaitId(self.next_wait);
-                self.next_wait += 1;
-                self.waits.insert(id, reply);
+                let id = self.waits.begin(reply);
                 self.take(Input::Wait { id, mark, level, deadline });
-                self.sweep_waits();
+                for id in self.waits.forget_gone() {
+                    self.take(Input::CancelWait { id });
+                }
             }
             Command::Stats { reply } => drop(reply.send(self.node.stats())),
             Command::ResetLag => self.node.reset_lag(),
             // Taken by the loop.
             Command::Shutdown { .. } => {}
         }
-    }
-
-    /// Ends the waits nobody is interested in any more.
-    fn sweep_waits(&mut self) {
-        if self.waits.len() < self.sweep_waits_at {
-            return;
-        }
-        let abandoned: Vec<WaitId> =
-            self.waits.iter().filter(|(_, reply)| reply.is_closed()).map(|(id, _)| *id).collect();
-        for id in abandoned {
-            self.waits.remove(&id);
-            self.take(Input::CancelWait { id });
-        }
-        self.sweep_waits_at = (self.waits.len() * 2).max(SWEEP_WAITS_MIN);
     }
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use quinn::udp::{UdpSockRef, UdpSocketState};
-use quinn::{Connection, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Connection, Incoming, ServerConfig, TokioRuntime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -24,65 +24,20 @@ use tokio::time::timeout;
 use crate::config::Config;
 use crate::error::{ConfigError, StartError};
 use crate::node::{CloseCode, DialError, Input, LinkId, Output, Party, PeerIdentity, PeerSlot};
-use crate::runtime::congestion::{WINDOW_BYTES_START, controller};
-use crate::runtime::dial::{dial, failure_of};
-use crate::runtime::link::{Inbox, Link, LinkHandle, NotQueued, end_of, varint};
+use crate::runtime::closing::{Closing, end_of, failure_of, varint};
+use crate::runtime::dial::dial;
+use crate::runtime::link::{Inbox, Link, LinkHandle, NotQueued};
 use crate::runtime::tls::{self, Identity};
+use crate::runtime::transport::{
+    DIAL_TIMEOUT, DRAIN, HANDSHAKE, HANDSHAKES, HANDSHAKES_FREE_MIN, bound_strangers, transport,
+};
 
 /// Inputs waiting for the driver: at most 128 MiB of frames at the frame limit, 8 MiB at the usual
 /// 64 KiB, and more than one turn of the driver can use.
 const INPUTS: usize = 128;
 
-/// Handshakes going on at once.
-const HANDSHAKES: usize = 256;
-
-/// With fewer handshakes free than this, an unproven address must first answer a retry.
-const HANDSHAKES_FREE_MIN: usize = 192;
-
-/// How long an accepted handshake may take: several round trips of the worst path, with losses.
-const HANDSHAKE: Duration = Duration::from_secs(5);
-
-/// Bytes kept of all connections whose handshake has not begun.
-const INCOMING_BYTES: u64 = 4 * 1024 * 1024;
-
-/// What one stream of a peer may have in flight: 1 Gbit/s at 190 ms. quinn gives a connection up
-/// when a stream has too many gaps, which larger windows make possible.
-const STREAM_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
-
-/// What all streams of a peer may have in flight.
-const LINK_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
-
-/// Bidirectional streams a peer may have open; it needs one.
-const STREAMS: u32 = 64;
-
-/// Log streams a peer may have open: one long one, and an express one per frame until its credit is
-/// back a round trip later. 500 frames a second (one per linger) on a path of 220 ms take 110, and
-/// those that wait for a repetition twice that. A frame without credit goes to the long stream,
-/// where a lost packet delays all behind it: with 64 the demo at 1,850 writes a second had a p99 of
-/// 31 ms above the path, with 256 of 6 ms. quinn allocates for all of them: 62 KiB a link.
-const EXPRESS_STREAMS: u32 = 256;
-
-/// Silence that ends a link. Detecting failures is the beats' work, not this timeout's.
-const IDLE_MS: u32 = 10_000;
-
-/// Keeps the path open when the node has nothing to say.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
-
-/// The round trip assumed of an unknown path. The first packet of a dial is repeated after three
-/// of these, then six more, so that one lost to a cut that has just healed costs little. The last
-/// repetition must leave a long path time for the handshake within the dial's timeout of a second;
-/// with 100 ms it did not, and a heal took up to 0.8 s longer.
-const INITIAL_RTT: Duration = Duration::from_millis(50);
-
-/// Old beats are worthless: with the default of 1 MiB they queue for seconds on a bad path.
-const BEATS_OUT_BYTES: usize = 16 * 1024;
-const BEATS_IN_BYTES: usize = 64 * 1024;
-
 /// The kernel's default of about 208 KiB lost 7,400 of 2.3 million packets even on loopback.
 const SOCKET_BYTES: usize = 4 * 1024 * 1024;
-
-/// How long shutting down waits for closed connections to drain.
-const DRAIN: Duration = Duration::from_secs(1);
 
 /// Where to listen, whom to dial, and how the path is.
 #[derive(Clone, Debug)]
@@ -109,13 +64,7 @@ impl EndpointConfig {
     /// Listens on an address with the defaults and nobody to dial.
     #[must_use]
     pub fn new(listen: SocketAddr) -> Self {
-        Self {
-            listen,
-            peers: Vec::new(),
-            dial_timeout: Duration::from_secs(1),
-            segmentation_offload: true,
-            loss_tolerant: false,
-        }
+        Self { listen, peers: Vec::new(), dial_timeout: DIAL_TIMEOUT, segmentation_offload: true, loss_tolerant: false }
     }
 
     /// Takes what concerns the network from a node's configuration. A name to listen on is resolved
@@ -186,8 +135,7 @@ impl Endpoint {
         let refused = |source| StartError::Bind { addr: listen, source };
         let transport = Arc::new(transport(segmentation_offload, loss_tolerant));
         let mut server = ServerConfig::with_crypto(Arc::new(identity.server()?));
-        server.transport_config(Arc::clone(&transport));
-        server.max_incoming(HANDSHAKES).incoming_buffer_size_total(INCOMING_BYTES);
+        bound_strangers(&mut server, Arc::clone(&transport));
         let mut client = quinn::ClientConfig::new(Arc::new(identity.client()?));
         client.transport_config(transport);
 
@@ -263,7 +211,7 @@ impl Endpoint {
                 handle.beat(bytes);
                 Ok(())
             }),
-            Output::Close { link, code, reason } => self.close(link, code, reason),
+            Output::Close { link, code, reason } => self.close(link, Closing { code, reason }),
             other @ (Output::Resolved { .. } | Output::Event(_) | Output::Changed(_)) => return Some(other),
         }
         None
@@ -278,7 +226,7 @@ impl Endpoint {
         // Strangers are turned away from here on; the links go on until they are flushed.
         self.quic.set_server_config(None);
         for link in self.links.keys().copied().collect::<Vec<_>>() {
-            self.close(link, CloseCode::Goodbye, "shutting down".to_owned());
+            self.close(link, Closing::goodbye());
         }
         while !self.links.is_empty() {
             match self.reports.recv().await {
@@ -289,7 +237,7 @@ impl Endpoint {
                 None => break,
             }
         }
-        self.quic.close(varint(CloseCode::Goodbye), b"shutting down");
+        self.quic.close(varint(CloseCode::Goodbye), Closing::goodbye().reason.as_bytes());
         self.tasks.shutdown().await;
         if timeout(DRAIN, self.quic.wait_idle()).await.is_err() {
             tracing::debug!("some connections had not drained when the socket was closed");
@@ -301,13 +249,13 @@ impl Endpoint {
             return;
         };
         if queue(handle) == Err(NotQueued::Full) {
-            self.close(link, CloseCode::Overloaded, "too much waits to be sent".to_owned());
+            self.close(link, Closing::overloaded());
         }
     }
 
-    fn close(&mut self, link: LinkId, code: CloseCode, reason: String) {
+    fn close(&mut self, link: LinkId, closing: Closing) {
         if let Some(handle) = self.links.get_mut(&link).and_then(Option::take) {
-            handle.close(code, reason);
+            handle.close(closing);
         }
     }
 
@@ -399,25 +347,6 @@ fn admit(connection: &Connection) -> Result<PeerIdentity, DialError> {
         connection.close(varint(CloseCode::Identity), fault.to_string().as_bytes());
         DialError::Tls { by: Party::Us, fault }
     })
-}
-
-/// Returns how QUIC behaves on every link; the reasons are at the constants.
-fn transport(segmentation_offload: bool, loss_tolerant: bool) -> TransportConfig {
-    let mut transport = TransportConfig::default();
-    transport
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))))
-        .keep_alive_interval(Some(KEEP_ALIVE))
-        .initial_rtt(INITIAL_RTT)
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(LINK_WINDOW_BYTES))
-        .send_window(WINDOW_BYTES_START)
-        .max_concurrent_uni_streams(VarInt::from_u32(EXPRESS_STREAMS))
-        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
-        .datagram_send_buffer_size(BEATS_OUT_BYTES)
-        .datagram_receive_buffer_size(Some(BEATS_IN_BYTES))
-        .enable_segmentation_offload(segmentation_offload)
-        .congestion_controller_factory(controller(loss_tolerant));
-    transport
 }
 
 /// Asks for large socket buffers and says what the kernel gave. Less of them costs packets, not

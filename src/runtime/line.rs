@@ -59,7 +59,7 @@ pub(super) enum Command {
 pub(super) struct Signals {
     /// Local writes wait to be sent.
     pub(super) wake: Notify,
-    /// Something may have been applied, or the driver has ended.
+    /// Something was applied, or the driver has ended.
     pub(super) applied: Notify,
 }
 
@@ -139,7 +139,7 @@ impl Line {
         self.watches.tell(keyspace, Bytes::copy_from_slice(key), Origin::Local);
     }
 
-    /// Returns what is ready when remote writes may have been applied, or the driver has ended.
+    /// Returns what is ready when remote writes were applied, or the driver has ended.
     /// Make it, then look, then await it: nothing is missed from when it was made.
     pub fn applied(&self) -> Notified<'_> {
         self.signals.applied.notified()

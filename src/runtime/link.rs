@@ -24,41 +24,41 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
+use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, StoppedError, WriteError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::node::{CloseCode, Input, LinkEnd, LinkId, Party};
+use crate::node::{CloseCode, Input, LinkEnd, LinkId};
+use crate::runtime::closing::{Closing, end_of, varint};
 use crate::runtime::congestion::{SendWindow, WINDOW_EVERY};
 use crate::runtime::framing::{CONTROL_BYTES_MAX, LOG_BYTES_MAX, OverLimit, Splitter, prefix};
-use crate::runtime::tls;
 
 /// Control messages waiting for one link. There are a few per second; a peer that leaves so many
 /// unread for so long is better reached over a new link.
-const CONTROL_QUEUE: usize = 256;
+pub(crate) const CONTROL_QUEUE: usize = 256;
 
 /// Log frames waiting for one link. The node's byte budget binds first unless frames are tiny.
-const LOG_QUEUE: usize = 4_096;
+pub(crate) const LOG_QUEUE: usize = 4_096;
 
 /// Frames written before the node is told; more would leave its outbox idle for too long.
-const WRITE_BATCH: usize = 16;
+pub(crate) const WRITE_BATCH: usize = 16;
 
 /// Chunks taken from QUIC at once: about 90 KB, one lock instead of 64.
 const READ_BATCH: usize = 64;
 
 /// Express streams a goodbye waits for: as many as a peer lets be open. Older ones have long been
 /// acknowledged.
-const EXPRESS_WATCHED: usize = 256;
+pub(crate) const EXPRESS_WATCHED: usize = 256;
 
 /// How long a goodbye waits for the peer to acknowledge what was sent. A peer that is cut off costs
 /// this much at shutdown.
-const FLUSH: Duration = Duration::from_secs(2);
+pub(crate) const FLUSH: Duration = Duration::from_secs(2);
 
 /// Priorities within one connection: control before express frames before the log.
-const CONTROL_PRIORITY: i32 = 20;
-const EXPRESS_PRIORITY: i32 = 15;
-const LOG_PRIORITY: i32 = 10;
+pub(crate) const CONTROL_PRIORITY: i32 = 20;
+pub(crate) const EXPRESS_PRIORITY: i32 = 15;
+pub(crate) const LOG_PRIORITY: i32 = 10;
 
 /// What the driver keeps of a link. Dropping it says goodbye.
 #[derive(Debug)]
@@ -104,9 +104,9 @@ impl LinkHandle {
     }
 
     /// Ends the link.
-    pub(crate) fn close(self, code: CloseCode, reason: String) {
+    pub(crate) fn close(self, closing: Closing) {
         // A link that has just ended by itself has dropped its receiver and needs no second end.
-        drop(self.close.send(Closing { code, reason }));
+        drop(self.close.send(closing));
     }
 }
 
@@ -116,13 +116,6 @@ struct LogFrame {
     express: bool,
 }
 
-/// Why this side ends a link.
-#[derive(Debug)]
-struct Closing {
-    code: CloseCode,
-    reason: String,
-}
-
 /// Why a task of a link stopped early.
 #[derive(Debug)]
 enum Stop {
@@ -130,12 +123,6 @@ enum Stop {
     Lost,
     /// The peer broke the protocol.
     Fault(Closing),
-}
-
-impl Stop {
-    fn malformed(reason: &str) -> Self {
-        Self::Fault(Closing { code: CloseCode::Malformed, reason: reason.to_owned() })
-    }
 }
 
 impl From<ConnectionError> for Stop {
@@ -148,8 +135,10 @@ impl From<ReadError> for Stop {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::ConnectionLost(_) | ReadError::ClosedStream => Self::Lost,
-            ReadError::Reset(_) => Self::malformed("a stream was reset"),
-            ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => Self::malformed("a stream is unreadable"),
+            ReadError::Reset(_) => Self::Fault(Closing::reset()),
+            ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
+                Self::Fault(Closing::malformed("a stream is unreadable"))
+            }
         }
     }
 }
@@ -158,7 +147,7 @@ impl From<WriteError> for Stop {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::ConnectionLost(_) | WriteError::ClosedStream => Self::Lost,
-            WriteError::Stopped(_) | WriteError::ZeroRttRejected => Self::malformed("a stream was stopped"),
+            WriteError::Stopped(_) | WriteError::ZeroRttRejected => Self::Fault(Closing::stopped()),
         }
     }
 }
@@ -171,8 +160,7 @@ impl From<StoppedError> for Stop {
 
 impl From<OverLimit> for Stop {
     fn from(over: OverLimit) -> Self {
-        let reason = format!("a frame of {} bytes exceeds the limit of {}", over.len, over.max);
-        Self::Fault(Closing { code: CloseCode::OverLimit, reason })
+        Self::Fault(over.into())
     }
 }
 
@@ -233,7 +221,7 @@ impl<I: Inbox> Link<I> {
         let closing = loop {
             tokio::select! {
                 error = connection.closed() => break Err(error),
-                closing = &mut close => break Ok(closing.unwrap_or_else(|_| goodbye())),
+                closing = &mut close => break Ok(closing.unwrap_or_else(|_| Closing::goodbye())),
                 Some(done) = readers.join_next() => if let Some(fault) = fault_of(done) { break Ok(fault) },
                 Some(done) = writers.join_next() => if let Some(fault) = fault_of(done) { break Ok(fault) },
                 _ = tick.tick() => connection.set_send_window(window.follow(connection.rtt(), connection.min_rtt())),
@@ -247,8 +235,13 @@ impl<I: Inbox> Link<I> {
                 end_of(error)
             }
             Ok(closing) => {
+                if closing.code == CloseCode::Goodbye {
+                    flush(&mut writers).await;
+                }
+                connection.close(varint(closing.code), closing.reason.as_bytes());
                 readers.shutdown().await;
-                close_as(&connection, &mut writers, closing).await
+                writers.shutdown().await;
+                LinkEnd::Local { code: closing.code, reason: closing.reason }
             }
         };
         if inbox.put(Input::LinkDown { link: id, reason }).await.is_err() {
@@ -257,22 +250,14 @@ impl<I: Inbox> Link<I> {
     }
 }
 
-fn goodbye() -> Closing {
-    Closing { code: CloseCode::Goodbye, reason: "shutting down".to_owned() }
-}
-
-/// Closes the connection. A goodbye first lets the writers finish what was queued, which they do
-/// by themselves because the handle is gone.
-async fn close_as(connection: &Connection, writers: &mut JoinSet<Result<(), Stop>>, closing: Closing) -> LinkEnd {
-    if closing.code == CloseCode::Goodbye {
-        let flushed = tokio::time::timeout(FLUSH, async { while writers.join_next().await.is_some() {} });
-        if flushed.await.is_err() {
-            tracing::debug!("a goodbye was not acknowledged in time");
-        }
+/// Lets the writers finish what was queued, which they do by themselves because the handle is gone. The readers go on
+/// meanwhile: a reader that ends tells the peer to stop, and a peer that was told so while it writes ends the link
+/// before it has read the rest.
+async fn flush(writers: &mut JoinSet<Result<(), Stop>>) {
+    let flushed = tokio::time::timeout(FLUSH, async { while writers.join_next().await.is_some() {} });
+    if flushed.await.is_err() {
+        tracing::debug!("a goodbye was not acknowledged in time");
     }
-    connection.close(varint(closing.code), closing.reason.as_bytes());
-    writers.shutdown().await;
-    LinkEnd::Local { code: closing.code, reason: closing.reason }
 }
 
 /// Returns what a finished task found wrong with the peer.
@@ -282,7 +267,7 @@ fn fault_of(done: Result<Result<(), Stop>, tokio::task::JoinError>) -> Option<Cl
         Ok(Err(Stop::Fault(closing))) => Some(closing),
         Err(error) => {
             tracing::error!(%error, "a task of a link failed");
-            Some(Closing { code: CloseCode::Malformed, reason: "internal error".to_owned() })
+            Some(Closing::malformed("internal error"))
         }
     }
 }
@@ -307,7 +292,7 @@ impl<I: Inbox> Reader<I> {
                 self.inbox.put(wrap(self.id, bytes)).await?;
             }
         }
-        if splitter.is_between_frames() { Ok(()) } else { Err(Stop::malformed("a stream ended within a frame")) }
+        if splitter.is_between_frames() { Ok(()) } else { Err(Stop::Fault(Closing::torn())) }
     }
 }
 
@@ -322,7 +307,7 @@ async fn read_control<I: Inbox>(
     if opened.send(send).is_err() {
         return Err(Stop::Lost);
     }
-    let second = || Stop::malformed("a second bidirectional stream was not agreed");
+    let second = || Stop::Fault(Closing::second_stream());
     tokio::select! {
         done = reader.frames(recv, CONTROL_BYTES_MAX, |link, bytes| Input::Control { link, bytes }) => done?,
         // A lost connection does not end this: what it left behind is still read above.
@@ -434,39 +419,4 @@ async fn finish(mut stream: SendStream) -> Result<(), Stop> {
 /// Sets a stream's priority. A stream that is gone already says so at the next write.
 fn raise(stream: &SendStream, priority: i32) {
     drop(stream.set_priority(priority));
-}
-
-/// Returns the number of a code as QUIC carries it.
-pub(crate) fn varint(code: CloseCode) -> VarInt {
-    VarInt::from_u64(code.number()).unwrap_or(VarInt::MAX)
-}
-
-/// Says what the end of a connection means.
-pub(crate) fn end_of(error: ConnectionError) -> LinkEnd {
-    match error {
-        ConnectionError::ApplicationClosed(close) => LinkEnd::Closed {
-            code: CloseCode::from_number(close.error_code.into_inner()),
-            reason: String::from_utf8_lossy(&close.reason).into_owned(),
-        },
-        ConnectionError::ConnectionClosed(close) => {
-            let text = String::from_utf8_lossy(&close.reason).into_owned();
-            transport(Party::Peer, u64::from(close.error_code), text)
-        }
-        ConnectionError::TransportError(error) => transport(Party::Us, u64::from(error.code), error.reason),
-        ConnectionError::TimedOut => LinkEnd::TimedOut,
-        ConnectionError::Reset => LinkEnd::Reset,
-        ConnectionError::LocallyClosed => {
-            LinkEnd::Local { code: CloseCode::Goodbye, reason: "the endpoint was closed".to_owned() }
-        }
-        ConnectionError::VersionMismatch => transport(Party::Peer, 0, "no common QUIC version".to_owned()),
-        ConnectionError::CidsExhausted => transport(Party::Us, 0, "no connection ids are left".to_owned()),
-    }
-}
-
-/// Tells TLS alerts, which QUIC carries as codes 0x100 to 0x1ff, from QUIC's own errors.
-fn transport(by: Party, code: u64, text: String) -> LinkEnd {
-    match code.checked_sub(0x100).map(u8::try_from) {
-        Some(Ok(alert)) => LinkEnd::Tls { by, fault: tls::fault_of(alert, text) },
-        Some(Err(_)) | None => LinkEnd::Transport { by, code, text },
-    }
 }

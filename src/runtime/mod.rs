@@ -30,15 +30,18 @@
 //! [`crate::node`].
 
 mod clock;
-mod congestion;
+pub(crate) mod closing;
+pub(crate) mod congestion;
 mod dial;
 mod driver;
 mod endpoint;
-mod framing;
+pub(crate) mod framing;
 mod journal;
 mod line;
-mod link;
-mod tls;
+pub(crate) mod link;
+pub(crate) mod tls;
+pub(crate) mod transport;
+mod waits;
 mod watches;
 
 pub use clock::{SystemClock, fresh_node, fresh_replica, fresh_seed, wall_ms};

@@ -12,8 +12,11 @@
 //!   again, so an expired one lives at most as long as its last link.
 //! * An [`Identity`] was checked exactly as its peers will check it, at the time it was loaded.
 //!
+//! * Randomness and the time enter by [`Means`], so that the simulator can bring its own of both.
+//!
 //! What is *not* here: replacing a certificate while links are up.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::fs;
@@ -29,6 +32,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, RootCertStore};
 use uuid::Uuid;
 use x509_parser::certificate::X509Certificate;
@@ -54,8 +58,39 @@ const OWN_CERTIFICATE: &str = "own certificate";
 const OWN_KEY: &str = "private key";
 const CLUSTER_CA: &str = "cluster CA";
 
+/// What cryptography works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Means {
+    /// The algorithms and where they take randomness from.
+    pub(crate) provider: Arc<CryptoProvider>,
+    /// The time at which certificates are judged.
+    pub(crate) time: Arc<dyn TimeProvider>,
+}
+
+impl Means {
+    /// What everybody but the simulator uses.
+    fn of_the_system() -> Self {
+        Self { provider: Arc::new(rustls::crypto::ring::default_provider()), time: Arc::new(SystemTime) }
+    }
+
+    fn now(&self) -> Result<UnixTime, StartError> {
+        self.time.current_time().ok_or_else(|| bad(OWN_CERTIFICATE, "nobody knows what time it is"))
+    }
+}
+
+/// The system's wall clock.
+#[derive(Debug)]
+struct SystemTime;
+
+impl TimeProvider for SystemTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(wall_ms())))
+    }
+}
+
 /// What a node proves itself with and recognises its peers by.
 pub struct Identity {
+    means: Means,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     roots: Arc<RootCertStore>,
@@ -86,6 +121,11 @@ impl Identity {
     /// [`StartError::Certificate`] says which of the three is wrong: not PEM, a key of another
     /// certificate, expired, of another CA, for another purpose, or naming nobody.
     pub fn from_pem(certificate: &[u8], key: &[u8], ca: &[u8]) -> Result<Self, StartError> {
+        Self::from_pem_with(Means::of_the_system(), certificate, key, ca)
+    }
+
+    /// As [`Identity::from_pem`], by other means.
+    pub(crate) fn from_pem_with(means: Means, certificate: &[u8], key: &[u8], ca: &[u8]) -> Result<Self, StartError> {
         let chain = certificates(OWN_CERTIFICATE, certificate)?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|why| bad(OWN_KEY, why))?;
         let mut roots = RootCertStore::empty();
@@ -94,8 +134,8 @@ impl Identity {
         }
         let leaf = chain.first().ok_or_else(|| bad(OWN_CERTIFICATE, "there is none in the PEM"))?;
         let name = names(leaf).map_err(|why| bad(OWN_CERTIFICATE, why))?;
-        let identity = Self { chain, key, roots: Arc::new(roots), name };
-        identity.verify_as_a_peer_would(wall_ms())?;
+        let identity = Self { means, chain, key, roots: Arc::new(roots), name };
+        identity.verify_as_a_peer_would()?;
         // Building both configurations once finds a key that does not belong to the certificate.
         identity.server()?;
         identity.client()?;
@@ -125,7 +165,7 @@ impl Identity {
 
     /// Builds what this node accepts connections with.
     pub(crate) fn server(&self) -> Result<QuicServerConfig, StartError> {
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        let mut tls = rustls::ServerConfig::builder_with_details(self.provider(), Arc::clone(&self.means.time))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|why| bad(OWN_CERTIFICATE, why))?
             .with_client_cert_verifier(self.client_verifier()?)
@@ -140,7 +180,7 @@ impl Identity {
 
     /// Builds what this node dials with.
     pub(crate) fn client(&self) -> Result<QuicClientConfig, StartError> {
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        let mut tls = rustls::ClientConfig::builder_with_details(self.provider(), Arc::clone(&self.means.time))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|why| bad(OWN_CERTIFICATE, why))?
             .with_root_certificates(Arc::clone(&self.roots))
@@ -152,21 +192,25 @@ impl Identity {
         QuicClientConfig::try_from(tls).map_err(|why| bad(OWN_CERTIFICATE, why))
     }
 
+    fn provider(&self) -> Arc<CryptoProvider> {
+        Arc::clone(&self.means.provider)
+    }
+
     fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, StartError> {
-        WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), provider())
+        WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), self.provider())
             .build()
             .map_err(|why| bad(CLUSTER_CA, why))
     }
 
     /// Runs both verifiers on the own certificate, so that what every peer would refuse is refused
     /// here, once, with the reason.
-    fn verify_as_a_peer_would(&self, wall_ms: u64) -> Result<(), StartError> {
+    fn verify_as_a_peer_would(&self) -> Result<(), StartError> {
         let Some((leaf, between)) = self.chain.split_first() else {
             return Err(bad(OWN_CERTIFICATE, "there is none in the PEM"));
         };
-        let now = UnixTime::since_unix_epoch(Duration::from_millis(wall_ms));
+        let now = self.means.now()?;
         let name = ServerName::try_from(SERVER_NAME).map_err(|why| bad(OWN_CERTIFICATE, why))?;
-        WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), provider())
+        WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), self.provider())
             .build()
             .map_err(|why| bad(CLUSTER_CA, why))?
             .verify_server_cert(leaf, between, &name, &[], now)
@@ -197,7 +241,12 @@ pub fn uri_of(region: &RegionId, node: NodeId) -> String {
 /// [`TlsFault::NoCertificate`] before the handshake is over, [`TlsFault::Unnamed`] when the
 /// certificate names nobody. Nothing is changed: closing the connection is the caller's business.
 pub fn peer_identity(connection: &quinn::Connection) -> Result<PeerIdentity, TlsFault> {
-    let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    identity_in(connection.peer_identity())
+}
+
+/// As [`peer_identity`], of what the TLS session of a connection hands out.
+pub(crate) fn identity_in(proven: Option<Box<dyn Any>>) -> Result<PeerIdentity, TlsFault> {
+    let chain = proven.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let leaf = chain.as_ref().and_then(|chain| chain.first()).ok_or(TlsFault::NoCertificate)?;
     names(leaf).map_err(|why| TlsFault::Unnamed { why })
 }
@@ -212,10 +261,6 @@ pub(crate) fn fault_of(alert: u8, text: String) -> TlsFault {
         120 => TlsFault::OtherProtocol,
         _ => TlsFault::Other { alert, text },
     }
-}
-
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 fn read(pem: &Pem) -> Result<Cow<'_, [u8]>, StartError> {

@@ -10,10 +10,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
 use tokio::sync::broadcast;
 
 use crate::id::KeyspaceId;
+use crate::sync::RwLock;
 
 /// Changes kept for a watcher that is slow: 50 ms of 20,000 changes a second, in 64 KiB. One that
 /// is further behind does better to read the state again than to catch up.

@@ -14,12 +14,14 @@ use super::host::{Host, LinkNote, true_ms};
 use super::network::Conditions;
 use super::newer;
 use super::plan::{Carrier, Setting};
+use super::tale::Delivered;
 use crate::clock::{Mono, Now};
 use crate::error::{ConfigError, WriteError};
 use crate::id::{NodeId, ReplicaId};
 use crate::node::{
     CloseCode, Event, Input, Level, LinkId, Mark, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId,
 };
+use crate::probe::planted;
 use crate::store::{Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 
 /// Virtual time at the start.
@@ -41,6 +43,7 @@ pub struct SimCluster {
     /// An operator looks after the cluster: who learns that it was removed is started again.
     pub(super) tended: bool,
     trace: SipHasher13,
+    pub(super) delivered: Delivered,
 }
 
 impl SimCluster {
@@ -53,6 +56,9 @@ impl SimCluster {
         let conditions = Conditions::new(config.weather, rng.u64(..));
         let carriage = match config.carrier {
             Carrier::Messages => Carriage::messages(conditions),
+            #[cfg(feature = "net")]
+            Carrier::Quic => Carriage::quic(conditions, rng.u64(..), config.node.replication.loss_tolerant),
+            #[cfg(not(feature = "net"))]
             Carrier::Quic => {
                 return Err(ConfigError::Field { field: "setting.carrier", why: "needs the feature `net`" });
             }
@@ -65,6 +71,7 @@ impl SimCluster {
             ordered: BTreeSet::new(),
             tended: false,
             trace: SipHasher13::new_with_keys(seed, 1),
+            delivered: Delivered::default(),
             carriage,
             rng,
             config,
@@ -105,6 +112,7 @@ impl SimCluster {
         let (replica, seed) = (ReplicaId(self.rng.u64(1..)), self.rng.u64(..));
         let configured = self.configured();
         let Some(host) = self.hosts.get_mut(at) else { return Ok(()) };
+        let replica = host.replica.filter(|_| planted!(ReplicaIdReused)).unwrap_or(replica);
         let mut config = self.config.node.clone();
         config.node.region = host.identity.region.clone();
         config.node.peers = (0..configured).filter(|other| *other != host.place).map(|o| format!("sim:{o}")).collect();
@@ -115,7 +123,7 @@ impl SimCluster {
             opened.map_err(|_full| ConfigError::Field { field: "custom", why: "must be keyspaces of their own" })?;
         }
         host.begin(Node::new(me, config, store, seed)?);
-        self.carriage.start(self.now, at, &host.identity);
+        self.carriage.start(at, &host.identity);
         self.input(at, Input::Deadline);
         Ok(())
     }
@@ -125,8 +133,8 @@ impl SimCluster {
         let Some(host) = self.hosts.get_mut(at).filter(|h| h.node.is_some() || h.leaving.is_some()) else { return };
         host.wake(self.now);
         host.end();
-        self.carriage.conditions().wake(at);
-        self.carriage.crash(self.now, at);
+        self.carriage.conditions().wake(self.now, at);
+        self.carriage.crash(at);
         self.set_timer(at);
     }
 
@@ -188,7 +196,7 @@ impl SimCluster {
     /// Returns what a node's clocks show.
     #[must_use]
     pub fn now(&self, at: usize) -> Now {
-        self.hosts.get(at).map_or(Now { mono: self.now, wall_ms: self.true_ms() }, |h| h.now(self.now))
+        self.hosts.get(at).map_or_else(|| Now { mono: self.now, wall_ms: self.true_ms() }, |h| h.now(self.now))
     }
 
     /// Returns the wall clock that no node's is off from, in Unix milliseconds.
@@ -211,7 +219,7 @@ impl SimCluster {
     /// Returns a hash of everything that was delivered so far.
     #[must_use]
     pub fn trace(&self) -> u64 {
-        self.trace.finish()
+        self.trace.finish() ^ self.carriage.trace()
     }
 
     /// Runs a local mutation at a node, as its own threads would.
@@ -360,7 +368,7 @@ impl SimCluster {
     pub(super) fn wake(&mut self, at: usize) {
         let Some(host) = self.hosts.get_mut(at).filter(|h| h.pause.is_some()) else { return };
         let told = host.wake(self.now);
-        self.carriage.conditions().wake(at);
+        self.carriage.conditions().wake(self.now, at);
         for input in told.into_iter().chain([Input::Deadline]) {
             self.input(at, input);
         }
@@ -380,6 +388,7 @@ impl SimCluster {
 
     /// Hashes what a host is told; returns how many bytes it carries.
     fn note(&mut self, at: usize, input: &Input) -> usize {
+        self.delivered.count(input);
         let (kind, number, bytes) = match input {
             Input::LinkUp { link, .. } => (1, link.0, None),
             Input::LinkDown { link, .. } => (2, link.0, None),

@@ -43,8 +43,8 @@ impl From<&Setting> for SimConfig {
         node.limits.keyspace_bytes = setting.keyspace_bytes;
         node.replication.compress = setting.compress;
         node.replication.express = setting.express;
-        node = super::workload::declare(node);
         node.replication.link_window_bytes = LINK_WINDOW;
+        let node = super::workload::declare(node);
         Self {
             nodes: setting.nodes,
             spare: setting.spare,

@@ -51,7 +51,7 @@ impl SimCluster {
             return false;
         }
         let Some(store) = self.store(at) else { return false };
-        let mut rng = self.rng.fork();
+        let (mut rng, true_ms) = (self.rng.fork(), self.true_ms());
         let mut sent = false;
         for (link, victim) in self.victims(at) {
             let others = self.hosts.iter().filter_map(|h| h.replica).filter(|r| *r != victim).collect();
@@ -66,6 +66,7 @@ impl SimCluster {
                 Lie::Garbled => self.garbled(at, &mut forger),
                 Lie::Hello => self.second_hello(at, link),
                 Lie::Flood => forger.flood(),
+                Lie::Clock => forger.clock(true_ms),
             };
             sent |= !forged.is_empty();
             for message in forged {
@@ -79,16 +80,13 @@ impl SimCluster {
         sent
     }
 
-    /// Returns the links of a host and the replicas that run at their other ends. Where a node runs twice, it is the one
-    /// that knows the link: of events of the other one the receiver could not tell that they were never made.
+    /// Returns the links of a host and the replicas that run at their other ends.
     fn victims(&self, at: usize) -> Vec<(LinkId, ReplicaId)> {
-        let replica = |link, peer| {
-            let mut ends = self.hosts.iter().filter(|h| h.identity.node == peer && h.node.is_some());
-            let end = if ends.clone().count() > 1 { ends.find(|h| h.links.contains_key(link)) } else { ends.next() };
-            end?.replica
+        let victim = |link: LinkId| {
+            let end = self.hosts.get(self.carriage.other_end(at, link)?)?;
+            Some((link, end.replica.filter(|_| end.node.is_some())?))
         };
-        let Some(host) = self.hosts.get(at) else { return Vec::new() };
-        host.links.iter().filter_map(|(link, note)| Some((*link, replica(link, note.peer)?))).collect()
+        self.hosts.get(at).map_or(Vec::new(), |host| host.links.keys().copied().filter_map(victim).collect())
     }
 
     fn garbled(&self, at: usize, forger: &mut Forger<'_>) -> Vec<Forged> {
@@ -138,7 +136,11 @@ impl Forger<'_> {
             1 => Part::Batch(Batch { partition, ctx: self.seen(partition), fragments }),
             2 => Part::Batch(Batch { partition, ctx, fragments }),
             _ => {
-                let (frontier, floor) = (Ctx::default(), ctx.clone());
+                let mut floor = ctx.clone();
+                if self.rng.bool() {
+                    floor.add_range(self.me, 1, 1 << 20);
+                }
+                let frontier = Ctx::default();
                 Part::FullChunk(FullChunk {
                     partition,
                     session: 1 << 40,
@@ -158,11 +160,13 @@ impl Forger<'_> {
     fn huge_context(&mut self) -> Vec<Forged> {
         let id = self.partition();
         let mut ctx = self.seen(id);
-        for _ in 0..STRANGERS {
-            ctx.add_range(ReplicaId(self.rng.u64(1..)), 1, self.rng.u64(1..1 << 40));
+        let mut strangers: Vec<u64> = (0..STRANGERS).map(|_| self.rng.u64(1..)).collect();
+        strangers.sort_unstable();
+        for stranger in strangers {
+            ctx.add_range(ReplicaId(stranger), 1, self.rng.u64(1..1 << 40));
         }
-        let stranger = ReplicaId(self.rng.u64(1..));
-        (1..=GAPS).for_each(|n| ctx.add(Dot { replica: stranger, seq: n * 3 }));
+        let gaps: Vec<(u64, u64)> = (1..=GAPS).map(|n| (n * 3, n * 3)).collect();
+        ctx.add_seen(ReplicaId(self.rng.u64(1..)), &Seen::new(0, &gaps));
         let news = ctx.iter().map(|(replica, seen)| (replica, seen.clone())).collect();
         let mut forged = self.control(&Control::Report { hlc: self.hlc(), changed: vec![(id, news)], members: None });
         let parts = vec![Part::Batch(Batch { partition: id, ctx, fragments: Vec::new() })];
@@ -190,13 +194,19 @@ impl Forger<'_> {
         forged
     }
 
+    /// Says nothing but what time it is: so late that the receiver barely takes it, with a counter that is full.
+    fn clock(&mut self, true_ms: u64) -> Vec<Forged> {
+        let ahead_ms = self.rng.u64(..1_000);
+        let hlc = Hlc(Hlc::from_ms(true_ms + ahead_ms).0 | 0xffff);
+        self.frame(&Frame { from: self.me, hlc, parts: Vec::new() })
+    }
+
     /// Changes bytes until nobody can read them.
     fn garble(&mut self, bytes: &Bytes, control: bool) -> Option<Bytes> {
-        let mut garbled = bytes.to_vec();
+        let (mut garbled, mut decoder, limits) = (bytes.to_vec(), Decoder::default(), Limits::default());
         for _ in 0..TRIES {
             let at = self.rng.usize(..garbled.len().max(1));
             *garbled.get_mut(at)? ^= self.rng.u8(1..);
-            let (mut decoder, limits) = (Decoder::default(), Limits::default());
             let decodes = if control {
                 decoder.decode_control(&garbled, &limits).is_ok()
             } else {

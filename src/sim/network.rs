@@ -57,6 +57,22 @@ struct Slow {
     free_at: Mono,
 }
 
+/// A host that stands still.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    since: Mono,
+    until: Mono,
+    /// Its monotonic clock stands still as well.
+    suspended: bool,
+}
+
+impl Pause {
+    /// Returns how long the host's monotonic clock has stood still by `now`.
+    fn missed(&self, now: Mono) -> Duration {
+        if self.suspended { now.min(self.until).since(self.since) } else { Duration::ZERO }
+    }
+}
+
 /// What becomes of a parcel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fate {
@@ -76,14 +92,17 @@ pub(super) struct Conditions {
     cuts: BTreeSet<(usize, usize)>,
     clogs: BTreeMap<(usize, usize), Mono>,
     slow: BTreeMap<usize, Slow>,
-    /// Hosts that stand still, and until when.
-    asleep: BTreeMap<usize, Mono>,
+    /// Hosts that stand still.
+    asleep: BTreeMap<usize, Pause>,
+    /// How long a host's monotonic clock has stood still before.
+    slept: BTreeMap<usize, Duration>,
 }
 
 impl Conditions {
     pub(super) fn new(weather: Weather, seed: u64) -> Self {
-        let (cuts, clogs, slow, asleep) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { weather, rng: fastrand::Rng::with_seed(seed), cuts, clogs, slow, asleep }
+        let (cuts, clogs, slow) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        let (asleep, slept) = (BTreeMap::new(), BTreeMap::new());
+        Self { weather, rng: fastrand::Rng::with_seed(seed), cuts, clogs, slow, asleep, slept }
     }
 
     pub(super) fn weather(&self) -> &Weather {
@@ -114,7 +133,7 @@ impl Conditions {
         if bytes_per_ms == 0 {
             self.slow.remove(&host);
         } else {
-            let free_at = self.slow.get(&host).map_or(Mono::default(), |s| s.free_at);
+            let free_at = self.slow.get(&host).map_or_else(Mono::default, |s| s.free_at);
             self.slow.insert(host, Slow { bytes_per_ms, free_at });
         }
     }
@@ -124,14 +143,24 @@ impl Conditions {
         self.slow.contains_key(&host)
     }
 
-    /// Makes a host stand still until then.
-    pub(super) fn stand_still(&mut self, host: usize, until: Mono) {
-        self.asleep.insert(host, until);
+    /// Makes a host stand still until then, and its monotonic clock with it if the machine is suspended.
+    pub(super) fn stand_still(&mut self, now: Mono, host: usize, until: Mono, suspended: bool) {
+        self.wake(now, host);
+        self.asleep.insert(host, Pause { since: now, until, suspended });
     }
 
     /// Wakes a host, or makes its place ready for another process.
-    pub(super) fn wake(&mut self, host: usize) {
-        self.asleep.remove(&host);
+    pub(super) fn wake(&mut self, now: Mono, host: usize) {
+        if let Some(pause) = self.asleep.remove(&host) {
+            *self.slept.entry(host).or_default() += pause.missed(now);
+        }
+    }
+
+    /// Returns how long a host's monotonic clock has stood still.
+    #[cfg(feature = "net")]
+    pub(super) fn slept(&self, host: usize, now: Mono) -> Duration {
+        let now_asleep = self.asleep.get(&host).map_or(Duration::ZERO, |pause| pause.missed(now));
+        self.slept.get(&host).copied().unwrap_or_default() + now_asleep
     }
 
     /// Ends the corruption of messages for good.
@@ -141,14 +170,16 @@ impl Conditions {
 
     /// Returns until when a host stands still, if it does.
     pub(super) fn asleep_until(&self, host: usize, now: Mono) -> Option<Mono> {
-        self.asleep.get(&host).copied().filter(|until| *until > now)
+        self.asleep.get(&host).map(|pause| pause.until).filter(|until| *until > now)
     }
 
     /// Clogs, slowness and sleep end; what is under way comes as it was to come.
-    pub(super) fn calm(&mut self) {
+    pub(super) fn calm(&mut self, now: Mono) {
         self.clogs.clear();
         self.slow.clear();
-        self.asleep.clear();
+        while let Some(host) = self.asleep.keys().next().copied() {
+            self.wake(now, host);
+        }
     }
 
     /// What becomes of a packet that nobody sends again: it may be lost, and may come twice. One of 0 bytes passes by
@@ -233,5 +264,115 @@ impl Conditions {
             at = slow.free_at;
         }
         at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Mono = Mono(5_000_000_000);
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn network(weather: Weather) -> Conditions {
+        Conditions::new(weather, 7)
+    }
+
+    fn still() -> Weather {
+        Weather { delay_min: ms(10), delay_max: ms(20), loss: 0.0, duplicate: 0.0, corrupt: 0.0 }
+    }
+
+    fn fates(mut network: Conditions, stream: bool) -> Vec<Fate> {
+        let one = |_| if stream { network.stream(NOW, 0, 1, 100) } else { network.packet(NOW, 0, 1, 100) };
+        (0..4_000).map(one).collect()
+    }
+
+    fn arrival(fate: Fate) -> Mono {
+        if let Fate::Arrives { at, .. } = fate { at } else { panic!("{fate:?}") }
+    }
+
+    #[test]
+    fn packets_are_lost_and_repeated_at_their_rates_and_stream_data_only_comes_later() {
+        let weather = Weather { loss: 0.3, duplicate: 0.5, ..still() };
+        let packets = fates(network(weather), false);
+        let lost = packets.iter().filter(|fate| **fate == Fate::Lost).count();
+        let twice: Vec<Duration> = packets
+            .iter()
+            .filter_map(
+                |fate| if let Fate::Arrives { at, again } = fate { Some(again.as_ref()?.since(*at)) } else { None },
+            )
+            .collect();
+        assert!((1_100..1_300).contains(&lost) && (1_250..1_550).contains(&twice.len()), "{lost} {}", twice.len());
+        assert!(twice.iter().any(|gap| *gap > ms(60_000)) && twice.iter().filter(|gap| **gap <= ms(20)).count() > 500);
+        let stream = fates(network(weather), true);
+        let late = stream.iter().filter(|fate| arrival(**fate).since(NOW) >= ms(50)).count();
+        assert!((1_100..1_300).contains(&late), "{late}");
+        assert!(stream.iter().all(|fate| matches!(fate, Fate::Arrives { again: None, .. })));
+        assert_eq!(packets, fates(network(weather), false), "the same seed gives the same network");
+    }
+
+    #[test]
+    fn delays_keep_to_their_bounds_and_packets_overtake_each_other() {
+        let arrivals: Vec<Mono> = fates(network(still()), false).into_iter().map(arrival).collect();
+        assert!(arrivals.iter().all(|at| (ms(10)..=ms(20)).contains(&at.since(NOW))));
+        assert!(!arrivals.is_sorted());
+    }
+
+    #[test]
+    fn a_cut_is_one_way_until_the_heal() {
+        let mut network = network(still());
+        network.cut(0, 1);
+        assert_eq!((network.packet(NOW, 0, 1, 1), network.stream(NOW, 0, 1, 1)), (Fate::Cut, Fate::Cut));
+        assert_ne!(network.packet(NOW, 1, 0, 1), Fate::Cut);
+        network.heal();
+        assert_ne!(network.packet(NOW, 0, 1, 1), Fate::Cut);
+    }
+
+    #[test]
+    fn a_clog_ends_for_all_at_one_instant_and_the_longer_one_counts() {
+        let mut network = network(still());
+        let until = NOW.plus(ms(700));
+        network.clog(0, 1, until);
+        network.clog(0, 1, NOW.plus(ms(30)));
+        assert!((0..50).all(|_| arrival(network.stream(NOW, 0, 1, 1)) == until));
+        assert!(arrival(network.stream(NOW, 1, 0, 1)) < until && arrival(network.stream(until, 0, 1, 1)) > until);
+        network.calm(NOW);
+        assert!(arrival(network.stream(NOW, 0, 1, 1)) < until);
+    }
+
+    #[test]
+    fn a_slow_host_takes_in_so_much_at_a_time_and_its_queue_overflows() {
+        let mut network = network(still());
+        network.slow(1, 2);
+        let arrivals: Vec<Mono> = (0..100).map(|_| arrival(network.stream(NOW, 0, 1, 100))).collect();
+        assert!(arrivals.windows(2).all(|pair| matches!(pair, [a, b] if b.since(*a) == ms(50))));
+        assert!(arrival(network.stream(NOW, 0, 1, 0)).since(NOW) <= ms(20), "what has no size passes by");
+        assert_eq!(network.packet(NOW, 0, 1, 100), Fate::Lost);
+        assert!(arrival(network.stream(NOW, 0, 2, 100)).since(NOW) <= ms(20), "others are not slow");
+        network.slow(1, 0);
+        assert!(arrival(network.packet(NOW, 0, 1, 100)).since(NOW) <= ms(20));
+    }
+
+    #[test]
+    fn garbled_bytes_differ_and_corruption_can_be_stopped() {
+        let mut network = network(Weather { corrupt: 1.0, ..still() });
+        let bytes = Bytes::from_static(b"some message of some length");
+        assert!((0..500).all(|_| network.garble(&bytes) != bytes) && network.corrupts());
+        network.garble(&Bytes::new());
+        network.stop_corrupting();
+        assert!(!network.corrupts());
+    }
+
+    #[test]
+    fn a_host_that_stands_still_does_so_until_its_time_or_its_wake() {
+        let mut network = network(still());
+        network.stand_still(NOW, 1, NOW.plus(ms(5)), false);
+        assert_eq!(network.asleep_until(1, NOW), Some(NOW.plus(ms(5))));
+        assert_eq!((network.asleep_until(1, NOW.plus(ms(5))), network.asleep_until(0, NOW)), (None, None));
+        network.wake(NOW, 1);
+        assert_eq!(network.asleep_until(1, NOW), None);
     }
 }

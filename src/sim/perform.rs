@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::cluster::SimCluster;
 use super::host::Host;
 use super::plan::Action;
+use crate::clock::Hlc;
 use crate::crdt::custom::encode;
 use crate::id::ReplicaId;
 use crate::node::{Gauges, Input, Node};
@@ -16,10 +17,22 @@ const JUST_JOINED: Duration = Duration::from_secs(2);
 const LEAVE: Duration = Duration::from_secs(3);
 /// Most clones in one run.
 const CLONES_MAX: usize = 8;
+/// How far a burst has counted: two events more and the counter carries.
+const COUNTED: u64 = 0xfffe;
 /// So many drift bounds ahead a clock is hopeless: others close the link instead of waiting.
 const HOPELESS: u64 = 10;
 
 impl SimCluster {
+    /// Returns the host a plan means by a number.
+    pub(super) fn place(&self, at: impl Into<usize>) -> usize {
+        at.into() % self.host_count().max(1)
+    }
+
+    /// Tells whether clients can come to a host: its process runs, its machine does not stand still, and it does not lie.
+    pub(super) fn has_clients(&self, at: usize) -> bool {
+        self.is_running(at) && !self.is_paused(at) && self.is_honest(at)
+    }
+
     /// Does what an action says; [`Action::Write`], [`Action::Read`] and [`Action::Rest`] are not the cluster's.
     /// Returns whether it made sense; if not, nothing happened.
     pub fn perform(&mut self, action: Action) -> bool {
@@ -59,13 +72,10 @@ impl SimCluster {
             Action::Remove { by, at } => self.remove(self.place(by), self.place(at)),
             Action::Evict { at, key, map } => self.evict_named(self.place(at), key, map),
             Action::Truncate { at, keep } => self.truncate(self.place(at), keep),
+            Action::Burst { at } => self.burst(self.place(at)),
             Action::Forge { at, lie } => self.forge(self.place(at), lie),
             Action::Write { .. } | Action::Read { .. } | Action::Rest => false,
         }
-    }
-
-    fn place(&self, at: u8) -> usize {
-        usize::from(at) % self.host_count().max(1)
     }
 
     fn cut_between(&mut self, from: usize, to: usize) -> bool {
@@ -98,8 +108,9 @@ impl SimCluster {
     fn pause(&mut self, at: usize, ms: u32) -> bool {
         let (now, until) = (self.now, self.now.plus(Duration::from_millis(u64::from(ms))));
         let Some(host) = self.hosts.get_mut(at).filter(|h| h.node.is_some() && h.pause.is_none()) else { return false };
-        host.stand_still(now, until, ms.is_multiple_of(2));
-        self.carriage.conditions().stand_still(at, until);
+        let suspended = ms.is_multiple_of(2);
+        host.stand_still(now, until, suspended);
+        self.carriage.conditions().stand_still(now, at, until, suspended);
         self.set_timer(at);
         true
     }
@@ -120,6 +131,7 @@ impl SimCluster {
             return false;
         }
         self.input(at, Input::Shutdown);
+        self.carriage.leave(at);
         let until = self.now.plus(LEAVE);
         let Some(host) = self.hosts.get_mut(at) else { return false };
         host.node = None;
@@ -188,6 +200,13 @@ impl SimCluster {
             }
         }
         any
+    }
+
+    fn burst(&mut self, at: usize) -> bool {
+        let Some(store) = self.store(at).filter(|_| !self.is_paused(at)) else { return false };
+        let hlc = store.clock().tick(self.now(at).wall_ms);
+        store.clock().observe(Hlc(hlc.0 | COUNTED));
+        true
     }
 
     /// Returns the hosts whose process [`SimCluster::heal_everything`] ends: clones, liars, replicas that were removed, and

@@ -3,10 +3,17 @@
 //! Everything random about a run is either in its plan or follows from the plan's seed (delays, losses, replica ids,
 //! every node's own randomness), so a plan replays bit by bit, can be written down, and can be shortened.
 //!
+//! It is written down as one line of JSON: a step is `[milliseconds, action]`, and what a setting or an operation leaves
+//! out has its default. `tests/seeds/` keeps plans that once failed in this form.
+//!
 //! # Invariants
 //! * Every plan can be run. A step that makes no sense where it stands (crashing what is not running, writing at a
 //!   node that has not joined) does nothing, so leaving steps out of a plan gives a plan.
 //! * Places are taken modulo the number of hosts, keys and clients, so any numbers will do.
+//! * [`Plan::bounded`] changes nothing in a plan that is within the bounds, and every plan it returns is.
+
+use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +50,9 @@ pub struct Setting {
     pub express: bool,
     /// Writes have deadlines of at most so many milliseconds; 0 means none.
     pub ttl_ms_max: u64,
+    /// Every fourth value has up to so many bytes instead of a few; 0 means none has. Frames, synchronisations, maps,
+    /// windows and pens then meet their limits.
+    pub value_bytes: usize,
     /// How links behave.
     pub weather: Weather,
     /// What carries links.
@@ -64,6 +74,7 @@ impl Default for Setting {
             compress: true,
             express: true,
             ttl_ms_max: 0,
+            value_bytes: 0,
             weather: Weather::default(),
             carrier: Carrier::Messages,
             newer: 0,
@@ -82,8 +93,68 @@ pub enum Carrier {
     Quic,
 }
 
+impl Plan {
+    /// Returns the plan with every number within what a run can do in bounded time: at least one node and at most
+    /// nine hosts, a power of two of partitions, rates between 0 and 1, waits and pauses of at most ten minutes.
+    #[must_use]
+    pub fn bounded(&self) -> Self {
+        let step = |step: &Step| {
+            let mut step = *step;
+            step.after_ms = step.after_ms.min(WAIT_MS_MAX);
+            if let Action::Pause { ms, .. } = &mut step.action {
+                *ms = (*ms).min(WAIT_MS_MAX);
+            }
+            step
+        };
+        let steps = self.steps.iter().take(STEPS_MAX).map(step).collect();
+        Self { seed: self.seed, setting: self.setting.bounded(), steps }
+    }
+}
+
+impl Setting {
+    fn bounded(&self) -> Self {
+        let nodes = self.nodes.clamp(1, HOSTS_MAX);
+        let weather = self.weather;
+        let delay_max = weather.delay_max.min(DELAY_MAX);
+        Self {
+            nodes,
+            spare: self.spare.min(HOSTS_MAX - nodes),
+            partitions: self.partitions.clamp(1, PARTITIONS_MAX).next_power_of_two(),
+            log_records_max: self.log_records_max.max(1),
+            value_bytes: self.value_bytes.min(VALUE_BYTES_MAX),
+            weather: Weather {
+                delay_min: weather.delay_min.min(delay_max),
+                delay_max,
+                loss: rate(weather.loss),
+                duplicate: rate(weather.duplicate),
+                corrupt: rate(weather.corrupt),
+            },
+            carrier: if cfg!(feature = "net") { self.carrier } else { Carrier::Messages },
+            ..self.clone()
+        }
+    }
+}
+
+fn rate(rate: f64) -> f64 {
+    if rate.is_nan() { 0.0 } else { rate.clamp(0.0, RATE_MAX) }
+}
+
+/// Nodes and spares together.
+pub const HOSTS_MAX: usize = 9;
+/// More partitions than this make runs slow and nothing collide.
+const PARTITIONS_MAX: usize = 16;
+/// What a map may hold: four regions that each fill one keep it within a frame.
+const VALUE_BYTES_MAX: usize = 256 << 10;
+/// Ten minutes.
+const WAIT_MS_MAX: u32 = 600_000;
+const STEPS_MAX: usize = 10_000;
+const DELAY_MAX: Duration = Duration::from_secs(10);
+/// A network that loses everything converges never.
+const RATE_MAX: f64 = 0.9;
+
 /// Something that happens, and how long after the step before.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(from = "(u32, Action)", into = "(u32, Action)")]
 pub struct Step {
     /// Milliseconds after the step before.
     pub after_ms: u32,
@@ -101,6 +172,7 @@ pub enum Action {
         /// What.
         op: Op,
         /// How far its receipt must come.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         ack: Option<Ack>,
     },
     /// A client with a token reads a key at a node, and from now on must never see anything older.
@@ -210,6 +282,11 @@ pub enum Action {
         /// Records kept per partition.
         keep: u8,
     },
+    /// A host's clock has counted nearly all events of its millisecond, as after a burst of 65,000 writes.
+    Burst {
+        /// The host.
+        at: u8,
+    },
     /// A liar sends something forged on all its links.
     Forge {
         /// The liar; nothing happens at an honest host.
@@ -229,8 +306,10 @@ pub struct Op {
     /// The key.
     pub key: u8,
     /// The field, member or counter, where the mutation has one.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub name: u8,
     /// Share of the longest time to live in 255ths; 0 means for ever.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub ttl: u8,
 }
 
@@ -288,4 +367,70 @@ pub enum Lie {
     Hello,
     /// A flood of small control messages.
     Flood,
+    /// A clock as far ahead as is accepted, its counter full.
+    Clock,
+}
+
+fn is_zero(n: &u8) -> bool {
+    *n == 0
+}
+
+impl From<(u32, Action)> for Step {
+    fn from((after_ms, action): (u32, Action)) -> Self {
+        Self { after_ms, action }
+    }
+}
+
+impl From<Step> for (u32, Action) {
+    fn from(step: Step) -> Self {
+        (step.after_ms, step.action)
+    }
+}
+
+/// One readable line.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "+{:>6} ms  {}", self.after_ms, self.action)
+    }
+}
+
+/// What happens, host first.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write { at, op, ack: None } => write!(f, "r{at} {op}"),
+            Self::Write { at, op, ack: Some(ack) } => {
+                let level = if ack.all { "all" } else { "a quorum" };
+                write!(f, "r{at} {op}, waits {} ms for {level}", ack.within_ms)
+            }
+            Self::Read { client, at, key } => write!(f, "r{at} client {client} reads key {key}"),
+            Self::Cut { from, to } => write!(f, "r{from} cannot reach r{to}"),
+            Self::Isolate { at } => write!(f, "r{at} is cut off"),
+            Self::Split { at } => write!(f, "hosts below {at} and the others are cut apart"),
+            Self::Heal => f.write_str("all cuts heal"),
+            Self::Clog { from, to, ms } => write!(f, "r{from} to r{to} is clogged for {ms} ms"),
+            Self::Slow { at, bytes_per_ms } => write!(f, "r{at} takes {bytes_per_ms} bytes/ms (0: all)"),
+            Self::Skew { at, ms } => write!(f, "r{at}'s clock is off by {ms} ms"),
+            Self::Pause { at, ms } => write!(f, "r{at} stands still for {ms} ms"),
+            Self::Crash { at } => write!(f, "r{at} crashes"),
+            Self::CrashDonor { of } => write!(f, "the donor of r{of} crashes"),
+            Self::Stop { at } => write!(f, "r{at} shuts down"),
+            Self::Start { at } => write!(f, "r{at} starts"),
+            Self::Clone { of } => write!(f, "a clone of r{of} starts"),
+            Self::Remove { by, at } => write!(f, "r{by} removes r{at}"),
+            Self::Evict { at, key, map } => write!(f, "r{at} evicts {} {key}", if *map { "map" } else { "register" }),
+            Self::Truncate { at, keep } => write!(f, "r{at} cuts its logs to {keep}"),
+            Self::Burst { at } => write!(f, "r{at} has counted to the end of a millisecond"),
+            Self::Forge { at, lie } => write!(f, "r{at} lies: {lie:?}"),
+            Self::Rest => f.write_str("nothing"),
+        }
+    }
+}
+
+/// The mutation and what it is about.
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} key {} name {}", self.kind, self.key, self.name)?;
+        if self.ttl > 0 { write!(f, " ttl {}/255", self.ttl) } else { Ok(()) }
+    }
 }

@@ -17,7 +17,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::check::{
-    self, Author, Client, Instant, Invariant, Licence, News, Pending, Reached, Seat, Stamps, Violation, Witnesses,
+    self, Author, Client, Invariant, Licence, Moment, News, Pending, Reached, Seat, Stamps, Violation, Witnesses,
+    at_host,
 };
 use super::cluster::SimCluster;
 use super::oracle::{History, Key, Mutation, Record, Subject, cell, open, tree};
@@ -27,9 +28,6 @@ use crate::crdt::{Cell, Ctx, Tree};
 use crate::id::{PartitionId, ReplicaId};
 use crate::node::{Level, Mark, Node};
 use crate::store::{Entry, KeyRef, Store, Written};
-
-/// How late a wait may be answered: what is due is done when the node is next given something.
-const WAIT_SLACK: Duration = Duration::from_secs(1);
 
 /// Watches a run.
 #[derive(Debug)]
@@ -78,7 +76,7 @@ impl Watcher {
     pub fn new(setting: &Setting) -> Self {
         Self {
             setting: setting.clone(),
-            workload: Workload::new(setting.ttl_ms_max),
+            workload: Workload::new(setting),
             history: History::default(),
             stamps: Stamps::default(),
             seats: BTreeMap::new(),
@@ -118,9 +116,9 @@ impl Watcher {
         op: Op,
         ack: Option<Ack>,
     ) -> Result<(), Violation> {
-        let at = place(cluster, at);
-        let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
-        let now_ms = store.clock().visible_ms(cluster.now(at).wall_ms);
+        let at = cluster.place(at);
+        let Some(store) = cluster.store(at).filter(|_| cluster.has_clients(at)) else { return Ok(()) };
+        let now_ms = check::decides_ms(&store, cluster.now(at).wall_ms);
         let (key, mutation) = self.workload.mutation(op, now_ms);
         let Ok(space) = open(&store, key.space) else { return Ok(()) };
         let before = store.with_entry(&KeyRef::new(&space, &key.name), |entry| entry.cloned());
@@ -128,7 +126,8 @@ impl Watcher {
         let pasts = store.partition_ids().filter_map(past).collect();
         let (gate, room) = (store.gate(), (space.used(), space.budget()));
         let done = self.history.perform(&mut AtHost { cluster, at }, &key, &mutation);
-        check::admitted(gate, room, &mutation, done.as_ref().err()).map_err(at_host(at))?;
+        let entry_bytes = before.as_ref().map(Entry::bytes);
+        check::admitted(gate, room, entry_bytes, &mutation, done.as_ref().err()).map_err(at_host(at))?;
         let Ok(done) = done else { return check::nothing_unknown(&store, &self.history).map_err(at_host(at)) };
         self.largest_write = self.largest_write.max(space.used().saturating_sub(room.0));
         let call = Call { key, mutation, before, pasts, now_ms };
@@ -197,11 +196,12 @@ impl Watcher {
         at: impl Into<usize>,
         key: u8,
     ) -> Result<(), Violation> {
-        let at = place(cluster, at);
-        let Some(store) = cluster.store(at).filter(|_| is_there(cluster, at)) else { return Ok(()) };
-        let now_ms = store.clock().visible_ms(cluster.now(at).wall_ms);
+        let at = cluster.place(at);
+        let Some(store) = cluster.store(at).filter(|_| cluster.has_clients(at)) else { return Ok(()) };
+        let wall_ms = cluster.now(at).wall_ms;
+        let (shown_at_ms, now_ms) = (store.clock().visible_ms(wall_ms), check::decides_ms(&store, wall_ms));
         self.latest_ms = self.latest_ms.max(now_ms);
-        let when = Instant { now_ms, latest_ms: self.latest_ms };
+        let when = Moment { now_ms, latest_ms: self.latest_ms };
         let client = self.clients.entry(client).or_default();
         if !client.is_covered(|id| store.read(id).map(|p| p.ctx().clone())) {
             return Ok(());
@@ -215,7 +215,7 @@ impl Watcher {
             client.read(&key, entry, (id, ctx), when).map_err(at_host(at))?;
             let view = |ms| self.history.view(id, ctx, ms).of(&key);
             let licence = self.licences.get(&key).cloned().unwrap_or_default();
-            check::agree_between((&view(now_ms), now_ms), &view(when.latest_ms), entry, &licence)
+            check::agree_between((&view(now_ms), shown_at_ms), &view(when.latest_ms), entry, &licence)
                 .map_err(at_host(at))?;
         }
         Ok(())
@@ -230,7 +230,7 @@ impl Watcher {
     pub fn before(&mut self, cluster: &SimCluster, action: &Action) -> Result<(), Violation> {
         if let Action::Evict { at, key, map } = *action {
             let spaces = if map { vec![MAPS, SETS, COUNTERS] } else { vec![REGISTERS] };
-            spaces.into_iter().for_each(|space| self.licence(cluster, place(cluster, at), workload::key(space, key)));
+            spaces.into_iter().for_each(|space| self.licence(cluster, cluster.place(at), workload::key(space, key)));
         }
         let looks_different = matches!(
             action,
@@ -290,7 +290,7 @@ impl Watcher {
         for at in 0..cluster.host_count() {
             let Some(node) = cluster.node(at) else { continue };
             let wall_ms = cluster.now(at).wall_ms;
-            self.latest_ms = self.latest_ms.max(node.store().clock().visible_ms(wall_ms));
+            self.latest_ms = self.latest_ms.max(check::decides_ms(node.store(), wall_ms));
             if cluster.is_honest(at) {
                 let seat = self.seats.entry(at).or_insert_with(|| Seat::new(node, wall_ms));
                 let news = seat.look(node, wall_ms, &self.history).map_err(at_host(at))?;
@@ -350,7 +350,8 @@ impl Watcher {
         let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|wait| self.seats.get(&wait.at).is_some_and(|seat| seat.replica == wait.replica));
         let contexts = self.contexts();
-        let liars = (0..cluster.host_count()).filter(|at| !cluster.is_honest(*at)).count();
+        // A liar that is honest now may have spoken before it was installed anew.
+        let liars = usize::try_from(self.setting.liars.count_ones()).unwrap_or(usize::MAX);
         let configured = self.setting.nodes + self.setting.spare;
         let all = Witnesses { contexts: &contexts, unknown: liars + self.ended_unseen, configured };
         let (mut open, mut reached) = (Vec::new(), Vec::new());
@@ -419,10 +420,10 @@ impl Watcher {
         }
         self.nothing_lost(&nodes)?;
         let patient = |wait: &&Pending| nodes.iter().any(|(at, _)| *at == wait.at);
-        self.pending.iter().filter(patient).try_for_each(|wait| {
-            let now = cluster.now(wait.at).mono;
-            wait.has_time(crate::clock::Mono(now.0.saturating_sub(nanos(WAIT_SLACK)))).map_err(at_host(wait.at))
-        })
+        self.pending
+            .iter()
+            .filter(patient)
+            .try_for_each(|wait| wait.has_time(cluster.now(wait.at).mono).map_err(at_host(wait.at)))
     }
 
     fn licence_of(&self, space: &str, name: &Bytes) -> Licence {
@@ -489,31 +490,12 @@ impl Watcher {
             return Err(Violation::new(Invariant::Quiescence, what));
         }
         let store: &Arc<Store> = node.store();
-        let now_ms = store.clock().visible_ms(cluster.now(at).wall_ms);
+        let now_ms = check::decides_ms(store, cluster.now(at).wall_ms);
         let may_be_hole = |space: &str, name: &[u8]| self.licence_of(space, &Bytes::copy_from_slice(name)).hole;
         check::nothing_left(store, now_ms, may_be_hole).map_err(at_host(at))
     }
 }
 
-/// Tells whether clients can come to a host: its process runs, its machine does not stand still, and it does not lie.
-fn is_there(cluster: &SimCluster, at: usize) -> bool {
-    cluster.is_running(at) && !cluster.is_paused(at) && cluster.is_honest(at)
-}
-
-/// Returns the host a plan means by a number.
-fn place(cluster: &SimCluster, at: impl Into<usize>) -> usize {
-    at.into() % cluster.host_count().max(1)
-}
-
 fn partition_of(store: &Store, key: &Key) -> Option<PartitionId> {
     Some(store.place(store.spaces().find(key.space.name)?.hash(&key.name)))
-}
-
-/// Says where something does not hold.
-fn at_host(at: usize) -> impl Fn(Violation) -> Violation {
-    move |found| Violation { detail: format!("r{at}: {}", found.detail), ..found }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::cluster::SimCluster;
 use super::oracle::{Key, Mutation, Notes, Site, Space};
-use super::plan::{Op, OpKind};
+use super::plan::{Op, OpKind, Setting};
 use crate::config::Config;
 use crate::crdt::custom::{Erased, encode};
 use crate::crdt::{NEVER, Path};
@@ -34,8 +34,10 @@ pub const SPACES: [Space; 5] = [REGISTERS, MAPS, COUNTERS, SETS, CUSTOMS];
 /// Name and version of the custom type.
 const CUSTOM_TYPE: &str = "notes-1";
 /// One in so many values is larger than a frame that may go on a stream of its own.
-const LARGE_EVERY: u64 = 16;
-const LARGE_BYTES: usize = 1_300;
+const LONG_EVERY: u64 = 16;
+const LONG_BYTES: usize = 1_300;
+/// One in so many is as large as the setting says, where it says anything.
+const LARGE_EVERY: u64 = 4;
 
 /// Declares the workload's custom type in a node's configuration.
 #[must_use]
@@ -69,14 +71,15 @@ pub fn key(space: Space, n: u8) -> Key {
 #[derive(Clone, Debug)]
 pub struct Workload {
     ttl_ms_max: u64,
+    value_bytes: usize,
     values: u64,
 }
 
 impl Workload {
-    /// Builds one whose deadlines are at most so many milliseconds away; 0 means there are none.
+    /// Builds one whose deadlines and values are what a setting allows.
     #[must_use]
-    pub fn new(ttl_ms_max: u64) -> Self {
-        Self { ttl_ms_max, values: 0 }
+    pub fn new(setting: &Setting) -> Self {
+        Self { ttl_ms_max: setting.ttl_ms_max, value_bytes: setting.value_bytes, values: 0 }
     }
 
     /// Returns what an operation does to which key, at a host whose visible time is `now_ms`.
@@ -113,11 +116,19 @@ impl Workload {
         self.values
     }
 
+    /// A value that begins with its number. Of the longer ones half cannot be compressed.
     fn value(&mut self) -> Bytes {
         let n = self.next();
-        let mut value = n.to_be_bytes().to_vec();
-        let len = if n.is_multiple_of(LARGE_EVERY) { LARGE_BYTES } else { 8 };
-        value.resize(len, 0);
+        let head = n.to_be_bytes();
+        let large = if n.is_multiple_of(LARGE_EVERY) { self.value_bytes >> (n / LARGE_EVERY % 3) } else { 0 };
+        let long = if n.is_multiple_of(LONG_EVERY) { LONG_BYTES } else { 0 };
+        let mut value = vec![0; large.max(long).max(head.len())];
+        if (n / LONG_EVERY).is_multiple_of(2) {
+            fastrand::Rng::with_seed(n).fill(&mut value);
+        }
+        if let Some(begin) = value.first_chunk_mut() {
+            *begin = head;
+        }
         value.into()
     }
 

@@ -27,6 +27,9 @@ pub struct Around<'a> {
     pub collect_before_ms: u64,
 }
 
+/// Most gaps of a partition's context, and of one replica in it: half of what a message may name.
+const GAPS_MAX: (usize, usize) = (8_192, 2_048);
+
 impl Partition {
     /// Notes what a member says it has seen. Contexts only grow, so any order will do.
     pub fn report(&mut self, from: ReplicaId, ctx: &Ctx) {
@@ -35,53 +38,90 @@ impl Partition {
 
     /// Forgets what a removed member reported.
     pub fn forget_report(&mut self, member: ReplicaId) {
+        sometimes!(RemovedHeldUpCollection, if self.reports.get(&member).is_some_and(|seen| !seen.includes(&self.ctx)));
         self.reports.remove(&member);
     }
 
     /// Joins a batch in.
     ///
     /// # Errors
-    /// [`Refused::Stale`] (R-STALE); nothing was applied and the report was not noted.
+    /// [`Refused::Stale`] (R-STALE), [`Refused::Scattered`]; nothing was applied and the report was not noted.
     pub fn apply(&mut self, from: ReplicaId, batch: &Batch, around: &Around<'_>) -> Result<Applied, Refused> {
         if !batch.ctx.includes(&self.frontier) && !planted!(StaleBatchAccepted) {
             sometimes!(StaleBatchDropped);
             return Err(Refused::Stale);
         }
+        let covers = || batch.fragments.iter().flat_map(|f| &f.covers).map(|(dot, _)| *dot);
+        if self.scatters(covers().count(), |ctx| covers().for_each(|dot| ctx.add(dot))) {
+            return Err(Refused::Scattered);
+        }
         let mut applied = Applied::default();
         for fragment in &batch.fragments {
             self.join_fragment(fragment, &batch.ctx, around, &mut applied);
+        }
+        if planted!(ContextAdopted) {
+            self.ctx.join(&batch.ctx);
+        }
+        if planted!(RelayedCountsAsReported) {
+            let authors: BTreeSet<_> = batch.fragments.iter().flat_map(|f| &f.covers).map(|(d, _)| d.replica).collect();
+            authors.into_iter().for_each(|author| self.report(author, &batch.ctx));
         }
         self.report(from, &batch.ctx);
         Ok(applied)
     }
 
+    /// Tells whether taking in what leaves at most so many gaps would leave too many. A gap that closes never does.
+    fn scatters(&self, gaps: usize, take_in: impl FnOnce(&mut Ctx)) -> bool {
+        let (before, before_most) = self.ctx.gaps();
+        if before + gaps <= GAPS_MAX.0 && before_most + gaps <= GAPS_MAX.1 {
+            return false;
+        }
+        let mut ctx = self.ctx.clone();
+        take_in(&mut ctx);
+        let (all, most) = ctx.gaps();
+        (all > GAPS_MAX.0 && all > before) || (most > GAPS_MAX.1 && most > before_most)
+    }
+
     /// Joins a whole partition in and inherits what the sender found stable or dropped.
     ///
     /// # Errors
-    /// [`Refused::Stale`] (R-STALE); nothing was applied.
+    /// [`Refused::Stale`] (R-STALE), [`Refused::Scattered`]; nothing was applied.
     pub fn apply_full(&mut self, from: ReplicaId, full: &Full, around: &Around<'_>) -> Result<Applied, Refused> {
         let batch = &full.batch;
-        if !batch.ctx.includes(&self.frontier) {
+        if !batch.ctx.includes(&self.frontier) && !planted!(StaleFullAccepted) {
+            sometimes!(StaleFullDropped);
             return Err(Refused::Stale);
+        }
+        if self.scatters(batch.ctx.gaps().0, |ctx| ctx.join(&batch.ctx)) {
+            return Err(Refused::Scattered);
         }
         let mut applied = Applied::default();
         let behind = !self.ctx.includes(&full.frontier);
         let blind = !batch.ctx.includes(&self.floor);
         let blind = Blind { all: blind && self.floor_inherited, truncated: blind };
+        sometimes!(FrontierInherited, if behind);
+        sometimes!(FloorInherited, if !self.floor.includes(&full.floor) && !full.frontier.includes(&full.floor));
         // What the sender's log no longer names must not be collected while it is being joined.
-        self.floor_inherited = true;
+        self.floor_inherited |= !planted!(CollectsWhileJoining);
         self.join_absent_trees(batch, around, &mut applied);
-        self.drop_absent(batch, blind, around, &mut applied);
+        if !planted!(AbsenceIgnored) {
+            self.drop_absent(batch, blind, around, &mut applied);
+        }
         for fragment in &batch.fragments {
             self.join_fragment(fragment, &batch.ctx, around, &mut applied);
         }
-        if behind {
+        if behind && !planted!(HoleNotInherited) {
             self.inherit_holes(batch, around);
         }
+        self.floor_inherited = true;
         if applied.quarantined == 0 {
             self.ctx.join(&batch.ctx);
-            self.frontier.join(&full.frontier);
-            self.floor.join(&full.floor);
+            if !planted!(FrontierNotInherited) {
+                self.frontier.join(&full.frontier);
+            }
+            if !planted!(FloorNotInherited) {
+                self.floor.join(&full.floor);
+            }
         }
         self.report(from, &batch.ctx);
         Ok(applied)
@@ -105,18 +145,25 @@ impl Partition {
                 }
             }
             Some(Err(Misfit::Duplicate(found))) => applied.duplicates.push(found.replica),
-            Some(Err(Misfit::State(_))) | None => applied.quarantined += 1,
+            Some(Err(Misfit::State(_))) | None => {
+                sometimes!(StateQuarantined);
+                applied.quarantined += 1;
+            }
         }
         match space.family() {
             Family::Epoch => {
                 let cleared = self.on_epoch(&space, &fragment.key, around.spaces, around.collect_before_ms);
                 applied.changed.extend(cleared);
             }
-            Family::Register => drop(self.enforce_epochs(slot, &space, around.collect_before_ms)),
+            Family::Register if planted!(EpochForgotten) => {}
+            Family::Register => {
+                let cleared = self.enforce_epochs(slot, &space, around.collect_before_ms);
+                sometimes!(WriteOlderThanEpoch, if cleared.is_some());
+            }
             Family::Map | Family::Counter | Family::Set | Family::Custom => {}
         }
         self.settle(slot, &space, around.collect_before_ms);
-        self.bound_log();
+        self.bound_log(slot);
     }
 
     fn note_covers(&mut self, slot: u32, fragment: &Fragment, applied: &mut Applied) {
@@ -125,6 +172,8 @@ impl Partition {
                 continue;
             }
             self.ctx.add(*dot);
+            sometimes!(GapOpened, if self.ctx.of(dot.replica).is_some_and(|seen| seen.base() < dot.seq));
+            sometimes!(GapClosed, if self.ctx.of(dot.replica).is_some_and(|seen| seen.base() > dot.seq));
             self.log.insert(*dot, slot);
             if let Some(s) = self.slot_mut(slot) {
                 s.entry.mark(*dot, scope.clone());
@@ -142,6 +191,7 @@ impl Partition {
             .map(|(id, key, _)| (id, key.clone()))
             .collect();
         for (id, key) in gone {
+            sometimes!(MapAbsentAtDonor);
             self.join_fragment(&Fragment::empty(id, key, Scope::Key), &batch.ctx, around, applied);
         }
     }
@@ -200,6 +250,8 @@ fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx, blind: 
         Body::Register(Some(cell)) => {
             let absent = !held.iter().any(|f| f.cell.is_some());
             let drop = absent && !cell.is_grave() && theirs.has(cell.dot()) && theirs.has(cell.touch);
+            sometimes!(AbsentRegisterDropped, if drop);
+            sometimes!(AbsentRegisterSpared, if absent && !cell.is_grave() && !drop);
             if drop {
                 cell.forget();
             }
@@ -207,7 +259,10 @@ fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx, blind: 
         }
         Body::Custom(custom) => match custom.as_mut() {
             Some(c) if matches!(c.state, Payload::Value(_)) => {
-                let drop = !held.iter().any(|f| f.custom.is_some()) && c.within(theirs);
+                let absent = !held.iter().any(|f| f.custom.is_some());
+                let drop = absent && c.within(theirs);
+                sometimes!(AbsentCustomDropped, if drop);
+                sometimes!(AbsentCustomSpared, if absent && !drop);
                 if drop {
                     c.forget();
                 }
@@ -215,17 +270,22 @@ fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx, blind: 
             }
             Some(_) | None => false,
         },
-        Body::Tree(_) if blind => false,
+        Body::Tree(_) if blind && !planted!(BlindAbsence) => {
+            sometimes!(BlindSpared);
+            false
+        }
         Body::Tree(tree) => {
             let keep = |name: &Bytes, origin| {
                 let path = Path::Counter(name.clone());
-                unseen.iter().any(|scope| scope.has(&path))
+                (unseen.iter().any(|scope| scope.has(&path)) && !planted!(AbsenceTakesTouched))
                     || held
                         .iter()
                         .flat_map(|f| &f.branch.counters)
                         .any(|(n, c)| n == name && c.iter().any(|(o, _)| *o == origin))
             };
-            tree.drop_absent(&keep, theirs)
+            let dropped = tree.drop_absent(&keep, theirs);
+            sometimes!(AbsentContributionDropped, if dropped);
+            dropped
         }
         Body::Register(None) => false,
     }

@@ -13,6 +13,7 @@ use super::fragment::{Batch, Fragment, Full};
 use super::partition::Partition;
 use crate::crdt::{Ctx, Dot, Path, Scope};
 use crate::id::ReplicaId;
+use crate::probe::{planted, sometimes};
 
 /// A captured batch and how far it got.
 #[derive(Debug)]
@@ -45,7 +46,11 @@ impl Partition {
     #[must_use]
     pub fn capture_lacking(&self, known: &Ctx, budget: Budget) -> Captured {
         let lacking = self.log.origins().flat_map(|origin| self.lacking_of(origin, known));
-        self.capture(lacking, 0, budget)
+        let mut captured = self.capture(lacking, 0, budget);
+        if planted!(CoversOnlyMissing) {
+            captured.batch.fragments.iter_mut().for_each(|f| f.covers.retain(|(dot, _)| !known.has(*dot)));
+        }
+        captured
     }
 
     /// Captures the events of one origin that a peer lacks.
@@ -96,6 +101,7 @@ impl Partition {
             .map(|path| s.entry.restrict(s.keyspace, &s.key, &Scope::Path(path.clone())))
             .collect();
         if whole.branch.hole {
+            sometimes!(HoleAdmitted);
             let mut admit = whole;
             admit.branch.elems.clear();
             all.push(admit);
@@ -126,6 +132,7 @@ impl Wanted {
     fn take(&mut self, partition: &Partition, slot: u32, scope: Scope, budget: Budget) -> bool {
         let known = self.scopes.get(&slot).is_some_and(|set| set.contains(&Scope::Key) || set.contains(&scope));
         if known {
+            sometimes!(CapturedOnce);
             return true;
         }
         if self.fragments > 0 && (self.fragments >= budget.fragments || self.bytes >= budget.bytes) {

@@ -15,6 +15,7 @@ use crate::crdt::custom::{BadState, MergeState};
 use crate::crdt::register::DuplicateReplica;
 use crate::crdt::{Cell, Ctx, Custom, Dot, NEVER, Path, Payload, Scope, Tree};
 use crate::id::KeyspaceId;
+use crate::probe::{planted, sometimes};
 
 /// Bytes an entry costs beyond its key and values: slot, index, cell and allocator slack.
 const ENTRY_BYTES: usize = 160;
@@ -43,6 +44,10 @@ impl Body {
         }
     }
 }
+
+/// Most dots that some member may not have seen an entry keeps: half of what one message may cover, because a fragment
+/// covers all of them at once (R-COVER). As many as a partition's log has records by default.
+pub const UNSTABLE_MAX: usize = 65_536;
 
 /// The dots of an entry that some member may not have seen.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -149,10 +154,23 @@ impl Entry {
                 dots.dots.is_empty()
             }
         };
+        let empty = empty || planted!(OneStableSettlesAll);
         if empty {
             self.unstable = Unstable::None;
         }
         empty
+    }
+
+    /// Returns the dots to be dropped from the log so that a fragment of this entry can be sent: none, or a share of
+    /// them, so that this is rare.
+    #[must_use]
+    pub(super) fn too_many(&self) -> Vec<Dot> {
+        let share = UNSTABLE_MAX / 16;
+        match &self.unstable {
+            Unstable::Many(dots) if dots.len() > UNSTABLE_MAX => dots.iter().take(share).copied().collect(),
+            Unstable::Scoped(dots) if dots.dots.len() > UNSTABLE_MAX => dots.dots.keys().take(share).copied().collect(),
+            Unstable::None | Unstable::One(_) | Unstable::Many(_) | Unstable::Scoped(_) => Vec::new(),
+        }
     }
 
     /// Returns the scope of the fragment that may carry an unstable dot: the whole key as soon as
@@ -166,7 +184,8 @@ impl Entry {
             Unstable::Many(dots) => dots.contains(&dot).then(|| self.whole_scope()),
             Unstable::Scoped(dots) => {
                 let own = dots.dots.get(&dot)?;
-                Some(if dots.whole > 0 { Scope::Key } else { own.clone() })
+                sometimes!(WholeKeyForPart, if dots.whole > 0 && *own != Scope::Key);
+                Some(if dots.whole > 0 && !planted!(EffectWithoutDot) { Scope::Key } else { own.clone() })
             }
         }
     }
@@ -228,6 +247,7 @@ impl Entry {
                 let before = siblings_beyond_one(tree, &fragment.scope);
                 let changed = tree.join(&fragment.branch, &fragment.scope, mine, theirs);
                 let conflict = siblings_beyond_one(tree, &fragment.scope) > before;
+                sometimes!(SiblingsMet, if conflict);
                 Ok(Joined { changed, conflict })
             }
         }
@@ -239,11 +259,12 @@ impl Entry {
         let settled = self.is_settled() && !held;
         match &mut self.body {
             Body::Register(Some(cell)) if cell.deadline <= now_ms && !cell.is_grave() => {
+                sometimes!(UnstableExpired, if self.unstable != Unstable::None);
                 cell.forget();
                 true
             }
             Body::Custom(custom) => match custom.as_mut() {
-                Some(c) if settled && c.deadline <= now_ms && !c.is_grave() => {
+                Some(c) if (settled || planted!(CustomExpiresUnsettled)) && c.deadline <= now_ms && !c.is_grave() => {
                     c.forget();
                     true
                 }
@@ -278,7 +299,12 @@ impl Entry {
     /// Tells whether every event of this entry is known to every member.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        matches!(self.unstable, Unstable::None) && !self.truncated
+        self.is_stable() && (!self.truncated || planted!(TruncationForgotten))
+    }
+
+    /// Tells whether every event of this entry is stable or gone from the log.
+    fn is_stable(&self) -> bool {
+        matches!(self.unstable, Unstable::None)
     }
 
     /// Drops what only a settled entry may drop: reset counters, and a grave older than
@@ -290,10 +316,17 @@ impl Entry {
         if let Body::Tree(tree) = &mut self.body {
             tree.settle();
         }
-        if self.grave_ms().is_some_and(|ms| ms <= collect_before_ms) {
+        if self.grave_ms().is_some_and(|ms| ms <= collect_before_ms || planted!(AgeIgnored)) {
             match &mut self.body {
-                Body::Register(cell) => *cell = None,
-                Body::Custom(custom) => **custom = None,
+                Body::Register(cell) => {
+                    sometimes!(StubCollected, if cell.as_ref().is_some_and(|c| *c.payload() == Payload::Absent));
+                    sometimes!(TombstoneCollected, if cell.as_ref().is_some_and(|c| *c.payload() == Payload::Tombstone));
+                    *cell = None;
+                }
+                Body::Custom(custom) => {
+                    sometimes!(CustomGraveCollected);
+                    **custom = None;
+                }
                 Body::Tree(_) => {}
             }
         }
@@ -303,17 +336,28 @@ impl Entry {
     /// settled map without counters becomes a hole, unless it is `held` for members that lack the
     /// floor. Returns whether anything was given back.
     pub fn evict(&mut self, held: bool) -> bool {
-        let settled = self.is_settled() && !held;
+        let stable = self.is_stable() || planted!(UnstableMapEvicted);
+        let settled = stable && ((!self.truncated && !held) || planted!(TruncatedMapEvicted));
         match &mut self.body {
             Body::Register(Some(cell)) if !cell.is_grave() => {
+                sometimes!(UnstableEvicted, if self.unstable != Unstable::None);
+                if planted!(EvictionForgetsStamp) {
+                    self.body = Body::Register(None);
+                    return true;
+                }
                 cell.forget();
                 true
             }
             Body::Tree(tree) if settled && tree.counters().next().is_none() && tree.elems().next().is_some() => {
+                sometimes!(MapEvicted);
                 tree.evict();
                 true
             }
-            Body::Register(_) | Body::Tree(_) | Body::Custom(_) => false,
+            Body::Tree(tree) => {
+                sometimes!(EvictionRefused, if !settled && tree.elems().next().is_some());
+                false
+            }
+            Body::Register(_) | Body::Custom(_) => false,
         }
     }
 
@@ -326,7 +370,8 @@ impl Entry {
             Body::Tree(tree) => tree.is_empty(),
             Body::Custom(custom) => custom.is_none(),
         };
-        gone && self.is_settled()
+        sometimes!(EmptyTruncatedKept, if gone && self.truncated);
+        gone && (self.is_settled() || (self.is_stable() && planted!(EmptyTruncatedGoes)))
     }
 
     /// Returns the bytes this entry is accounted for, without its key.
@@ -355,6 +400,7 @@ fn join_cell(
         }
         (Some(cell), Some(other)) => {
             let conflict = cell.stamp() != other.stamp() && !theirs.has(cell.dot()) && !mine.has(other.dot());
+            sometimes!(ConcurrentWrites, if conflict);
             Ok(Joined { changed: cell.join(other)?, conflict })
         }
     }

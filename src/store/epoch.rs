@@ -11,6 +11,7 @@
 //!   fragment carries it on.
 //! * An epoch stays until it is stable and old (R-AGE), so an older write still on its way meets it.
 //! * An effect never travels without its dot: what goes out of a stub that an epoch may have made takes the epoch along.
+//!   Whoever was told that an entry is gone must know why, or those who were not told would keep it for ever.
 //!
 //! Maps, sets and counters have no epochs: a counter's contributions carry no stamp. Clear them.
 
@@ -23,6 +24,7 @@ use super::write::{Tick, Written};
 use crate::clock::Stamp;
 use crate::crdt::{Cell, Payload};
 use crate::id::KeyspaceId;
+use crate::probe::sometimes;
 
 /// Which entries of a keyspace an epoch clears.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -166,6 +168,9 @@ impl Partition {
         let slot = self.find(&KeyRef::new(space, key));
         let stamp = slot.and_then(|slot| cell_of(&self.slot(slot)?.entry)).map(Cell::stamp);
         let (Some((slot, stamp)), Some(target)) = (slot.zip(stamp), spaces.get(target)) else { return Vec::new() };
+        sometimes!(EpochSparedYounger, if self.entries().any(|(id, key, entry)| {
+            id == target.id() && cell_of(entry).is_some_and(|c| c.stamp() > stamp && selector.selects(key, c))
+        }));
         self.epochs.set(Epoch { target: target.id(), selector, stamp, slot });
         let slots = 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
         let cleared = slots.filter_map(|slot| self.enforce_epochs(slot, &target, collect_before_ms));
@@ -202,6 +207,7 @@ impl Partition {
         if space.family() == Family::Epoch
             && let Some((target, selector)) = space.target().zip(Selector::of_key(key))
         {
+            sometimes!(EpochCollected);
             self.epochs.drop(target, &selector);
         }
     }

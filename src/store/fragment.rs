@@ -98,6 +98,10 @@ pub enum Refused {
     /// The sender's context lacks something already found stable here (R-STALE).
     #[error("the batch predates what is stable here; it was dropped and the sender will be synchronised in full")]
     Stale,
+    /// It would leave more gaps in this partition's context than a message can name, so that nothing of the partition
+    /// could be sent to anybody any more.
+    #[error("the batch would leave too many gaps; it was dropped until what lies between has come")]
+    Scattered,
 }
 
 /// What applying a batch did.

@@ -8,15 +8,14 @@
 
 use std::hash::Hasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::RwLock;
 use siphasher::sip::SipHasher13;
 
 use crate::crdt::custom::MergeState;
 use crate::error::OpenError;
 use crate::id::KeyspaceId;
 use crate::store::tally::Tally;
+use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLock};
 
 /// Most keyspaces one process keeps: each costs a few hundred bytes and a name in every frame
 /// that touches it, and a peer may name new ones.
@@ -145,7 +144,8 @@ impl Keyspace {
         self.budget.load(Ordering::Relaxed)
     }
 
-    /// Sets the budget in bytes.
+    /// Sets the budget in bytes. A write that finds it exceeded is refused, so it is exceeded by at most one value of
+    /// every thread that writes at that moment.
     pub fn set_budget(&self, bytes: u64) {
         self.budget.store(bytes, Ordering::Relaxed);
     }

@@ -12,6 +12,7 @@
 
 pub mod apply;
 pub mod capture;
+mod dirty;
 pub mod entry;
 mod epoch;
 pub mod fragment;
@@ -22,12 +23,9 @@ pub mod stability;
 pub mod tally;
 pub mod write;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-
 pub use apply::Around;
 pub use capture::{Budget, Captured};
+use dirty::Dirty;
 pub use entry::{Body, Entry};
 pub use epoch::Selector;
 pub use fragment::{Applied, Batch, Fragment, Full, Refused};
@@ -39,6 +37,8 @@ pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};
 use crate::clock::HlcClock;
 use crate::error::WriteError;
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
+use crate::probe::sometimes;
+use crate::sync::{AtomicU8, AtomicU64, Ordering, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Most partitions a cluster may have: the dirty marks and reports of an idle link follow it.
 pub const PARTITIONS_MAX: usize = 4_096;
@@ -71,8 +71,30 @@ pub enum Gate {
     ClockRefused,
     /// This replica was removed.
     Removed,
-    /// The cache was shut down: nobody is left to send a write.
+    /// The cache was shut down, or its driver has ended: nobody is left to send a write. Final.
     Stopped,
+}
+
+impl Gate {
+    fn code(self) -> u8 {
+        match self {
+            Self::Joining => 0,
+            Self::Open => 1,
+            Self::ClockRefused => 2,
+            Self::Removed => 3,
+            Self::Stopped => 4,
+        }
+    }
+
+    fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::Open,
+            2 => Self::ClockRefused,
+            3 => Self::Removed,
+            4 => Self::Stopped,
+            _ => Self::Joining,
+        }
+    }
 }
 
 /// What one write needs besides its key.
@@ -103,10 +125,7 @@ pub struct Store {
     clock: HlcClock,
     spaces: Keyspaces,
     partitions: Box<[RwLock<Partition>]>,
-    /// A bit per partition written since the driver last looked.
-    dirty: Box<[AtomicU64]>,
-    /// The driver was asked to look and has not done so yet.
-    woken: AtomicBool,
+    dirty: Dirty,
     gate: AtomicU8,
     skew_ms: AtomicU64,
     shift: u32,
@@ -124,9 +143,8 @@ impl Store {
             clock: HlcClock::default(),
             spaces: Keyspaces::new(config.keyspace_bytes, config.hash_key),
             partitions: ids.map(|id| RwLock::new(Partition::new(id, me, records))).collect(),
-            dirty: (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
-            woken: AtomicBool::new(false),
-            gate: AtomicU8::new(0),
+            dirty: Dirty::new(count),
+            gate: AtomicU8::new(Gate::Joining.code()),
             skew_ms: AtomicU64::new(0),
             shift: 64 - count.trailing_zeros(),
             config,
@@ -205,19 +223,22 @@ impl Store {
         intent: Intent,
         f: impl FnOnce(&mut Partition, &Tick<'_>) -> R,
     ) -> Result<(R, bool), WriteError> {
-        self.admit(at, intent)?;
         let id = self.place(at.hash);
         let Some(mut partition) = self.lock(id) else { return Err(WriteError::NotJoined) };
+        self.admit(at, intent)?;
         let before = partition.seq();
         let result = f(&mut partition, &Tick { clock: &self.clock, wall_ms: intent.wall_ms });
         let wrote = partition.seq() != before;
         drop(partition);
-        Ok((result, wrote && self.mark_dirty(id)))
+        Ok((result, wrote && self.dirty.mark(id)))
     }
 
     /// Clears every register of a keyspace that a selector matches and that was written before now,
     /// here at once and elsewhere as the epoch arrives. One event per partition; the last value
     /// says that the driver sleeps and must be woken to send them.
+    ///
+    /// What is written meanwhile is cleared in some partitions and not in others. A gate that is shut meanwhile stops
+    /// nothing: half of an invalidation would be worse than one that nobody is left to send.
     ///
     /// # Errors
     /// [`WriteError`] when writes are not accepted or a limit is exceeded; nothing was written.
@@ -240,7 +261,7 @@ impl Store {
             let Some(mut partition) = self.lock(id) else { continue };
             let (written, keys) = partition.invalidate(&at, &self.spaces, &Tick { clock: &self.clock, wall_ms });
             drop(partition);
-            wake |= self.mark_dirty(id);
+            wake |= self.dirty.mark(id);
             all.push(Cleared { partition: id, written, keys });
         }
         Ok((all, wake))
@@ -251,9 +272,13 @@ impl Store {
             Gate::Open => {}
             Gate::Joining => return Err(WriteError::NotJoined),
             Gate::ClockRefused => {
+                sometimes!(WriteRefusedForClock);
                 return Err(WriteError::ClockRefused { skew_ms: self.skew_ms.load(Ordering::Relaxed) });
             }
-            Gate::Removed => return Err(WriteError::Removed),
+            Gate::Removed => {
+                sometimes!(WriteRefusedAsRemoved);
+                return Err(WriteError::Removed);
+            }
             Gate::Stopped => return Err(WriteError::Stopped),
         }
         if at.key.len() > self.config.key_bytes_max {
@@ -265,56 +290,33 @@ impl Store {
         }
         let (used, budget) = (at.space.used(), at.space.budget());
         if used > budget {
+            sometimes!(WriteRefusedForRoom);
             return Err(WriteError::OverCapacity { used, budget });
         }
         Ok(())
     }
 
-    fn mark_dirty(&self, id: PartitionId) -> bool {
-        if let Some(word) = self.dirty.get(id.index() / 64) {
-            word.fetch_or(1 << (id.index() % 64), Ordering::AcqRel);
-        }
-        !self.woken.load(Ordering::Acquire) && !self.woken.swap(true, Ordering::AcqRel)
-    }
-
     /// Returns the partitions written since the last call. The next write wakes the driver again.
     pub fn take_dirty(&self) -> Vec<PartitionId> {
-        self.woken.store(false, Ordering::Release);
-        let mut taken = Vec::new();
-        for (at, word) in self.dirty.iter().enumerate() {
-            let mut bits = word.swap(0, Ordering::AcqRel);
-            while bits != 0 {
-                let bit = bits.trailing_zeros();
-                bits &= bits - 1;
-                let index = at * 64 + usize::try_from(bit).unwrap_or(0);
-                taken.extend(u16::try_from(index).ok().map(PartitionId));
-            }
-        }
-        taken
+        self.dirty.take()
     }
 
     /// Returns whether local writes are accepted.
     #[must_use]
     pub fn gate(&self) -> Gate {
-        match self.gate.load(Ordering::Relaxed) {
-            1 => Gate::Open,
-            2 => Gate::ClockRefused,
-            3 => Gate::Removed,
-            4 => Gate::Stopped,
-            _ => Gate::Joining,
-        }
+        Gate::from_code(self.gate.load(Ordering::Relaxed))
     }
 
-    /// Says whether local writes are accepted.
+    /// Says whether local writes are accepted. [`Gate::Stopped`] is final: a node that does not know yet that nobody is
+    /// left to send cannot open it again.
+    ///
+    /// A write asks under its partition's lock. So whoever shuts the gate and then takes that lock sees every write
+    /// this partition will ever have accepted, though a write under way may not have marked it dirty yet. An
+    /// invalidation under way is no exception but goes on: it ends in every partition.
     pub fn set_gate(&self, gate: Gate) {
-        let code = match gate {
-            Gate::Joining => 0,
-            Gate::Open => 1,
-            Gate::ClockRefused => 2,
-            Gate::Removed => 3,
-            Gate::Stopped => 4,
-        };
-        self.gate.store(code, Ordering::Relaxed);
+        let next = |now| (Gate::from_code(now) != Gate::Stopped).then(|| gate.code());
+        let kept = self.gate.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_err();
+        debug_assert!(!kept || self.gate() == Gate::Stopped, "only a store that is stopped stays as it is");
     }
 
     /// Notes how far this clock is from the peers', for the error that refused writes carry.
@@ -322,3 +324,6 @@ impl Store {
         self.skew_ms.store(ms, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,8 @@
 //! # Invariants
 //! * `frontier ⊆ floor ⊆ ctx`, and none ever shrinks.
 //! * Collection and expiry never change what is visible.
-//! * The log never exceeds its limit; what it drops is in the floor (R-TRUNC), and its entries stay
-//!   until every member has the floor.
+//! * The log never exceeds its limit, and of one entry it never has more than a message covers; what it drops is in the
+//!   floor (R-TRUNC), and its entries stay until every member has the floor.
 
 use std::cmp::Reverse;
 
@@ -16,6 +16,7 @@ use super::keyspace::{Keyspace, Keyspaces};
 use super::partition::{KeyRef, Partition};
 use crate::crdt::{Ctx, Dot, NEVER, Seen};
 use crate::id::ReplicaId;
+use crate::probe::{planted, sometimes};
 
 /// Most entries one call of [`Partition::sweep`] looks at under the lock: about 50 µs of work.
 const SWEEP_MAX: usize = 256;
@@ -31,24 +32,31 @@ impl Partition {
             if inherited {
                 self.release_truncated(spaces, collect_before_ms);
             }
+        } else {
+            sometimes!(ReportAwaited);
         }
         self.collect_graves(spaces, collect_before_ms);
     }
 
     fn reports_of(&self, others: &[ReplicaId]) -> Option<Vec<Ctx>> {
+        if planted!(OwnReportSuffices) {
+            return Some(Vec::new());
+        }
         others.iter().map(|member| self.reports.get(member).cloned()).collect()
     }
 
     fn drop_stable(&mut self, stable: &Ctx, spaces: &Keyspaces, collect_before_ms: u64) {
         // An inherited frontier may be ahead of my log, which has to be drained all the same.
-        if self.frontier.includes(stable) && !self.floor_inherited {
+        if self.frontier.includes(stable) && (!self.floor_inherited || planted!(InheritedFrontierNotDrained)) {
             return;
         }
+        sometimes!(StableBeyondGap, if stable.iter().any(|(_, seen)| seen.gaps() > 0));
         let done: Vec<(Dot, u32)> = stable
             .iter()
             .flat_map(|(origin, seen)| self.log.from(origin, 1).take_while(|(d, _)| d.seq <= seen.max()))
             .filter(|(dot, _)| stable.has(*dot))
             .collect();
+        sometimes!(LogDrainedBehindFrontier, if self.frontier.includes(stable) && !done.is_empty());
         self.frontier.join(stable);
         self.floor.join(stable);
         for (dot, slot) in done {
@@ -68,9 +76,11 @@ impl Partition {
         }
         self.frontier.join(&self.floor.clone());
         let slots: Vec<u32> = if std::mem::take(&mut self.floor_inherited) {
+            sometimes!(InheritedFloorReached);
             self.truncated.clear();
             (0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)).collect()
         } else {
+            sometimes!(TruncatedReleased);
             std::mem::take(&mut self.truncated)
         };
         for slot in slots {
@@ -87,10 +97,12 @@ impl Partition {
     pub(super) fn settle(&mut self, slot: u32, space: &Keyspace, collect_before_ms: u64) {
         let held = self.floor_inherited;
         let Some(s) = self.slot_mut(slot) else { return };
+        sometimes!(SettledHeldForFloor, if held && s.entry.is_settled());
         if !held && s.entry.is_settled() {
             let grave = s.entry.grave_ms().filter(|ms| *ms > collect_before_ms);
             self.change(slot, space, |entry| entry.settle(collect_before_ms));
             if let Some(ms) = grave {
+                sometimes!(YoungGraveKept);
                 self.graves.push(Reverse((ms, slot)));
             }
         }
@@ -104,6 +116,7 @@ impl Partition {
             }
             self.graves.pop();
             let still = self.slot(slot).filter(|s| s.entry.grave_ms() == Some(ms)).map(|s| s.keyspace);
+            sometimes!(GraveOverwritten, if still.is_none());
             if let Some(space) = still.and_then(|id| spaces.get(id)) {
                 self.settle(slot, &space, collect_before_ms);
             }
@@ -132,8 +145,10 @@ impl Partition {
     /// [`Partition::change`] when the entry settles.
     fn rearm(&mut self, slot: u32, now_ms: u64) {
         let Some(s) = self.slot_mut(slot) else { return };
-        s.timer = s.entry.next_deadline(now_ms).unwrap_or(NEVER);
-        let timer = s.timer;
+        let timer = s.entry.next_deadline(now_ms).unwrap_or(NEVER);
+        if timer != NEVER || !planted!(SweptEntryStays) {
+            s.timer = timer;
+        }
         if timer != NEVER {
             self.expiry.push(Reverse((timer, slot)));
         }
@@ -155,9 +170,15 @@ impl Partition {
         evicted
     }
 
-    /// Keeps the log within its limit.
-    pub(super) fn bound_log(&mut self) {
-        self.shrink_log(self.log_records_max);
+    /// Keeps the log within its limit, and what it has of the entry that was just changed within what can be sent.
+    pub(super) fn bound_log(&mut self, slot: u32) {
+        while let Some(dots) = self.slot(slot).map(|s| s.entry.too_many()).filter(|dots| !dots.is_empty()) {
+            dots.into_iter().for_each(|dot| self.truncate(dot, slot));
+        }
+        sometimes!(LogBounded, if self.log.len() > self.log_records_max);
+        if !planted!(LogUnbounded) {
+            self.shrink_log(self.log_records_max);
+        }
     }
 
     /// Drops the oldest records of the longest origin until at most `keep` are left. Peers that
@@ -175,7 +196,9 @@ impl Partition {
 
     fn truncate(&mut self, dot: Dot, slot: u32) {
         self.log.remove(dot);
-        self.floor.add(dot);
+        if !planted!(DroppedRecordsNotInFloor) {
+            self.floor.add(dot);
+        }
         if let Some(s) = self.slot_mut(slot) {
             s.entry.unmark(dot);
             let first = !std::mem::replace(&mut s.entry.truncated, true);

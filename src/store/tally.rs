@@ -6,7 +6,7 @@
 //! # Invariants
 //! * A count is exact once the threads that count are quiet; while they run it may be a little old.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Lines to spread over: more than the cores that usually share one cache.
 const STRIPES: usize = 8;

@@ -14,6 +14,7 @@ use crate::crdt::register::tombstone;
 use crate::crdt::tree::winner;
 use crate::crdt::{Cell, Custom, Dot, Elem, Path, Payload, Scope, Tree};
 use crate::error::WriteError;
+use crate::probe::{planted, sometimes};
 
 /// Most fields, members and counters of one map that local writes may reach.
 pub const FIELDS_MAX: usize = 65_536;
@@ -64,7 +65,7 @@ impl Partition {
         let hlc = tick.next();
         let dot = self.mint(slot, scope);
         self.change(slot, at.space, |entry| f(entry, hlc, dot));
-        self.bound_log();
+        self.bound_log(slot);
         Written { dot, stamp: Stamp { hlc, replica: dot.replica } }
     }
 
@@ -91,6 +92,7 @@ impl Partition {
 
     /// Deletes a register, also one never seen here: the tombstone beats an older write in flight.
     pub fn delete(&mut self, at: &KeyRef<'_>, tick: &Tick<'_>) -> Written {
+        sometimes!(UnseenKeyDeleted, if self.find(at).is_none());
         self.event(at, Scope::Path(Path::Register), tick, |entry, hlc, dot| {
             entry.body = Body::Register(Some(tombstone(hlc, dot)));
         })
@@ -101,10 +103,18 @@ impl Partition {
         let now_ms = tick.visible_ms();
         match &self.entry(at)?.body {
             Body::Register(Some(cell)) if cell.visible(now_ms).is_some() => {}
-            Body::Register(_) | Body::Tree(_) | Body::Custom(_) => return None,
+            Body::Register(cell) => {
+                sometimes!(TouchMetExpired, if cell.as_ref().is_some_and(|c| matches!(c.payload(), Payload::Value(_))));
+                return None;
+            }
+            Body::Tree(_) | Body::Custom(_) => return None,
         }
-        Some(self.event(at, Scope::Path(Path::Register), tick, |entry, _, dot| {
+        Some(self.event(at, Scope::Path(Path::Register), tick, |entry, hlc, dot| {
             if let Body::Register(Some(cell)) = &mut entry.body {
+                if planted!(TouchRestamps) {
+                    let tags = cell.tags().to_vec();
+                    *cell = Cell::new(cell.payload().clone(), hlc, dot, cell.deadline).with_tags(tags);
+                }
                 cell.extend(dot, deadline);
             }
         }))
@@ -134,7 +144,9 @@ impl Partition {
     /// Puts an element at a path of a map, replacing what is observed there. The element inherits
     /// the map's own deadline when that is earlier.
     pub fn put(&mut self, at: &KeyRef<'_>, path: Path, value: Bytes, deadline: u64, tick: &Tick<'_>) -> Written {
-        let deadline = deadline.min(self.inherited_deadline(at, tick.visible_ms()));
+        let inherited = self.inherited_deadline(at, tick.visible_ms());
+        sometimes!(MapDeadlineInherited, if inherited < deadline);
+        let deadline = deadline.min(inherited);
         self.tree_event(at, Scope::Path(path.clone()), tick, |tree, hlc, dot| {
             let stamp = Stamp { hlc, replica: dot.replica };
             tree.put(path, Elem { dot, stamp, deadline, value });
@@ -155,10 +167,12 @@ impl Partition {
             }
         };
         if !known && tree.len() >= FIELDS_MAX {
+            sometimes!(MapAtItsLimit);
             return Err(WriteError::TooManyFields { len: tree.len(), max: FIELDS_MAX });
         }
         let bytes = entry.bytes() + len;
         if bytes > ENTRY_BYTES_MAX {
+            sometimes!(MapAtItsLimit);
             return Err(WriteError::EntryTooLarge { len: bytes, max: ENTRY_BYTES_MAX });
         }
         Ok(())
@@ -175,6 +189,16 @@ impl Partition {
         let tree = self.tree(at)?;
         if tree.siblings(path).is_empty() && !tree.is_hole() {
             return None;
+        }
+        sometimes!(RemovedUnseenFromHole, if tree.siblings(path).is_empty());
+        if planted!(RemoveWithoutDot) {
+            let (slot, dot) = (self.find_or_make(at), Dot { replica: self.me, seq: self.seq });
+            self.change(slot, at.space, |entry| {
+                if let Body::Tree(tree) = &mut entry.body {
+                    tree.remove(path);
+                }
+            });
+            return Some(Written { dot, stamp: Stamp { hlc: tick.next(), replica: dot.replica } });
         }
         Some(self.tree_event(at, Scope::Path(path.clone()), tick, |tree, _, _| tree.remove(path)))
     }
@@ -269,7 +293,10 @@ impl Partition {
                     custom.state = state;
                     custom
                 }
-                None => Custom::new(Stamp { hlc, replica: dot.replica }, dot, state, deadline),
+                None => {
+                    sometimes!(CustomBegunAgain, if matches!(&entry.body, Body::Custom(custom) if custom.is_some()));
+                    Custom::new(Stamp { hlc, replica: dot.replica }, dot, state, deadline)
+                }
             };
             entry.body = Body::Custom(Box::new(Some(next)));
         }))

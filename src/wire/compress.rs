@@ -16,6 +16,7 @@ use zstd::zstd_safe::{compress_bound, find_frame_compressed_size, get_frame_cont
 use super::limits::within;
 use super::pack::malformed;
 use crate::error::PeerFault;
+use crate::probe::sometimes;
 
 /// Smaller payloads are sent as they are: their head costs more than is gained.
 const WORTH_BYTES: usize = 512;
@@ -64,6 +65,8 @@ impl Packer {
         self.out.truncate(message);
         let gains = message <= plain.len() - plain.len() / 20;
         let honest = u64::try_from(plain.len() / packed.max(1)).is_ok_and(|r| r < ratio);
+        sometimes!(Compressed, if gains && honest);
+        sometimes!(NotWorthCompressing, if !gains);
         gains && honest
     }
 

@@ -9,6 +9,7 @@ use super::pack::{Pen, Reader, malformed, width};
 use crate::crdt::{Ctx, Seen};
 use crate::error::PeerFault;
 use crate::id::{PartitionId, ReplicaId};
+use crate::probe::{planted, sometimes};
 
 /// Writes what is seen of one replica: `base << 1 | gaps`, then the number of ranges and for each
 /// the distance to the one before and its length, both less what they are at least.
@@ -47,12 +48,14 @@ pub(super) fn take_seen(reader: &mut Reader<'_>) -> Result<Seen, PeerFault> {
     }
     let (mut ranges, mut end) = (Vec::new(), base);
     for _ in 0..count {
-        let from = end.saturating_add(2).saturating_add(reader.uint()?);
+        let least = if planted!(RangeOffByOne) { 1 } else { 2 };
+        let from = end.saturating_add(least).saturating_add(reader.uint()?);
         let to = from.saturating_add(reader.uint()?);
         within("sequence number", to, SEQ_MAX)?;
         ranges.push((from, to));
         end = to;
     }
+    sometimes!(GapsRead);
     Ok(Seen::new(base, &ranges))
 }
 

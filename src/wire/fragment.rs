@@ -22,6 +22,7 @@ use crate::crdt::tree::Branch;
 use crate::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, Path, Payload, Scope};
 use crate::error::PeerFault;
 use crate::id::{KeyspaceId, ReplicaId};
+use crate::probe::sometimes;
 use crate::store::{Family, Fragment};
 
 // Flags of a fragment's head. The first seven fit in one byte and are the common ones; `REPLICA`
@@ -308,6 +309,8 @@ impl<'a> FragmentsIn<'a> {
                 return Err(malformed("only a value has tags, and at least one"));
             }
         }
+        sometimes!(StubRead, if head & ABSENT != 0);
+        sometimes!(TouchRead, if touch != dot);
         let mut cell = Cell::new(take_payload(reader, head)?, stamp.hlc, dot, deadline).with_tags(tags);
         cell.touch = touch;
         Ok(Some(cell))
@@ -410,6 +413,7 @@ impl<'a> FragmentsIn<'a> {
             if siblings.last().is_some_and(|last| last.dot >= dot) {
                 return Err(malformed("siblings do not ascend"));
             }
+            sometimes!(TouchedElementRead, if replica != stamp.replica);
             siblings.push(Elem { dot, stamp, deadline, value: reader.value()? });
         }
         Ok(siblings)

@@ -19,6 +19,7 @@ use super::spaces::{SpacesIn, SpacesOut};
 use crate::clock::Hlc;
 use crate::crdt::Ctx;
 use crate::error::PeerFault;
+use crate::probe::planted;
 use crate::store::{Batch, Fragment, Keyspaces};
 
 const CHUNK: u64 = 1;
@@ -86,6 +87,9 @@ pub(super) fn take_frame(input: &[u8], spaces: &Keyspaces, limits: Limits) -> Re
     let mut parts = Vec::new();
     for _ in 0..reader.uint()? {
         reader.tally.add(Counted::Parts, 1)?;
+        if planted!(WrongDictionary) {
+            fragments.run = Run::new(from, hlc);
+        }
         parts.push(take_part(&mut reader, &mut fragments)?);
     }
     reader.end()?;

@@ -4,6 +4,7 @@
 //! * A field that is not known here is skipped, so later versions may add some; one that is
 //!   required and missing is a fault that names it.
 //! * Members and contexts are one packed field each, with tables of their own.
+//! * What its lists take in memory, empty names and all, is a few times what they take in the message and 64 KiB.
 
 use std::fmt;
 
@@ -20,8 +21,10 @@ use crate::clock::Hlc;
 use crate::error::PeerFault;
 use crate::id::{RegionId, ReplicaId};
 
-/// Most entries of a list in a hello.
-const LIST_MAX: usize = 1_024;
+/// Most custom keyspaces in a hello: a process keeps no more of any kind.
+const CUSTOM_MAX: usize = crate::store::keyspace::KEYSPACES_MAX;
+/// Most compressions in a hello: there is one.
+const COMPRESSIONS_MAX: usize = 16;
 
 /// The hello as MessagePack has it. Every field is optional here so that its absence is ours to name.
 #[derive(Serialize, Deserialize, Default)]
@@ -41,40 +44,39 @@ struct Fields<'a> {
     joined: Option<bool>,
     partitions: Option<u32>,
     hash_check: Option<u64>,
-    #[serde(borrow)]
-    custom: Option<Few<(&'a str, &'a str)>>,
+    custom: Option<Few<(String, String), CUSTOM_MAX>>,
     #[serde(borrow)]
     members: Option<&'a Bytes>,
     #[serde(borrow)]
     ctxs: Option<&'a Bytes>,
     #[serde(borrow)]
-    compression: Option<Few<&'a str>>,
+    compression: Option<Few<&'a str, COMPRESSIONS_MAX>>,
 }
 
 /// A short list that grows as its elements arrive, whatever length it declares.
 #[derive(Serialize)]
 #[serde(transparent)]
-struct Few<T>(Vec<T>);
+struct Few<T, const MAX: usize>(Vec<T>);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Few<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_seq(FewVisitor(std::marker::PhantomData))
     }
 }
 
-struct FewVisitor<T>(std::marker::PhantomData<T>);
+struct FewVisitor<T, const MAX: usize>(std::marker::PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for FewVisitor<T> {
-    type Value = Few<T>;
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for FewVisitor<T, MAX> {
+    type Value = Few<T, MAX>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of at most {LIST_MAX}")
+        write!(f, "a list of at most {MAX}")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut all = Vec::new();
         while let Some(next) = seq.next_element()? {
-            if all.len() == LIST_MAX {
+            if all.len() == MAX {
                 return Err(serde::de::Error::invalid_length(all.len(), &self));
             }
             all.push(next);
@@ -88,12 +90,13 @@ pub(super) fn put_hello(pen: &mut Pen<'_>, hello: &Hello) -> Result<(), Unsendab
     let (mut members, mut ctxs) = (Vec::new(), Vec::new());
     put_members(&mut Pen::new(&mut members, limits), &hello.members)?;
     put_ctxs(&mut Pen::new(&mut ctxs, limits), &hello.ctxs)?;
-    let pairs = hello.custom.iter().map(|(name, kind)| (name.as_str(), kind.as_str()));
-    let texts = pairs.clone().flat_map(|(name, kind)| [name, kind]).chain(hello.compression.iter().map(String::as_str));
+    let pairs = hello.custom.iter().flat_map(|(name, kind)| [name.as_str(), kind.as_str()]);
+    let texts = pairs.chain(hello.compression.iter().map(String::as_str));
     for text in texts.chain([hello.cluster.as_str(), hello.region.as_str()]) {
         within("length of a name", width(text.len()), limits.name_bytes)?;
     }
-    within("list in a hello", width(hello.custom.len().max(hello.compression.len())), width(LIST_MAX))?;
+    within("number of custom keyspaces", width(hello.custom.len()), width(CUSTOM_MAX))?;
+    within("number of compressions", width(hello.compression.len()), width(COMPRESSIONS_MAX))?;
     pen.map(&Fields {
         version: Some(hello.version),
         min_version: Some(hello.min_version),
@@ -106,7 +109,7 @@ pub(super) fn put_hello(pen: &mut Pen<'_>, hello: &Hello) -> Result<(), Unsendab
         joined: Some(hello.joined),
         partitions: Some(hello.partitions),
         hash_check: Some(hello.hash_check),
-        custom: Some(Few(pairs.collect())),
+        custom: Some(Few(hello.custom.clone())),
         members: Some(Bytes::new(&members)),
         ctxs: Some(Bytes::new(&ctxs)),
         compression: Some(Few(hello.compression.iter().map(String::as_str).collect())),
@@ -117,16 +120,15 @@ pub(super) fn put_hello(pen: &mut Pen<'_>, hello: &Hello) -> Result<(), Unsendab
 pub(super) fn take_hello(reader: &mut Reader<'_>) -> Result<Hello, PeerFault> {
     let limits = reader.tally.limits;
     let fields: Fields<'_> = reader.take()?;
+    let short = |text: &str| within("length of a name", width(text.len()), limits.name_bytes);
     let text = |text: &str| -> Result<String, PeerFault> {
-        within("length of a name", width(text.len()), limits.name_bytes)?;
+        short(text)?;
         Ok(text.to_owned())
     };
     let mut members = Reader::new(fields.members.ok_or(malformed("a hello lacks its members"))?, limits);
     let mut ctxs = Reader::new(fields.ctxs.ok_or(malformed("a hello lacks its ctxs"))?, limits);
-    let mut custom = Vec::new();
-    for (name, kind) in fields.custom.ok_or(malformed("a hello lacks its custom types"))?.0 {
-        custom.push((text(name)?, text(kind)?));
-    }
+    let custom = fields.custom.ok_or(malformed("a hello lacks its custom types"))?.0;
+    custom.iter().flat_map(|(name, kind)| [name, kind]).try_for_each(|name| short(name))?;
     let compression = fields.compression.ok_or(malformed("a hello lacks its compression"))?.0;
     let hello = Hello {
         version: fields.version.ok_or(malformed("a hello lacks its version"))?,

@@ -10,6 +10,7 @@
 
 use crate::error::PeerFault;
 use crate::id::KeyspaceId;
+use crate::probe::sometimes;
 
 /// Largest sequence number in a message: arithmetic on dots below it cannot overflow, and no
 /// replica counts that far.
@@ -87,6 +88,10 @@ pub(super) struct Over {
 
 impl From<Over> for PeerFault {
     fn from(over: Over) -> Self {
+        sometimes!(CountRefused, if over.what.starts_with("number of"));
+        sometimes!(LengthRefused, if over.what.starts_with("length of"));
+        sometimes!(NumberRefused, if over.what.ends_with("number"));
+        sometimes!(SizeRefused, if over.what.ends_with("size"));
         Self::OverLimit { what: over.what, len: over.len, max: over.max }
     }
 }

@@ -38,13 +38,15 @@ pub(super) struct Parcel<T> {
     pub(super) perishable: bool,
     /// A cut held it.
     pub(super) held: bool,
+    /// Its place among everything that was ever sent, once it was.
+    pub(super) order: u64,
     pub(super) item: T,
 }
 
 impl<T> Parcel<T> {
     /// Addresses something that arrives whatever happens.
     pub(super) fn new(from: usize, to: usize, link: LinkId, item: T) -> Self {
-        Self { from, to, link, stream: None, bytes: 0, perishable: false, held: false, item }
+        Self { from, to, link, stream: None, bytes: 0, perishable: false, held: false, order: 0, item }
     }
 
     /// Addresses something that may be swallowed.
@@ -83,7 +85,11 @@ impl<T: Clone> Flight<T> {
     }
 
     /// Sends stream data; returns when it will arrive unless a cut holds it.
-    pub(super) fn send(&mut self, now: Mono, parcel: Parcel<T>) -> Option<Mono> {
+    pub(super) fn send(&mut self, now: Mono, mut parcel: Parcel<T>) -> Option<Mono> {
+        if parcel.order == 0 {
+            self.sent += 1;
+            parcel.order = self.sent;
+        }
         let Fate::Arrives { mut at, .. } = self.conditions.stream(now, parcel.from, parcel.to, parcel.bytes) else {
             self.hold(parcel);
             return None;
@@ -130,7 +136,7 @@ impl<T: Clone> Flight<T> {
 
     /// Clogs, slowness and sleep end, and nothing that they delayed is late any more.
     pub(super) fn calm(&mut self, now: Mono) {
-        self.conditions.calm();
+        self.conditions.calm(now);
         self.hasten(now);
     }
 
@@ -156,6 +162,7 @@ impl<T: Clone> Flight<T> {
         lanes.iter().for_each(|lane| {
             self.last.remove(lane);
         });
+        late.sort_by_key(|p| p.order);
         for parcel in late {
             self.send(now, parcel);
         }
@@ -190,5 +197,99 @@ impl<T: Clone> Flight<T> {
                 self.arrive(until, parcel);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::network::Weather;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn flight(loss: f64) -> Flight<u32> {
+        let weather = Weather { delay_min: ms(1), delay_max: ms(50), loss, duplicate: 0.0, corrupt: 0.0 };
+        Flight::new(Conditions::new(weather, 3))
+    }
+
+    fn drain(flight: &mut Flight<u32>, until: Mono) -> Vec<u32> {
+        std::iter::from_fn(|| flight.pop(until)).map(|parcel| parcel.item).collect()
+    }
+
+    fn ordered(n: u32) -> Parcel<u32> {
+        Parcel::new(0, 1, LinkId(1), n).on(Stream::Log)
+    }
+
+    #[test]
+    fn a_stream_keeps_its_order_through_loss_cuts_and_pauses() {
+        let (mut flight, mut now, all) = (flight(0.3), Mono(0), Mono(u64::MAX));
+        let mut came = Vec::new();
+        for n in 0..300 {
+            now = now.plus(ms(10));
+            match n {
+                50 | 200 => flight.conditions.cut(0, 1),
+                80 | 230 => flight.heal(now),
+                100 => flight.conditions.stand_still(now, 1, now.plus(ms(400)), false),
+                _ => {}
+            }
+            flight.send(now, ordered(n));
+            came.extend(drain(&mut flight, now));
+        }
+        assert!(came.len() > 200 && !came.contains(&299));
+        came.extend(drain(&mut flight, all));
+        assert_eq!(came, (0..300).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_perishable_is_lost_in_a_cut_and_asleep_and_the_rest_is_kept() {
+        let (mut flight, later) = (flight(0.0), Mono(0).plus(ms(100)));
+        let both = |flight: &mut Flight<u32>| {
+            flight.send(Mono(0), Parcel::perishable(0, 1, LinkId(1), 1));
+            flight.send(Mono(0), Parcel::new(0, 1, LinkId(1), 2));
+        };
+        both(&mut flight);
+        flight.conditions.cut(0, 1);
+        assert!(drain(&mut flight, later).is_empty());
+        flight.heal(later);
+        assert_eq!(drain(&mut flight, later.plus(ms(100))), [2]);
+        flight.conditions.stand_still(Mono(0), 1, Mono(0).plus(ms(60_000)), true);
+        both(&mut flight);
+        assert!(drain(&mut flight, later).is_empty());
+        assert_eq!(drain(&mut flight, Mono(u64::MAX)), [2]);
+    }
+
+    #[test]
+    fn after_a_calm_nothing_is_later_than_the_way_takes() {
+        let mut flight = flight(0.0);
+        flight.conditions.slow(1, 1);
+        for n in 0..50 {
+            flight.send(Mono(0), ordered(n).sized(1_000));
+        }
+        flight.conditions.clog(0, 2, Mono(0).plus(ms(5_000)));
+        flight.send(Mono(0), Parcel::new(0, 2, LinkId(2), 99));
+        flight.calm(Mono(0).plus(ms(60)));
+        let came = drain(&mut flight, Mono(0).plus(ms(400)));
+        assert_eq!(came.iter().filter(|n| **n != 99).copied().collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
+        assert!(came.contains(&99));
+    }
+
+    #[test]
+    fn what_a_host_would_have_to_repeat_dies_with_its_link_or_its_process() {
+        let mut flight = flight(0.0);
+        flight.conditions.cut(0, 1);
+        for link in 1..=3 {
+            flight.send(Mono(0), Parcel::new(0, 1, LinkId(link), 7));
+        }
+        flight.forget_link(0, LinkId(2));
+        flight.forget_link(1, LinkId(3));
+        flight.heal(Mono(0));
+        assert_eq!(drain(&mut flight, Mono(u64::MAX)).len(), 2);
+        flight.conditions.cut(0, 1);
+        flight.send(Mono(0), Parcel::new(0, 1, LinkId(1), 7));
+        flight.forget_host(0);
+        flight.heal(Mono(0));
+        assert!(drain(&mut flight, Mono(u64::MAX)).is_empty());
     }
 }

@@ -152,6 +152,10 @@ impl Messages {
         self.flight.arrive(now.plus(DIAL_TIMEOUT), Parcel::new(from, from, link, Item::DialExpired));
     }
 
+    pub(super) fn other_end(&self, host: usize, link: LinkId) -> Option<usize> {
+        Some(self.processes.get(&host)?.links.get(&link)?.to)
+    }
+
     pub(super) fn control(&mut self, now: Mono, from: usize, link: LinkId, bytes: &Bytes) {
         let (bytes, late) =
             self.spoil(bytes, |decoder, bytes| decoder.decode_control(bytes, &Limits::default()).is_ok());

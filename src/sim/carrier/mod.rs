@@ -10,6 +10,8 @@
 
 mod flight;
 mod messages;
+#[cfg(feature = "net")]
+mod quic;
 
 use bytes::Bytes;
 
@@ -22,19 +24,39 @@ use crate::node::{CloseCode, Input, LinkId, PeerIdentity, PeerSlot};
 #[derive(Debug)]
 pub(super) enum Carriage {
     /// Messages on ordered streams.
-    Messages(Messages),
+    Messages(Box<Messages>),
+    /// QUIC over packets.
+    #[cfg(feature = "net")]
+    Quic(Box<quic::Quic>),
 }
 
 impl Carriage {
     /// Builds a carrier of whole messages over a network.
     pub(super) fn messages(conditions: Conditions) -> Self {
-        Self::Messages(Messages::new(conditions))
+        Self::Messages(Box::new(Messages::new(conditions)))
+    }
+
+    /// Builds a carrier of QUIC packets over a network.
+    #[cfg(feature = "net")]
+    pub(super) fn quic(conditions: Conditions, seed: u64, loss_tolerant: bool) -> Self {
+        Self::Quic(Box::new(quic::Quic::new(conditions, seed, loss_tolerant)))
     }
 
     /// Returns the network under it.
     pub(super) fn conditions(&mut self) -> &mut Conditions {
         match self {
             Self::Messages(carrier) => carrier.conditions(),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => &mut carrier.conditions,
+        }
+    }
+
+    /// Returns a hash of what arrived below what the hosts are told: packets.
+    pub(super) fn trace(&self) -> u64 {
+        match self {
+            Self::Messages(_) => 0,
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.trace(),
         }
     }
 
@@ -42,6 +64,8 @@ impl Carriage {
     pub(super) fn heal(&mut self, now: Mono) {
         match self {
             Self::Messages(carrier) => carrier.heal(now),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.heal(),
         }
     }
 
@@ -49,6 +73,8 @@ impl Carriage {
     pub(super) fn calm(&mut self, now: Mono) {
         match self {
             Self::Messages(carrier) => carrier.calm(now),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.calm(now),
         }
     }
 
@@ -58,20 +84,36 @@ impl Carriage {
         match self {
             Self::Messages(carrier) if bytes_per_ms == 0 => carrier.hasten(now),
             Self::Messages(_) => {}
+            #[cfg(feature = "net")]
+            Self::Quic(_) => {}
         }
     }
 
     /// A process starts on a host.
-    pub(super) fn start(&mut self, _now: Mono, host: usize, identity: &PeerIdentity) {
+    pub(super) fn start(&mut self, host: usize, identity: &PeerIdentity) {
         match self {
             Self::Messages(carrier) => carrier.start(host, identity),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.start(host, identity),
+        }
+    }
+
+    /// The process of a host ends in order: it lets nobody in any more.
+    pub(super) fn leave(&mut self, host: usize) {
+        match self {
+            // Whoever comes in late is told goodbye at once.
+            Self::Messages(_) => tracing::trace!(host, "a process leaves"),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.leave(host),
         }
     }
 
     /// The process of a host ends without a word.
-    pub(super) fn crash(&mut self, _now: Mono, host: usize) {
+    pub(super) fn crash(&mut self, host: usize) {
         match self {
             Self::Messages(carrier) => carrier.crash(host),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.crash(host),
         }
     }
 
@@ -79,6 +121,17 @@ impl Carriage {
     pub(super) fn dial(&mut self, now: Mono, from: usize, to: usize, slot: PeerSlot) {
         match self {
             Self::Messages(carrier) => carrier.dial(now, from, to, slot),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.dial(now, from, to, slot),
+        }
+    }
+
+    /// Returns which host is at the other end of a link.
+    pub(super) fn other_end(&self, host: usize, link: LinkId) -> Option<usize> {
+        match self {
+            Self::Messages(carrier) => carrier.other_end(host, link),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.other_end(host, link),
         }
     }
 
@@ -86,6 +139,8 @@ impl Carriage {
     pub(super) fn control(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes) {
         match self {
             Self::Messages(carrier) => carrier.control(now, from, link, &bytes),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.control(now, from, link, bytes),
         }
     }
 
@@ -93,6 +148,8 @@ impl Carriage {
     pub(super) fn log(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes, express: bool) {
         match self {
             Self::Messages(carrier) => carrier.log(now, from, link, &bytes, express),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.log(now, from, link, bytes, express),
         }
     }
 
@@ -100,6 +157,8 @@ impl Carriage {
     pub(super) fn beat(&mut self, now: Mono, from: usize, link: LinkId, bytes: Bytes) {
         match self {
             Self::Messages(carrier) => carrier.beat(now, from, link, &bytes),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.beat(now, from, link, bytes),
         }
     }
 
@@ -107,6 +166,8 @@ impl Carriage {
     pub(super) fn close(&mut self, now: Mono, from: usize, link: LinkId, code: CloseCode, reason: &str) {
         match self {
             Self::Messages(carrier) => carrier.close(now, from, link, code, reason),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.close(now, from, link, code, reason),
         }
     }
 
@@ -114,6 +175,8 @@ impl Carriage {
     pub(super) fn next_at(&self) -> Option<Mono> {
         match self {
             Self::Messages(carrier) => carrier.next_at(),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.next_at(),
         }
     }
 
@@ -121,6 +184,8 @@ impl Carriage {
     pub(super) fn poll(&mut self, now: Mono) -> Option<(usize, Input)> {
         match self {
             Self::Messages(carrier) => carrier.poll(now),
+            #[cfg(feature = "net")]
+            Self::Quic(carrier) => carrier.poll(now),
         }
     }
 }

@@ -1,25 +1,30 @@
 //! A write is refused exactly when it may be.
 //!
 //! # Invariants
-//! * A node that may not write refuses everything; one that may refuses only what needs room, and only over its budget.
+//! * A node that may not write refuses everything; one that may refuses only what needs room: over its keyspace's budget,
+//!   or in a map that would grow past what a map may hold.
 //! * A refused write is not numbered.
 
 use super::{Invariant, Violation};
 use crate::error::WriteError;
 use crate::sim::oracle::{History, Mutation};
-use crate::store::{Gate, Store};
+use crate::store::{ENTRY_BYTES_MAX, Gate, Store};
 
-/// Checks how a write was answered, by what its keyspace took before.
+/// Checks how a write was answered, by what its keyspace and its entry took before.
 pub(in crate::sim) fn admitted(
     gate: Gate,
     (used, budget): (u64, u64),
+    entry_bytes: Option<usize>,
     mutation: &Mutation,
     refused: Option<&WriteError>,
 ) -> Result<(), Violation> {
     let full = mutation.room().is_some() && used > budget;
+    let grown = entry_bytes.zip(mutation.growth()).map(|(bytes, more)| bytes + more);
+    let large = grown.is_some_and(|bytes| bytes > ENTRY_BYTES_MAX);
     let right = match (gate, refused) {
-        (Gate::Open, None) => !full,
+        (Gate::Open, None) => !full && !large,
         (Gate::Open, Some(WriteError::OverCapacity { .. })) => full,
+        (Gate::Open, Some(WriteError::EntryTooLarge { .. })) => large && !full,
         (Gate::Joining, Some(WriteError::NotJoined))
         | (Gate::ClockRefused, Some(WriteError::ClockRefused { .. }))
         | (Gate::Removed, Some(WriteError::Removed))

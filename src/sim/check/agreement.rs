@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::{Invariant, Violation};
 use crate::clock::Stamp;
 use crate::crdt::custom::decode;
+use crate::crdt::tree::winner;
 use crate::crdt::{Cell, Dot, NEVER, Path, Tree};
 use crate::id::ReplicaId;
 use crate::sim::oracle::{KeyView, Live, Noted, Notes, Part, cell, custom, tree};
@@ -72,6 +73,7 @@ fn agree_tree(view: &KeyView<'_>, tree: Option<&Tree>, now_ms: u64, licence: &Li
         if shown != called_for {
             return Err(differs(view, &format!("{path:?}"), &shown, &called_for));
         }
+        agree_winner(view, tree, path, now_ms)?;
     }
     let here = tree.into_iter().flat_map(Tree::counters).map(|(name, _)| name);
     let names: BTreeSet<&Bytes> = view.counters().chain(here).collect();
@@ -79,6 +81,16 @@ fn agree_tree(view: &KeyView<'_>, tree: Option<&Tree>, now_ms: u64, licence: &Li
         agree_counter(view, tree, name, now_ms)?;
     }
     Ok(())
+}
+
+/// Compares what a read of a path returns, expired siblings or not.
+fn agree_winner(view: &KeyView<'_>, tree: Option<&Tree>, path: &Path, now_ms: u64) -> Result<(), Violation> {
+    let shown = winner(tree.map_or(&[], |tree| tree.siblings(path)), now_ms).map(|elem| elem.dot);
+    let called_for = view.winner(path).map(|live| live.dot);
+    if shown == called_for {
+        return Ok(());
+    }
+    Err(mismatch(view, Invariant::History, &format!("a read of {path:?}"), &shown, &called_for))
 }
 
 fn live(cell: &Cell, now_ms: u64) -> Option<Live> {

@@ -14,7 +14,12 @@ use crate::config::MembershipConfig;
 use crate::crdt::{Ctx, Dot};
 use crate::id::{PartitionId, ReplicaId};
 use crate::sim::oracle::{History, Key};
-use crate::store::Written;
+use crate::store::{Store, Written};
+
+/// Returns the instant that decides what is visible in a store: the later of its wall clock and its hybrid clock.
+pub(in crate::sim) fn decides_ms(store: &Store, wall_ms: u64) -> u64 {
+    wall_ms.max(store.clock().last().ms())
+}
 
 /// The last stamp of each replica.
 #[derive(Clone, Debug, Default)]

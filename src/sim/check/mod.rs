@@ -22,13 +22,13 @@ pub(super) use acks::{Pending, Reached, Witnesses};
 pub(super) use admission::{admitted, nothing_unknown};
 pub(super) use agreement::agree_between;
 pub use agreement::{Licence, agree};
-pub(super) use clocks::{Stamps, later_than_seen, numbered};
+pub(super) use clocks::{Stamps, decides_ms, later_than_seen, numbered};
 pub(super) use convergence::{is_reached, members, reached, same_state};
 pub(super) use effect::Author;
 pub(super) use memory::{accounted, bounded, forgets_removed, within_budget};
 pub(super) use rest::{nothing_left, queues_empty};
 pub(super) use seat::{News, Seat, stable_everywhere};
-pub(super) use session::{Client, Instant};
+pub(super) use session::{Client, Moment};
 
 /// Declares the invariants once: the enum, all of them, their names.
 macro_rules! invariants {
@@ -129,4 +129,9 @@ impl Violation {
     pub fn new(invariant: Invariant, detail: impl Into<String>) -> Self {
         Self { invariant, detail: detail.into() }
     }
+}
+
+/// Says at which host something does not hold.
+pub(super) fn at_host(at: usize) -> impl Fn(Violation) -> Violation {
+    move |found| Violation { detail: format!("r{at}: {}", found.detail), ..found }
 }

@@ -35,7 +35,7 @@ struct Memory {
 
 /// When a read happens: by the reader's own clock, and the latest instant any clock has shown.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::sim) struct Instant {
+pub(in crate::sim) struct Moment {
     pub(in crate::sim) now_ms: u64,
     pub(in crate::sim) latest_ms: u64,
 }
@@ -52,7 +52,7 @@ impl Client {
         key: &Key,
         entry: Option<&Entry>,
         (partition, seen): (PartitionId, &Ctx),
-        when: Instant,
+        when: Moment,
     ) -> Result<(), Violation> {
         let memory = self.keys.entry(key.clone()).or_default();
         let older = memory.register(entry, when).or_else(|| memory.tree(tree(entry), when));
@@ -65,7 +65,7 @@ impl Client {
 }
 
 impl Memory {
-    fn register(&mut self, entry: Option<&Entry>, when: Instant) -> Option<String> {
+    fn register(&mut self, entry: Option<&Entry>, when: Moment) -> Option<String> {
         let cell = entry.and_then(cell)?;
         let (stamp, before) = (cell.stamp(), self.register);
         if cell.visible(when.now_ms).is_some() && before.is_some_and(|before| stamp < before) {
@@ -75,7 +75,7 @@ impl Memory {
         None
     }
 
-    fn tree(&mut self, tree: Option<&Tree>, when: Instant) -> Option<String> {
+    fn tree(&mut self, tree: Option<&Tree>, when: Moment) -> Option<String> {
         let shown = tree.into_iter().flat_map(|t| t.elems().flat_map(|(path, _)| siblings(tree, path, when.now_ms)));
         let shown: BTreeMap<Dot, u64> = shown.map(|live| (live.dot, live.deadline)).collect();
         if let Some(back) = shown.keys().find(|dot| self.removed.contains(dot)) {
@@ -91,7 +91,7 @@ impl Memory {
         None
     }
 
-    fn custom(&mut self, entry: Option<&Entry>, when: Instant) -> Option<String> {
+    fn custom(&mut self, entry: Option<&Entry>, when: Moment) -> Option<String> {
         let state = entry.and_then(custom)?;
         let notes: Notes = decode(state.visible(when.now_ms)?).ok()?;
         let (items, life) = (notes.read(), state.generation);

@@ -148,6 +148,12 @@ impl Mutation {
             | Self::Invalidate { .. } => None,
         }
     }
+
+    /// Returns by how many bytes it may make a map larger that is there already; `None` for one that makes none larger.
+    #[must_use]
+    pub fn growth(&self) -> Option<usize> {
+        self.room().filter(|_| matches!(self, Self::Put { .. } | Self::Increment { .. }))
+    }
 }
 
 fn apply(p: &mut Partition, at: &KeyRef<'_>, mutation: &Mutation, tick: &Tick<'_>) -> Result<Vec<Written>, WriteError> {

@@ -1,0 +1,38 @@
+# Whole clusters in virtual time: the same 1,000 seeds every time, 2,000 that only this commit has, and whether the
+# checks see mistakes that are planted. Each of the three counts as one test. Any of them is run by hand as it stands
+# here; `just nightly` runs a hundred times as many seeds and plants every fault.
+#
+# Assertions and overflow checks are on: a broken invariant inside a node is a failure of its seed. So the build is one
+# of its own.
+export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
+target=${CARGO_TARGET_DIR:-target}
+figures=$target/ci/simulate
+mkdir -p "$figures"
+
+# Faults that a few hundred seeds see, one from each layer.
+fast_faults=${FAST_FAULTS:-StaleBatchAccepted}
+fast_seeds=2000
+# The first 12 digits of the commit, as a number: every commit looks where no other has.
+commit=$(git rev-parse HEAD 2>/dev/null) || commit=$(find src -name '*.rs' -print0 | sort -z | xargs -0 cat | sha256sum)
+from=$((16#${commit:0:12}))
+
+status=0
+gate() {
+    local name=$1
+    shift
+    echo "== $name"
+    if "$@"; then
+        echo "test result: ok. 1 passed; 0 failed"
+    else
+        echo "test result: FAILED. 0 passed; 1 failed"
+        status=1
+    fi
+}
+simulate=(cargo run --locked --release --no-default-features --features sim --example simulate --)
+
+CARGO_TARGET_DIR=$target/checked gate "1,000 seeds" "${simulate[@]}" --seeds 1000 --json "$figures/fixed.json"
+CARGO_TARGET_DIR=$target/checked gate "2,000 seeds of this commit" \
+    "${simulate[@]}" --seeds 2000 --from "$from" --json "$figures/commit.json"
+RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=$target/planted gate "planted faults" \
+    "${simulate[@]}" --planted "$fast_faults" --seeds "$fast_seeds" --json "$figures/planted.json"
+exit "$status"

@@ -1,0 +1,248 @@
+//! Stories of who is there: crashes, restarts, joins, leaves, removals, zombies, clones.
+
+use crate::sim::plan::{Action, OpKind};
+use crate::sim::swarm::{Class, Draw};
+
+pub(super) fn crash(draw: &mut Draw, from: u64) {
+    let at = draw.host();
+    draw.at(from, Action::Crash { at });
+    if draw.rng.u8(..8) > 0 {
+        let back = from + draw.while_ms();
+        draw.at(back, Action::Start { at });
+    }
+}
+
+/// A process ends while its last writes are on their way.
+pub(super) fn crash_after_write(draw: &mut Draw, from: u64) {
+    let at = draw.node();
+    draw.writes(from, at, 4, 60);
+    let end = from + draw.rng.u64(1..400);
+    draw.at(end, Action::Crash { at });
+    let back = end + draw.while_ms();
+    draw.at(back, Action::Start { at });
+}
+
+/// All but one end and come back, one after the other or at once.
+pub(super) fn all_but_one(draw: &mut Draw, from: u64) {
+    let survivor = draw.node();
+    for at in (0..draw.nodes()).filter(|at| *at != survivor) {
+        let end = from + draw.rng.u64(..1_000);
+        draw.end(end, at);
+        let back = end + 1 + draw.rng.u64(..4_000);
+        draw.at(back, Action::Start { at });
+    }
+    draw.writes(from, survivor, 3, 3_000);
+}
+
+pub(super) fn stop(draw: &mut Draw, from: u64) {
+    let at = draw.host();
+    draw.writes(from, at, 3, 50);
+    draw.at(from + 50, Action::Stop { at });
+    if draw.rng.bool() {
+        let back = from + 50 + draw.while_ms();
+        draw.at(back, Action::Start { at });
+    }
+}
+
+/// Every node is restarted, one after the other, as for an upgrade.
+pub(super) fn rolling(draw: &mut Draw, from: u64) {
+    let (gap, mut ms) = (draw.rng.u64(300..6_000), from);
+    for at in 0..draw.nodes() {
+        draw.end(ms, at);
+        let down = draw.rng.u64(20..2_000);
+        draw.at(ms + down, Action::Start { at });
+        ms += down + gap;
+    }
+}
+
+/// A host joins again, and its donor dies about when the snapshot is through.
+pub(super) fn donor_dies(draw: &mut Draw, from: u64) {
+    let at = draw.node();
+    draw.end(from, at);
+    let start = from + draw.rng.u64(1..3_000);
+    draw.at(start, Action::Start { at });
+    donor_dies_of(draw, start, at);
+}
+
+/// The same with a host that was never there before.
+pub(super) fn donor_of_a_spare_dies(draw: &mut Draw, from: u64) {
+    let at = spare(draw);
+    draw.at(from, Action::Start { at });
+    donor_dies_of(draw, from, at);
+}
+
+fn spare(draw: &mut Draw) -> u8 {
+    let spares = draw.spares();
+    draw.rng.choice(spares).unwrap_or(0)
+}
+
+fn donor_dies_of(draw: &mut Draw, start: u64, joiner: u8) {
+    let by = draw.other(joiner);
+    draw.writes(start, by, 5, 800);
+    let trip = u64::try_from(draw.setting.weather.delay_max.as_millis()).unwrap_or(300);
+    let ms = start + draw.rng.u64(..=trip * 8 + 100);
+    draw.at(ms, Action::CrashDonor { of: joiner });
+    draw.writes(ms, joiner, 3, 1_500);
+    for at in 0..draw.nodes() {
+        let back = ms + 500 + draw.soon_ms();
+        draw.at(back, Action::Start { at });
+    }
+}
+
+pub(super) fn delete_then_restart(draw: &mut Draw, from: u64) {
+    let at = draw.node();
+    draw.end(from, at);
+    delete_then_start(draw, from + 1_000, at);
+}
+
+pub(super) fn delete_then_join(draw: &mut Draw, from: u64) {
+    let at = spare(draw);
+    delete_then_start(draw, from, at);
+}
+
+/// Somebody deletes, and somebody joins through a donor that may not know of it yet.
+fn delete_then_start(draw: &mut Draw, from: u64, joiner: u8) {
+    let by = draw.other(joiner);
+    let key = draw.rng.u8(..draw.keys);
+    draw.write_key(from, by, OpKind::Set, key);
+    draw.write_key(from, by, OpKind::Put, key);
+    let deleted = from + draw.rng.u64(..1_500);
+    draw.write_key(deleted, by, OpKind::Delete, key);
+    draw.write_key(deleted, by, OpKind::Clear, key);
+    let joined = (deleted + draw.rng.u64(..400)).saturating_sub(200).max(from);
+    draw.at(joined, Action::Start { at: joiner });
+    if draw.is_on(Class::Cuts) && draw.rng.bool() {
+        draw.at(deleted + 5, Action::Isolate { at: by });
+        let end = deleted + draw.while_ms();
+        draw.heal(end);
+    }
+    if draw.rng.bool() {
+        let again = joined + draw.rng.u64(200..3_000);
+        draw.write_key(again, joiner, OpKind::Set, key);
+    }
+}
+
+pub(super) fn join_under_writes(draw: &mut Draw, from: u64) {
+    let at = spare(draw);
+    draw.at(from, Action::Start { at });
+    for by in 0..draw.nodes() {
+        draw.writes(from, by, 4, 1_200);
+    }
+}
+
+pub(super) fn all_spares(draw: &mut Draw, from: u64) {
+    for at in draw.spares() {
+        draw.at(from, Action::Start { at });
+    }
+}
+
+pub(super) fn join_and_leave(draw: &mut Draw, from: u64) {
+    let (at, mut ms) = (spare(draw), from);
+    for _ in 0..draw.rng.u8(1..4) {
+        draw.at(ms, Action::Start { at });
+        ms += draw.rng.u64(200..5_000);
+        draw.writes(ms, at, 2, 200);
+        draw.end(ms + 200, at);
+        ms += 200 + draw.rng.u64(200..3_000);
+    }
+}
+
+/// An operator removes what will not come back, and perhaps it does.
+pub(super) fn remove_the_dead(draw: &mut Draw, from: u64) {
+    let at = draw.node();
+    draw.at(from, Action::Crash { at });
+    let (by, ms) = (draw.other(at), from + draw.while_ms());
+    draw.at(ms, Action::Remove { by, at });
+    if draw.rng.bool() {
+        let back = ms + draw.while_ms();
+        draw.at(back, Action::Start { at });
+    }
+}
+
+/// One is removed while nobody can tell it, goes on writing, and comes back.
+pub(super) fn zombie(draw: &mut Draw, from: u64) {
+    let at = draw.node();
+    let by = draw.other(at);
+    draw.writes(from, at, 3, 500);
+    draw.at(from + 500, Action::Isolate { at });
+    draw.writes(from + 500, at, 2, 500);
+    let removed = from + 1_000 + draw.soon_ms();
+    draw.at(removed, Action::Remove { by, at });
+    draw.deletes(removed, by, 3, 1_000);
+    let end = removed + draw.while_ms();
+    draw.writes(removed, at, 4, end - removed);
+    draw.at(end, Action::Heal);
+    draw.writes(end, at, 4, 1_500);
+}
+
+/// One joins through a donor that dies before anybody else hears of either. The others, none the wiser, remove the dead,
+/// delete what the joiner holds, and forget it.
+pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
+    let donor = draw.node();
+    let joiner = if draw.spares().is_empty() { draw.other(donor) } else { spare(draw) };
+    let others: Vec<u8> = (0..draw.nodes()).filter(|at| *at != donor && *at != joiner).collect();
+    let Some(by) = draw.rng.choice(&others).copied() else { return };
+    let key = draw.rng.u8(..draw.keys);
+    for kind in [OpKind::Set, OpKind::Put, OpKind::Increment, OpKind::UpdateCustom] {
+        draw.write_key(from, by, kind, key);
+    }
+    draw.at(from + 800, Action::Crash { at: joiner });
+    for at in others {
+        for away in [donor, joiner] {
+            draw.at(from + 1_000, Action::Cut { from: at, to: away });
+            draw.at(from + 1_000, Action::Cut { from: away, to: at });
+        }
+    }
+    let joins = from + 1_000 + draw.rng.u64(..3_000);
+    draw.at(joins, Action::Start { at: joiner });
+    let dies = joins + draw.rng.u64(500..4_000);
+    draw.at(dies, Action::Crash { at: donor });
+    if draw.rng.bool() {
+        let ms = joins + draw.rng.u64(..5_000);
+        draw.write_key(ms, joiner, OpKind::Set, key);
+    }
+    let removed = dies + draw.soon_ms();
+    draw.at(removed, Action::Remove { by, at: donor });
+    for kind in [OpKind::Delete, OpKind::Clear, OpKind::Reset, OpKind::DeleteCustom] {
+        let ms = joins + draw.rng.u64(..5_000);
+        draw.write_key(ms, by, kind, key);
+    }
+    let end = removed + draw.while_ms();
+    draw.at(end, Action::Heal);
+    draw.at(end + 500, Action::Start { at: donor });
+}
+
+/// Two are apart, and each removes the other.
+pub(super) fn remove_each_other(draw: &mut Draw, from: u64) {
+    let a = draw.node();
+    let b = draw.other(a);
+    draw.at(from, Action::Isolate { at: a });
+    let (first, second) = (from + draw.soon_ms(), from + draw.soon_ms());
+    draw.at(first, Action::Remove { by: a, at: b });
+    draw.at(second, Action::Remove { by: b, at: a });
+    draw.writes(from + 1_500, a, 2, 500);
+    draw.writes(from + 1_500, b, 2, 500);
+    let end = from + 2_000 + draw.while_ms();
+    draw.heal(end);
+}
+
+pub(super) fn clone(draw: &mut Draw, from: u64) {
+    let of = draw.node();
+    clone_of(draw, from, of);
+}
+
+/// A second process with one identity starts where the first cannot be reached.
+pub(super) fn clone_apart(draw: &mut Draw, from: u64) {
+    let of = draw.node();
+    draw.at(from, Action::Isolate { at: of });
+    clone_of(draw, from + 100, of);
+    let end = from + 1_000 + draw.while_ms();
+    draw.heal(end);
+}
+
+fn clone_of(draw: &mut Draw, from: u64, of: u8) {
+    draw.at(from, Action::Clone { of });
+    let copy = draw.hosts();
+    draw.writes(from + 1_000, of, 3, 3_000);
+    draw.writes(from + 1_000, copy, 3, 3_000);
+}

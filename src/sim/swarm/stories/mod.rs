@@ -1,0 +1,135 @@
+//! Short stories: faults in the order in which they hurt.
+//!
+//! Independent faults meet in one rule's weak spot once in a hundred thousand runs. A maintainer knows where those spots
+//! are: what if the donor dies right after its snapshot? What if the one who missed the deletes comes back after the log
+//! forgot them? Each such question is a story here, drawn with everything about it left to chance but its order.
+//!
+//! # Invariants
+//! * A story belongs to a class and is only drawn where that class is on. Parts of another class are left out where
+//!   that one is off.
+
+mod clocks;
+mod keys;
+mod members;
+mod network;
+mod state;
+
+use super::{Class, Draw, log_uniform, small};
+use crate::sim::plan::{Action, OpKind};
+use clocks::{
+    all_clocks, burst, far_future, long_pause, pause, pause_across_a_collection, skew, starts_in_the_future, steps_back,
+};
+use keys::{ended_apart, evicted_at_once, many_at_once, truncated_one_way};
+use members::{
+    all_but_one, all_spares, clone, clone_apart, crash, crash_after_write, delete_then_join, delete_then_restart,
+    donor_dies, donor_of_a_spare_dies, join_and_leave, join_under_writes, remove_each_other, remove_the_dead, rolling,
+    stop, unheard_of, zombie,
+};
+use network::{alone, bridge, deletes_behind_a_cut, flapping, halves, one_way, slow, swizzle};
+use state::{bulk, evict_and_join, evictions, lies, lies_while_one_is_away, pressure, truncations};
+
+type Story = fn(&mut Draw, u64);
+
+/// Mutations that leave something behind which must not be forgotten too early.
+const DELETES: &[OpKind] = &[
+    OpKind::Delete,
+    OpKind::Remove,
+    OpKind::RemoveMember,
+    OpKind::Reset,
+    OpKind::Clear,
+    OpKind::DeleteCustom,
+    OpKind::InvalidateAll,
+];
+
+/// The stories of a class.
+fn stories(class: Class) -> &'static [Story] {
+    match class {
+        Class::Cuts => &[one_way, alone, alone, halves, bridge, flapping, deletes_behind_a_cut, deletes_behind_a_cut],
+        Class::Clogs => &[swizzle],
+        Class::Slow => &[slow],
+        Class::Skew => &[skew, steps_back, all_clocks, burst],
+        Class::FarFuture => &[far_future, starts_in_the_future],
+        Class::Pause => &[pause, pause, pause_across_a_collection, long_pause],
+        Class::Crash => &[crash, crash, crash_after_write, all_but_one, donor_dies, donor_dies, delete_then_restart],
+        Class::Stop => &[stop, rolling],
+        Class::Join => &[join_under_writes, donor_of_a_spare_dies, all_spares, delete_then_join, join_and_leave],
+        Class::Remove => &[remove_the_dead, zombie, zombie, remove_each_other, unheard_of],
+        Class::Clone => &[clone, clone_apart],
+        Class::Memory => &[pressure],
+        Class::Large => &[bulk],
+        Class::Evict => &[evictions, evict_and_join, evicted_at_once],
+        Class::Truncate => &[truncations, deletes_behind_a_cut, truncated_one_way],
+        Class::Ttl => &[ended_apart, ended_apart, many_at_once],
+        Class::Liars => &[lies, lies_while_one_is_away],
+        Class::Loss | Class::Duplicate | Class::Corrupt | Class::Delay | Class::Newer | Class::Acks | Class::Reads => {
+            &[]
+        }
+    }
+}
+
+impl Draw {
+    /// Draws one story of the classes that are on, from about `from` on.
+    pub(super) fn story(&mut self, from: u64) {
+        let classes: Vec<Class> = self.on.iter().copied().filter(|class| !stories(*class).is_empty()).collect();
+        if let Some(story) = self.rng.choice(classes).and_then(|class| self.rng.choice(stories(class))) {
+            story(self, from);
+        }
+    }
+
+    /// A time of most likely a second or two, at most half a minute.
+    fn while_ms(&mut self) -> u64 {
+        log_uniform(&mut self.rng, 100, 30_000)
+    }
+
+    fn soon_ms(&mut self) -> u64 {
+        self.rng.u64(..1_500)
+    }
+
+    /// All hosts but clones.
+    fn hosts(&self) -> u8 {
+        small(self.setting.nodes + self.setting.spare)
+    }
+
+    fn nodes(&self) -> u8 {
+        small(self.setting.nodes)
+    }
+
+    fn spares(&self) -> std::ops::Range<u8> {
+        self.nodes()..self.hosts()
+    }
+
+    fn delete(&mut self) -> OpKind {
+        self.rng.choice(DELETES).copied().unwrap_or(OpKind::Delete)
+    }
+
+    /// `count` writes at one host within `within` milliseconds.
+    fn writes(&mut self, from: u64, at: u8, count: usize, within: u64) {
+        for _ in 0..count {
+            let ms = from + self.rng.u64(..=within);
+            let kinds = [OpKind::Set, OpKind::Put, OpKind::AddMember, OpKind::Increment, OpKind::UpdateCustom];
+            let kind =
+                if self.rng.u8(..3) == 0 { self.delete() } else { *self.rng.choice(&kinds).unwrap_or(&OpKind::Set) };
+            self.write(ms, at, kind);
+        }
+    }
+
+    /// `count` deletions at one host within `within` milliseconds.
+    fn deletes(&mut self, from: u64, at: u8, count: usize, within: u64) {
+        for _ in 0..count {
+            let (ms, kind) = (from + self.rng.u64(..=within), self.delete());
+            self.write(ms, at, kind);
+        }
+    }
+
+    fn heal(&mut self, ms: u64) {
+        if self.rng.u8(..8) > 0 {
+            self.at(ms, Action::Heal);
+        }
+    }
+
+    /// A process ends, in either way.
+    fn end(&mut self, ms: u64, at: u8) {
+        let stops = self.is_on(Class::Stop) && self.rng.bool();
+        self.at(ms, if stops { Action::Stop { at } } else { Action::Crash { at } });
+    }
+}

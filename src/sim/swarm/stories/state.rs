@@ -1,0 +1,113 @@
+//! Stories of what a host holds and of what it claims: budgets, evictions, short logs, lies.
+
+use crate::sim::plan::{Action, Lie, OpKind};
+use crate::sim::swarm::{Class, Draw};
+
+const LIES: &[Lie] = &[
+    Lie::Report,
+    Lie::Origin,
+    Lie::Events,
+    Lie::HugeContext,
+    Lie::Noise,
+    Lie::Garbled,
+    Lie::Hello,
+    Lie::Flood,
+    Lie::Clock,
+];
+
+/// More is written than the budget takes.
+pub(super) fn pressure(draw: &mut Draw, from: u64) {
+    for _ in 0..draw.rng.u8(5..20) {
+        let (at, ms) = (draw.node(), from + draw.rng.u64(..1_000));
+        let kind = draw.rng.choice(&[OpKind::Set, OpKind::Put, OpKind::AddMember]).copied().unwrap_or(OpKind::Set);
+        draw.write(ms, at, kind);
+    }
+}
+
+/// More is written at once than a frame takes, perhaps by a host whose clock is ahead or for one that reads slowly.
+pub(super) fn bulk(draw: &mut Draw, from: u64) {
+    if draw.setting.value_bytes == 0 {
+        return;
+    }
+    let at = draw.node();
+    let other = draw.other(at);
+    if draw.is_on(Class::Skew) && draw.rng.bool() {
+        let ms = i64::from(draw.rng.u16(1_000..9_000));
+        draw.at(from, Action::Skew { at, ms });
+        draw.at(from + 12_000, Action::Skew { at, ms: 0 });
+    }
+    if draw.is_on(Class::Slow) && draw.rng.bool() {
+        let bytes_per_ms = draw.rng.u16(50..500);
+        draw.at(from, Action::Slow { at: other, bytes_per_ms });
+        draw.at(from + 8_000, Action::Slow { at: other, bytes_per_ms: 0 });
+    }
+    let within = draw.rng.u64(..100);
+    for _ in 0..draw.rng.u8(8..40) {
+        let ms = from + draw.rng.u64(..=within);
+        let kind = if draw.rng.u8(..4) == 0 { OpKind::Put } else { OpKind::Set };
+        draw.write(ms, at, kind);
+    }
+}
+
+pub(super) fn evictions(draw: &mut Draw, from: u64) {
+    for _ in 0..draw.rng.u8(3..12) {
+        let (at, key, map) = (draw.host(), draw.rng.u8(..draw.keys), draw.rng.bool());
+        let ms = from + draw.rng.u64(..8_000);
+        draw.at(ms, Action::Evict { at, key, map });
+    }
+}
+
+/// Entries settle, a host gives them back, and then has to serve a joiner or take a late update.
+pub(super) fn evict_and_join(draw: &mut Draw, from: u64) {
+    let at = draw.node();
+    let by = draw.other(at);
+    draw.writes(from, by, 6, 500);
+    let settled = from + draw.rng.u64(1_000..15_000);
+    for key in 0..draw.keys {
+        let map = draw.rng.bool();
+        draw.at(settled, Action::Evict { at, key, map });
+    }
+    if draw.is_on(Class::Crash) || draw.is_on(Class::Stop) {
+        draw.end(settled + 50, by);
+        draw.at(settled + 500, Action::Start { at: by });
+    } else {
+        draw.writes(settled, by, 4, 500);
+    }
+}
+
+pub(super) fn truncations(draw: &mut Draw, from: u64) {
+    for at in 0..draw.nodes() {
+        let (ms, keep) = (from + draw.rng.u64(..3_000), draw.rng.u8(..8));
+        draw.at(ms, Action::Truncate { at, keep });
+    }
+}
+
+fn liar(draw: &Draw) -> u8 {
+    u8::try_from(draw.setting.liars.trailing_zeros()).unwrap_or(0)
+}
+
+pub(super) fn lies(draw: &mut Draw, from: u64) {
+    let at = liar(draw);
+    for _ in 0..draw.rng.u8(1..8) {
+        let (ms, lie) = (from + draw.rng.u64(..5_000), draw.rng.choice(LIES).copied().unwrap_or(Lie::Noise));
+        draw.at(ms, Action::Forge { at, lie });
+    }
+}
+
+/// The liar claims to have seen everything, for itself and for others, while one does not see anything.
+pub(super) fn lies_while_one_is_away(draw: &mut Draw, from: u64) {
+    let liar = liar(draw);
+    let away = draw.other(liar);
+    if draw.is_on(Class::Cuts) {
+        draw.at(from, Action::Isolate { at: away });
+    }
+    for by in (0..draw.nodes()).filter(|by| *by != away && *by != liar) {
+        draw.deletes(from, by, 2, 1_000);
+    }
+    for lie in [Lie::Report, Lie::Events, Lie::Origin] {
+        let ms = from + draw.rng.u64(..2_000);
+        draw.at(ms, Action::Forge { at: liar, lie });
+    }
+    let end = from + 2_000 + draw.while_ms();
+    draw.heal(end);
+}

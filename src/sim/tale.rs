@@ -1,0 +1,171 @@
+//! What happened in a run, in lines a person reads: steps, what was delivered between them, what nodes told their users.
+//!
+//! # Invariants
+//! * At most as many lines are kept as were asked for, the last ones; with none asked for nothing is even composed.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use super::cluster::SimCluster;
+use super::plan::Step;
+use crate::node::{Event, Input};
+
+/// How much of what was delivered to all hosts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Delivered {
+    /// Links that came up, each counted at both ends.
+    pub ups: u64,
+    /// Links that ended, each counted where it was told.
+    pub downs: u64,
+    /// Dials that failed.
+    pub failed_dials: u64,
+    /// Control messages.
+    pub controls: u64,
+    /// Frames.
+    pub frames: u64,
+    /// Heartbeats.
+    pub beats: u64,
+    /// Bytes of all of it.
+    pub bytes: u64,
+}
+
+impl Delivered {
+    /// Counts what a host is told.
+    pub(super) fn count(&mut self, input: &Input) {
+        let (kind, bytes) = match input {
+            Input::LinkUp { .. } => (&mut self.ups, 0),
+            Input::LinkDown { .. } => (&mut self.downs, 0),
+            Input::DialFailed { .. } => (&mut self.failed_dials, 0),
+            Input::Control { bytes, .. } => (&mut self.controls, bytes.len()),
+            Input::Log { bytes, .. } => (&mut self.frames, bytes.len()),
+            Input::Beat { bytes, .. } => (&mut self.beats, bytes.len()),
+            Input::Drained { .. }
+            | Input::AcceptFailed { .. }
+            | Input::Written
+            | Input::Wait { .. }
+            | Input::CancelWait { .. }
+            | Input::Remove { .. }
+            | Input::Deadline
+            | Input::Shutdown => return,
+        };
+        *kind += 1;
+        self.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+    }
+}
+
+/// What there was any of; nothing for nothing.
+impl fmt::Display for Delivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds = [
+            (self.ups, "link ups"),
+            (self.downs, "link downs"),
+            (self.failed_dials, "failed dials"),
+            (self.controls, "control messages"),
+            (self.frames, "frames"),
+            (self.beats, "beats"),
+            (self.bytes, "bytes"),
+        ];
+        let some: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, kind)| format!("{n} {kind}")).collect();
+        f.write_str(&some.join(", "))
+    }
+}
+
+impl SimCluster {
+    /// Returns and forgets how much was delivered to all hosts.
+    pub fn take_delivered(&mut self) -> Delivered {
+        std::mem::take(&mut self.delivered)
+    }
+}
+
+/// How exact the times of events are.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The lines of a run, and what its report counts.
+#[derive(Debug)]
+pub(super) struct Tale {
+    lines: VecDeque<String>,
+    max: usize,
+    /// Steps that made sense where they stood.
+    pub(super) steps: usize,
+    /// How long after the heal all agreed.
+    pub(super) converged_in: Option<Duration>,
+}
+
+impl Tale {
+    pub(super) fn new(max: usize) -> Self {
+        Self { lines: VecDeque::new(), max, steps: 0, converged_in: None }
+    }
+
+    /// Writes a line at the present instant.
+    pub(super) fn say(&mut self, cluster: Option<&SimCluster>, line: &str) {
+        if self.max > 0 {
+            let at = cluster.map_or(Duration::ZERO, SimCluster::elapsed);
+            self.lines.push_back(format!("{:>9.3} s  {line}", at.as_secs_f64()));
+            while self.lines.len() > self.max {
+                self.lines.pop_front();
+            }
+        }
+    }
+
+    /// Notes a step of the plan and whether it made sense.
+    pub(super) fn step(&mut self, cluster: &SimCluster, step: &Step, done: bool) {
+        self.steps += usize::from(done);
+        if self.max > 0 {
+            let note = if done { "" } else { "  (makes no sense here)" };
+            self.say(Some(cluster), &format!("{}{note}", step.action));
+        }
+    }
+
+    /// Lets time pass, and notes what happened about when it did.
+    pub(super) fn pass(&mut self, cluster: &mut SimCluster, time: Duration) {
+        if self.max == 0 {
+            return cluster.run_for(time);
+        }
+        let end = cluster.elapsed() + time;
+        while cluster.elapsed() < end {
+            cluster.run_for(LOOK_EVERY.min(end.saturating_sub(cluster.elapsed())));
+            self.catch_up(cluster);
+        }
+    }
+
+    /// Notes what was delivered and told since the last time.
+    pub(super) fn catch_up(&mut self, cluster: &mut SimCluster) {
+        if self.max == 0 {
+            return;
+        }
+        let delivered = cluster.take_delivered().to_string();
+        if !delivered.is_empty() {
+            self.say(Some(cluster), &format!("    delivered: {delivered}"));
+        }
+        for at in 0..cluster.host_count() {
+            for event in cluster.take_events(at) {
+                self.say(Some(cluster), &format!("    r{at}: {}", told(&event)));
+            }
+        }
+    }
+
+    pub(super) fn into_lines(self) -> Vec<String> {
+        self.lines.into()
+    }
+}
+
+/// Returns an event in a few words.
+fn told(event: &Event) -> String {
+    match event {
+        Event::Joined { founded: true } => "has founded a cluster".to_owned(),
+        Event::Joined { founded: false } => "has joined".to_owned(),
+        Event::Up { region, replica, .. } => format!("{region} is up as {replica}"),
+        Event::Down { region, .. } => format!("{region} is down"),
+        Event::MemberJoined { replica } => format!("member {replica} joined"),
+        Event::MemberRemoved { replica } => format!("member {replica} is removed"),
+        Event::Refused { region, fault, .. } => format!("refuses {region}: {fault}"),
+        Event::Unreachable { slot, why } => format!("address {} is unreachable: {why}", slot.0),
+        Event::ClockRefused { skew_ms } => format!("its clock is refused, about {skew_ms} ms off"),
+        Event::ClockAccepted => "its clock is accepted again".to_owned(),
+        Event::Removed => "learns that it was removed".to_owned(),
+        Event::DuplicateReplica { replica } => format!("replica id {replica} is in use twice"),
+        Event::Unsendable { unsendable } => format!("cannot send {unsendable:?}"),
+        Event::Quarantined { fragments } => format!("skips {fragments} fragments"),
+    }
+}

@@ -1,0 +1,87 @@
+//! The real store, clock and node under thousands of schedules of their threads.
+//!
+//! Built with `--cfg shuttle` every lock and atomic of the store is shuttle's (`src/sync.rs`), which decides at each of
+//! them which thread goes on. A scenario is run in [`SCHEDULES`] random orders, and in as many that prefer few but
+//! unlucky preemptions (PCT: Burckhardt et al., *A Randomized Scheduler with Probabilistic Guarantees of Finding Bugs*,
+//! ASPLOS 2010). A lost wake-up or resolution shows itself as a deadlock.
+//!
+//! ```text
+//! bash .ci/run shuttle                       what CI runs
+//! SHUTTLE_SCHEDULES=1000000 bash .ci/run shuttle
+//! SHUTTLE_RANDOM_SEED=7 bash .ci/run shuttle other schedules; the default is always the same ones
+//! ```
+//! A failure prints the schedule that `shuttle::replay` takes.
+//!
+//! Not here: what orders of memory accesses weaker than one after the other would do. Shuttle knows only the latter;
+//! `tests/loom.rs` has the two places that depend on it, and everything else is ordered by a lock.
+#![cfg(shuttle)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+#[path = "shuttle/node.rs"]
+mod node;
+#[path = "shuttle/store.rs"]
+mod store;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use driftless::crdt::NEVER;
+use driftless::error::WriteError;
+use driftless::id::{PartitionId, ReplicaId};
+use driftless::store::{Family, Gate, Intent, KeyRef, Keyspace, Store, StoreConfig, Written};
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::{Config, Runner};
+
+/// Schedules of each kind that a scenario runs under, unless `SHUTTLE_SCHEDULES` says otherwise.
+const SCHEDULES: usize = 5_000;
+/// Preemptions PCT places: the faults planted to see these tests fail took one or two.
+const PREEMPTIONS: usize = 3;
+/// Bytes of a thread's stack: the node's functions are not optimised here.
+const STACK: usize = 256 << 10;
+/// The wall clock, which stands still.
+const WALL_MS: u64 = 1_700_000_000_000;
+
+/// Runs a scenario under many schedules.
+fn explore(scenario: fn()) {
+    let schedules = std::env::var("SHUTTLE_SCHEDULES").map_or(SCHEDULES, |n| n.parse().unwrap());
+    let mut config = Config::new();
+    config.stack_size = STACK;
+    config.silence_warnings = true;
+    Runner::new(RandomScheduler::new_from_seed(1, schedules), config.clone()).run(scenario);
+    Runner::new(PctScheduler::new_from_seed(1, PREEMPTIONS, schedules), config).run(scenario);
+}
+
+/// An open store.
+fn open_store(me: ReplicaId, partitions: usize) -> Store {
+    let config = StoreConfig {
+        partitions,
+        hash_key: [7; 16],
+        log_records_max: 1_024,
+        keyspace_bytes: 1 << 20,
+        key_bytes_max: 64,
+        value_bytes_max: 1_024,
+    };
+    let store = Store::new(me, config);
+    store.set_gate(Gate::Open);
+    store
+}
+
+fn registers(store: &Store) -> Arc<Keyspace> {
+    store.spaces().open("registers", Family::Register).unwrap()
+}
+
+/// Returns a key in every partition, in order of partition.
+fn keys(store: &Store, space: &Keyspace) -> Vec<String> {
+    let hits = |id: PartitionId, key: &String| store.place(space.hash(key.as_bytes())) == id;
+    store.partition_ids().map(|id| (0..).map(|n| format!("k{n}")).find(|key| hits(id, key)).unwrap()).collect()
+}
+
+/// Sets a register to the number of the event that does it. The second value says that the driver must be woken.
+fn set(store: &Store, space: &Keyspace, key: &str) -> Result<(Written, bool), WriteError> {
+    let at = KeyRef::new(space, key.as_bytes());
+    let intent = Intent { wall_ms: WALL_MS, value_len: Some(8) };
+    store.write(&at, intent, |p, tick| {
+        let number = Bytes::copy_from_slice(&(p.seq() + 1).to_be_bytes());
+        p.set(&at, number, NEVER, tick)
+    })
+}
