@@ -155,8 +155,7 @@ mod tests {
     #[test]
     fn whatever_may_be_forgotten_is_named() {
         let value = || Payload::Value(Bytes::new());
-        let counted =
-            |part: Contribution| map(|tree| drop(tree.counter_mut(&Bytes::new()).0.insert(DOT.replica, part)));
+        let counted = |part: Contribution| map(|tree| tree.counter_mut(&Bytes::new()).0.extend([(DOT.replica, part)]));
         let live = |deadline| Contribution { p: 3, ..Contribution::born(1, deadline) };
         let kept = [
             register(value(), NEVER),
