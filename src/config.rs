@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::crdt::custom::MergeState;
 use crate::error::ConfigError;
 use crate::id::{NodeId, RegionId};
+use crate::store::keyspace::CUSTOM_KEYSPACES_MAX;
 use crate::store::{PARTITIONS_MAX, StoreConfig};
 
 /// Where a certificate or key comes from.
@@ -233,11 +234,12 @@ impl Config {
         let over_twice = |long: Duration, short: Duration| short.checked_mul(2).is_some_and(|twice| long > twice);
         let is_name = |text: &str| (1..=NAME_BYTES_MAX).contains(&text.len());
         let twice = |(at, c): (usize, &CustomType)| self.custom.iter().skip(at + 1).any(|o| o.keyspace == c.keyspace);
-        let rules: [(bool, &'static str, &'static str); 11] = [
+        let rules: [(bool, &'static str, &'static str); 12] = [
             (is_name(&self.node.cluster), "node.cluster", "must have from 1 to 256 bytes"),
             (is_name(self.node.region.as_str()), "node.region", "must have from 1 to 256 bytes"),
             (self.custom.iter().all(|c| is_name(&c.type_name)), "custom.type_name", "must have from 1 to 256 bytes"),
             (!self.custom.iter().enumerate().any(twice), "custom.keyspace", "must not be declared twice"),
+            (self.custom.len() <= CUSTOM_KEYSPACES_MAX, "custom", "must be at most 512"),
             (
                 over_twice(self.replication.collect_after, m.max_drift),
                 "replication.collect_after",

@@ -1,7 +1,7 @@
 //! The real store, clock and node under thousands of schedules of their threads.
 //!
 //! Built with `--cfg shuttle` every lock and atomic of the store is shuttle's (`src/sync.rs`), which decides at each of
-//! them which thread goes on. A scenario is run in [`SCHEDULES`] random orders, and in as many that prefer few but
+//! them which thread goes on. A scenario is run in thousands of random orders, and in as many that prefer few but
 //! unlucky preemptions (PCT: Burckhardt et al., *A Randomized Scheduler with Probabilistic Guarantees of Finding Bugs*,
 //! ASPLOS 2010). A lost wake-up or resolution shows itself as a deadlock.
 //!
@@ -17,6 +17,8 @@
 #![cfg(shuttle)]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+#[path = "shuttle/explore.rs"]
+mod explore;
 #[path = "shuttle/node.rs"]
 mod node;
 #[path = "shuttle/store.rs"]
@@ -29,27 +31,10 @@ use driftless::crdt::NEVER;
 use driftless::error::WriteError;
 use driftless::id::{PartitionId, ReplicaId};
 use driftless::store::{Family, Gate, Intent, KeyRef, Keyspace, Store, StoreConfig, Written};
-use shuttle::scheduler::{PctScheduler, RandomScheduler};
-use shuttle::{Config, Runner};
+use explore::explore;
 
-/// Schedules of each kind that a scenario runs under, unless `SHUTTLE_SCHEDULES` says otherwise.
-const SCHEDULES: usize = 5_000;
-/// Preemptions PCT places: the faults planted to see these tests fail took one or two.
-const PREEMPTIONS: usize = 3;
-/// Bytes of a thread's stack: the node's functions are not optimised here.
-const STACK: usize = 256 << 10;
 /// The wall clock, which stands still.
 const WALL_MS: u64 = 1_700_000_000_000;
-
-/// Runs a scenario under many schedules.
-fn explore(scenario: fn()) {
-    let schedules = std::env::var("SHUTTLE_SCHEDULES").map_or(SCHEDULES, |n| n.parse().unwrap());
-    let mut config = Config::new();
-    config.stack_size = STACK;
-    config.silence_warnings = true;
-    Runner::new(RandomScheduler::new_from_seed(1, schedules), config.clone()).run(scenario);
-    Runner::new(PctScheduler::new_from_seed(1, PREEMPTIONS, schedules), config).run(scenario);
-}
 
 /// An open store.
 fn open_store(me: ReplicaId, partitions: usize) -> Store {

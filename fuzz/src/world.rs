@@ -11,7 +11,7 @@ use driftless::crdt::Ctx;
 use driftless::sim::check::{Licence, agree};
 use driftless::sim::oracle::History;
 use driftless::sim::workload::{MAPS, REGISTERS, Workload, key};
-use driftless::sim::{Op, OpKind};
+use driftless::sim::{Op, OpKind, Setting};
 use driftless::store::Budget;
 
 use crate::replica::{ALL, COLLECT_AFTER_MS, Mail, PART, Replica};
@@ -78,7 +78,8 @@ impl World {
     pub fn new(count: usize, may: May) -> Self {
         let ids = [1, 2, 3];
         let replicas = ids.iter().take(count).map(|id| Replica::new(*id, &ids[..count])).collect();
-        let (history, workload) = (History::default(), Workload::new(TTL_MS));
+        let (history, workload) =
+            (History::default(), Workload::new(&Setting { ttl_ms_max: TTL_MS, ..Setting::default() }));
         Self { replicas, history, workload, mail: Vec::new(), now_ms: 1_000, may, evicted: BTreeSet::new() }
     }
 

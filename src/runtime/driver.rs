@@ -7,21 +7,17 @@
 //! # Invariants
 //! * One input or command per turn, then every output of it; the node bounds the work of one input.
 //! * Nothing here waits but the `select!`: outputs are queued, answers nobody awaits are dropped.
-//! * However the task ends, watchers, waiters and senders of commands learn that it has.
 
-use std::sync::Arc;
-
-use tokio::sync::{broadcast, mpsc};
 use tokio::time::sleep_until;
 
 use crate::clock::Mono;
-use crate::node::{Event, Input, Node, Output};
+use crate::node::{Input, Node, Output};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::journal::Journal;
-use crate::runtime::line::{COMMANDS, Command, EVENTS, Line, Signals};
+use crate::runtime::line::{Command, DriverEnd, Line};
 use crate::runtime::waits::Waits;
-use crate::runtime::watches::{Origin, Watches};
+use crate::runtime::watches::Origin;
 
 /// The owner of the node and the network.
 #[derive(Debug)]
@@ -29,52 +25,19 @@ pub struct Driver {
     node: Node,
     endpoint: Endpoint,
     clock: SystemClock,
-    commands: mpsc::Receiver<Command>,
+    end: DriverEnd,
     waits: Waits,
-    events: broadcast::Sender<Event>,
     journal: Journal,
-    ending: Ending,
-}
-
-/// Dropped last, after the queue of commands was closed.
-#[derive(Debug)]
-struct Ending {
-    signals: Arc<Signals>,
-    watches: Arc<Watches>,
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.watches.close();
-        self.signals.applied.notify_waiters();
-    }
 }
 
 impl Driver {
     /// Takes the node and the network over. `addresses` are those of the peers, for the logs.
     #[must_use]
     pub fn new(node: Node, endpoint: Endpoint, addresses: Vec<String>) -> (Self, Line) {
-        let (sender, commands) = mpsc::channel(COMMANDS);
-        let events = broadcast::Sender::new(EVENTS);
-        let (signals, watches) = (Arc::new(Signals::default()), Arc::new(Watches::new()));
         let clock = SystemClock::start();
-        let line = Line {
-            commands: sender,
-            signals: Arc::clone(&signals),
-            watches: Arc::clone(&watches),
-            events: events.downgrade(),
-            clock,
-        };
-        let driver = Self {
-            node,
-            endpoint,
-            clock,
-            commands,
-            waits: Waits::default(),
-            events,
-            journal: Journal::new(addresses),
-            ending: Ending { signals, watches },
-        };
+        let (line, end) = Line::new(clock);
+        let journal = Journal::new(addresses);
+        let driver = Self { node, endpoint, clock, end, waits: Waits::default(), journal };
         (driver, line)
     }
 
@@ -87,20 +50,20 @@ impl Driver {
             let due = self.clock.instant(self.node.next_deadline().unwrap_or(Mono(u64::MAX)));
             tokio::select! {
                 input = self.endpoint.next() => self.take(input),
-                command = self.commands.recv() => match command {
+                command = self.end.commands.recv() => match command {
                     Some(Command::Shutdown { reply }) => break Some(reply),
                     Some(command) => self.obey(command),
                     None => break None,
                 },
-                () = self.ending.signals.wake.notified() => self.take(Input::Written),
+                () = self.end.signals.wake.notified() => self.take(Input::Written),
                 () = sleep_until(due) => self.take(Input::Deadline),
             }
         };
         self.take(Input::Shutdown);
-        self.commands.close();
-        let Self { endpoint, events, ending, .. } = self;
+        let Self { endpoint, mut end, .. } = self;
+        end.commands.close();
         endpoint.shutdown().await;
-        drop((events, ending));
+        drop(end);
         if reply.is_some_and(|reply| reply.send(()).is_err()) {
             tracing::debug!("shut down, and nobody waited for it");
         }
@@ -115,7 +78,7 @@ impl Driver {
             }
         }
         if self.node.news() != news {
-            self.ending.signals.applied.notify_waiters();
+            self.end.signals.applied.notify_waiters();
         }
     }
 
@@ -124,11 +87,11 @@ impl Driver {
             Output::Resolved { id, outcome } => self.waits.tell(id, outcome),
             Output::Event(event) => {
                 self.journal.note(&event);
-                drop(self.events.send(event));
+                drop(self.end.events.send(event));
             }
             Output::Changed(changes) => {
                 for change in changes {
-                    self.ending.watches.tell(change.keyspace, change.key, Origin::Remote);
+                    self.end.watches.tell(change.keyspace, change.key, Origin::Remote);
                 }
             }
             Output::Dial { .. }

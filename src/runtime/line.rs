@@ -4,6 +4,7 @@
 //! * A local write never waits here: waking the driver stores a permit and returns.
 //! * Commands wait in a bounded queue; a caller that finds it full waits in its own task.
 //! * An answer nobody waits for any more is dropped, so dropping any future here is safe.
+//! * However the driver's end goes, watchers, waiters and senders of commands learn that it has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +21,15 @@ use crate::runtime::watches::{KeyChange, Origin, Watches};
 
 /// Commands that may wait for the driver. It takes them one by one within microseconds, so this is
 /// only for the burst of a thousand tasks that all await a receipt at once.
-pub(super) const COMMANDS: usize = 1_024;
+const COMMANDS: usize = 1_024;
 
 /// Events kept for a subscriber that is slow: minutes of a flapping link. Past it the subscriber is
 /// told how many it missed.
-pub(super) const EVENTS: usize = 256;
+const EVENTS: usize = 256;
 
 /// What the handle asks of the driver.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(crate) enum Command {
     /// Tell when a write has come so far.
     Wait {
         /// The write.
@@ -56,24 +57,57 @@ pub(super) enum Command {
 
 /// What is signalled without a message.
 #[derive(Debug, Default)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     /// Local writes wait to be sent.
-    pub(super) wake: Notify,
+    pub(crate) wake: Notify,
     /// Something was applied, or the driver has ended.
-    pub(super) applied: Notify,
+    pub(crate) applied: Notify,
+}
+
+/// The driver's end.
+#[derive(Debug)]
+pub(crate) struct DriverEnd {
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) signals: Arc<Signals>,
+    pub(crate) watches: Arc<Watches>,
+}
+
+impl Drop for DriverEnd {
+    fn drop(&mut self) {
+        // First, so that whoever is woken finds that it is down.
+        self.commands.close();
+        self.watches.close();
+        self.signals.applied.notify_waiters();
+    }
 }
 
 /// A handle's end of the line to the driver.
 #[derive(Clone, Debug)]
 pub struct Line {
-    pub(super) commands: mpsc::Sender<Command>,
-    pub(super) signals: Arc<Signals>,
-    pub(super) watches: Arc<Watches>,
-    pub(super) events: broadcast::WeakSender<Event>,
-    pub(super) clock: SystemClock,
+    commands: mpsc::Sender<Command>,
+    signals: Arc<Signals>,
+    watches: Arc<Watches>,
+    events: broadcast::WeakSender<Event>,
+    clock: SystemClock,
 }
 
 impl Line {
+    /// Makes both ends.
+    pub(crate) fn new(clock: SystemClock) -> (Self, DriverEnd) {
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let events = broadcast::Sender::new(EVENTS);
+        let (signals, watches) = (Arc::new(Signals::default()), Arc::new(Watches::new()));
+        let line = Self {
+            commands: sender,
+            signals: Arc::clone(&signals),
+            watches: Arc::clone(&watches),
+            events: events.downgrade(),
+            clock,
+        };
+        (line, DriverEnd { commands, events, signals, watches })
+    }
+
     /// Says that local writes wait to be sent.
     pub fn wake(&self) {
         self.signals.wake.notify_one();

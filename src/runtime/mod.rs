@@ -49,5 +49,9 @@ pub use driver::Driver;
 pub use endpoint::{Endpoint, EndpointConfig};
 pub use framing::{CONTROL_BYTES_MAX, LOG_BYTES_MAX};
 pub use line::Line;
+#[cfg(all(test, shuttle))]
+pub(crate) use line::{Command, DriverEnd};
 pub use tls::{ALPN, Identity, SERVER_NAME, peer_identity, uri_of};
+#[cfg(all(test, shuttle))]
+pub(crate) use waits::Waits;
 pub use watches::{KeyChange, Origin, Watches};

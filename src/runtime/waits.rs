@@ -18,7 +18,7 @@ const SEARCH_SHARE: usize = 8;
 
 /// Everybody who waits.
 #[derive(Debug, Default)]
-pub(super) struct Waits {
+pub(crate) struct Waits {
     replies: BTreeMap<WaitId, oneshot::Sender<Outcome>>,
     next: u64,
     /// Waits begun since those who have gone were last looked for.
@@ -27,7 +27,7 @@ pub(super) struct Waits {
 
 impl Waits {
     /// Takes somebody in and returns the name of their wait, which no other has.
-    pub(super) fn begin(&mut self, reply: oneshot::Sender<Outcome>) -> WaitId {
+    pub(crate) fn begin(&mut self, reply: oneshot::Sender<Outcome>) -> WaitId {
         let id = WaitId(self.next);
         self.next += 1;
         self.begun += 1;
@@ -36,13 +36,13 @@ impl Waits {
     }
 
     /// Tells the one who waits, if they still do.
-    pub(super) fn tell(&mut self, id: WaitId, outcome: Outcome) {
+    pub(crate) fn tell(&mut self, id: WaitId, outcome: Outcome) {
         // A receiver that is gone has stopped waiting.
         drop(self.replies.remove(&id).map(|reply| reply.send(outcome)));
     }
 
     /// Forgets those who have gone, if it is time to look for them, and returns what they waited for.
-    pub(super) fn forget_gone(&mut self) -> Vec<WaitId> {
+    pub(crate) fn forget_gone(&mut self) -> Vec<WaitId> {
         if self.begun < SEARCH_EVERY_MIN.max(self.replies.len() / SEARCH_SHARE) {
             return Vec::new();
         }

@@ -123,7 +123,7 @@ impl SimCluster {
             opened.map_err(|_full| ConfigError::Field { field: "custom", why: "must be keyspaces of their own" })?;
         }
         host.begin(Node::new(me, config, store, seed)?);
-        self.carriage.start(at, &host.identity);
+        self.carriage.start(at, host.certificate.as_ref().unwrap_or(&host.identity));
         self.input(at, Input::Deadline);
         Ok(())
     }
@@ -154,6 +154,14 @@ impl SimCluster {
     /// Heals every cut.
     pub fn heal(&mut self) {
         self.carriage.heal(self.now);
+    }
+
+    /// Gives a node a certificate that says somebody else, or `None` for its own again, from its next start on. Over QUIC
+    /// a certificate that names none of the first sixteen nodes is one of another CA.
+    pub fn certify(&mut self, at: usize, certificate: Option<PeerIdentity>) {
+        if let Some(host) = self.hosts.get_mut(at) {
+            host.certificate = certificate;
+        }
     }
 
     /// Moves a node's wall clock.

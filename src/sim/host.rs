@@ -46,8 +46,10 @@ pub(super) struct LinkNote {
 /// A machine.
 #[derive(Debug)]
 pub(super) struct Host {
-    /// What its certificate says.
+    /// Who it is, as its configuration and its certificate say.
     pub(super) identity: PeerIdentity,
+    /// What its certificate says instead, if it is not its own.
+    pub(super) certificate: Option<PeerIdentity>,
     /// The configured host whose place it has: its own, unless it is a clone.
     pub(super) place: usize,
     /// It is a second process of another host's node.
@@ -91,6 +93,7 @@ impl Host {
     pub(super) fn new(identity: PeerIdentity, place: usize) -> Self {
         Self {
             identity,
+            certificate: None,
             place,
             is_clone: false,
             lies: false,

@@ -271,9 +271,7 @@ impl Watcher {
     /// Looks at one key of one host although nothing was heard of it, and at what that host keeps.
     fn probe(&self, cluster: &SimCluster) -> Result<(), Violation> {
         let Some(at) = self.seats.keys().copied().nth(self.looks % self.seats.len().max(1)) else { return Ok(()) };
-        if let Some(gauges) = cluster.gauges_high(at) {
-            check::bounded(gauges).map_err(at_host(at))?;
-        }
+        cluster.gauges_high(at).map_or(Ok(()), check::bounded).map_err(at_host(at))?;
         let Some(store) = cluster.store(at) else { return Ok(()) };
         check::accounted(&store).map_err(at_host(at))?;
         let writers = u64::try_from(self.writers.len()).unwrap_or(u64::MAX);

@@ -17,6 +17,9 @@ use crate::id::KeyspaceId;
 use crate::store::tally::Tally;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, RwLock};
 
+/// Most custom keyspaces a process may declare: a hello names them all, and whoever reads one reserves for each.
+pub const CUSTOM_KEYSPACES_MAX: usize = 512;
+
 /// Most keyspaces one process keeps: each costs a few hundred bytes and a name in every frame
 /// that touches it, and a peer may name new ones.
 pub const KEYSPACES_MAX: usize = 1_024;

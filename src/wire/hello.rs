@@ -21,8 +21,8 @@ use crate::clock::Hlc;
 use crate::error::PeerFault;
 use crate::id::{RegionId, ReplicaId};
 
-/// Most custom keyspaces in a hello: a process keeps no more of any kind.
-const CUSTOM_MAX: usize = crate::store::keyspace::KEYSPACES_MAX;
+/// Most custom keyspaces in a hello.
+const CUSTOM_MAX: usize = crate::store::keyspace::CUSTOM_KEYSPACES_MAX;
 /// Most compressions in a hello: there is one.
 const COMPRESSIONS_MAX: usize = 16;
 

@@ -67,7 +67,7 @@ mod tests {
             (Gate::Removed, 11, &grows, Some(&WriteError::Removed)),
         ];
         for (gate, used, mutation, refused) in right {
-            assert_eq!(admitted(gate, (used, 10), mutation, refused), Ok(()));
+            assert_eq!(admitted(gate, (used, 10), None, mutation, refused), Ok(()));
         }
         let wrong: [(Gate, u64, &Mutation, Option<&WriteError>); 5] = [
             (Gate::Open, 11, &grows, None),
@@ -77,7 +77,7 @@ mod tests {
             (Gate::Stopped, 0, &grows, Some(&WriteError::NotJoined)),
         ];
         for (gate, used, mutation, refused) in wrong {
-            let found = admitted(gate, (used, 10), mutation, refused).map_err(|found| found.invariant);
+            let found = admitted(gate, (used, 10), None, mutation, refused).map_err(|found| found.invariant);
             assert_eq!(found, Err(Invariant::Admission), "{gate:?} {used} {mutation:?} {refused:?}");
         }
     }

@@ -218,3 +218,167 @@ fn mismatch(
     let what = format!("{} {:?}, {place}: shows {shown:?}, history calls for {called_for:?}", key.space.name, key.name);
     Violation::new(invariant, what)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Hlc;
+    use crate::crdt::custom::encode;
+    use crate::crdt::{Contribution, Ctx, Custom, Elem, Payload};
+    use crate::id::PartitionId;
+    use crate::sim::oracle::{Event, History, Key, Life, Record};
+    use crate::sim::workload::{CUSTOMS, MAPS, REGISTERS, key};
+
+    const ME: ReplicaId = ReplicaId(1);
+    const NOW_MS: u64 = 100;
+
+    fn stamp(seq: u64) -> Stamp {
+        Stamp { hlc: Hlc::from_ms(seq), replica: ME }
+    }
+
+    fn dot(seq: u64) -> Dot {
+        Dot { replica: ME, seq }
+    }
+
+    fn value(n: u64) -> Bytes {
+        Bytes::from(n.to_string())
+    }
+
+    /// Compares an entry with what these events of one author call for.
+    fn found(key: &Key, events: &[Event], entry: &Entry, licence: &Licence) -> Option<Invariant> {
+        let (mut history, mut ctx) = (History::default(), Ctx::default());
+        for (seq, event) in (1..).zip(events) {
+            let (partition, key, event) = (PartitionId(0), key.clone(), event.clone());
+            history.add(Record { partition, dot: dot(seq), stamp: stamp(seq), past: ctx.clone(), key, event });
+            ctx.add(dot(seq));
+        }
+        let view = history.view(PartitionId(0), &ctx, NOW_MS).of(key);
+        agree(&view, Some(entry), NOW_MS, licence).err().map(|found| found.invariant)
+    }
+
+    fn register(seq: u64, deadline: u64) -> Entry {
+        let cell = Cell::new(Payload::Value(value(seq)), Hlc::from_ms(seq), dot(seq), deadline);
+        Entry { body: Body::Register(Some(cell)), ..Entry::new(REGISTERS.family) }
+    }
+
+    #[test]
+    fn a_register_shows_the_last_write_until_its_deadline() {
+        let key = key(REGISTERS, 0);
+        let set = |n, deadline| Event::Set { value: value(n), tags: Vec::new(), deadline };
+        let none = Licence::default();
+        let check = |events: &[Event], entry| found(&key, events, &entry, &none);
+        assert_eq!(check(&[set(1, NEVER), set(2, NEVER)], register(2, NEVER)), None);
+        assert_eq!(check(&[set(1, NEVER), set(2, NEVER)], register(1, NEVER)), Some(Invariant::Resurrection));
+        assert_eq!(check(&[set(1, NEVER), Event::Delete], register(1, NEVER)), Some(Invariant::Resurrection));
+        assert_eq!(check(&[set(1, NEVER)], register(1, 900)), Some(Invariant::Expiry));
+        assert_eq!(check(&[set(1, 50)], register(1, 900)), Some(Invariant::Expiry));
+        assert_eq!(check(&[set(7, NEVER)], register(1, NEVER)), Some(Invariant::Invented));
+        let gone = Entry { body: Body::Register(None), ..Entry::new(REGISTERS.family) };
+        assert_eq!(check(&[set(1, NEVER)], gone.clone()), Some(Invariant::History));
+        let evicted = Licence { stamps: BTreeSet::from([stamp(1)]), hole: false };
+        assert_eq!(found(&key, &[set(1, NEVER)], &gone, &evicted), None);
+        assert_eq!(found(&key, &[set(1, NEVER), set(2, NEVER)], &gone, &evicted), Some(Invariant::History));
+    }
+
+    #[test]
+    fn an_invalidation_clears_what_it_matches_and_is_older() {
+        let key = key(REGISTERS, 0);
+        let set = Event::Set { value: value(1), tags: vec![Bytes::from_static(b"t")], deadline: NEVER };
+        for (selector, clears) in [
+            (crate::store::Selector::All, true),
+            (crate::store::Selector::Tag("t".to_owned()), true),
+            (crate::store::Selector::Tag("u".to_owned()), false),
+            (crate::store::Selector::Prefix("a".to_owned()), true),
+            (crate::store::Selector::Prefix("b".to_owned()), false),
+        ] {
+            let events = [set.clone(), Event::Invalidate { selector: selector.clone() }];
+            let shows = found(&key, &events, &register(1, NEVER), &Licence::default());
+            assert_eq!(shows, clears.then_some(Invariant::Resurrection), "{selector:?}");
+            let later =
+                [Event::Invalidate { selector }, Event::Set { value: value(2), tags: Vec::new(), deadline: NEVER }];
+            assert_eq!(found(&key, &later, &register(2, NEVER), &Licence::default()), None);
+        }
+    }
+
+    fn field() -> Path {
+        Path::Field(Bytes::from_static(b"f"))
+    }
+
+    fn map(elems: &[(u64, u64)], part: Option<Contribution>) -> Entry {
+        let mut entry = Entry::new(MAPS.family);
+        let Body::Tree(tree) = &mut entry.body else { return entry };
+        for (seq, deadline) in elems {
+            tree.put(field(), Elem { dot: dot(*seq), stamp: stamp(*seq), deadline: *deadline, value: value(*seq) });
+        }
+        if let Some(part) = part {
+            tree.counter_mut(&Bytes::from_static(b"c")).0.insert(ME, part);
+        }
+        entry
+    }
+
+    #[test]
+    fn a_map_shows_the_puts_nobody_has_seen_and_replaced() {
+        let key = key(MAPS, 0);
+        let put = |n| Event::Put { path: field(), value: value(n), stamp: stamp(n), deadline: NEVER };
+        let check =
+            |events: &[Event], elems: &[(u64, u64)]| found(&key, events, &map(elems, None), &Licence::default());
+        assert_eq!(check(&[put(1), put(2)], &[(2, NEVER)]), None);
+        assert_eq!(check(&[put(1), put(2)], &[(1, NEVER)]), Some(Invariant::Resurrection));
+        assert_eq!(check(&[put(1), Event::Clear { lives: Vec::new() }], &[(1, NEVER)]), Some(Invariant::Resurrection));
+        assert_eq!(check(&[put(1)], &[(1, 900)]), Some(Invariant::Expiry));
+        assert_eq!(check(&[put(1)], &[]), Some(Invariant::History));
+        assert_eq!(check(&[put(7)], &[(1, NEVER)]), Some(Invariant::Invented));
+    }
+
+    #[test]
+    fn a_hole_needs_a_licence_and_still_may_not_show_another_value() {
+        let key = key(MAPS, 0);
+        let put = |n| Event::Put { path: field(), value: value(n), stamp: stamp(n), deadline: NEVER };
+        let mut hole = map(&[], None);
+        if let Body::Tree(tree) = &mut hole.body {
+            tree.evict();
+        }
+        let licence = Licence { hole: true, ..Licence::default() };
+        assert_eq!(found(&key, &[put(1)], &hole, &Licence::default()), Some(Invariant::History));
+        assert_eq!(found(&key, &[put(1)], &hole, &licence), None);
+        if let Body::Tree(tree) = &mut hole.body {
+            tree.put(field(), Elem { dot: dot(1), stamp: stamp(1), deadline: NEVER, value: value(1) });
+        }
+        assert_eq!(found(&key, &[put(1)], &hole, &licence), None);
+        assert_eq!(found(&key, &[put(1), put(2)], &hole, &licence), Some(Invariant::Resurrection));
+    }
+
+    #[test]
+    fn a_counter_adds_up_what_no_reset_has_seen() {
+        let key = key(MAPS, 0);
+        let life = Life { origin: ME, birth: 1, deadline: NEVER };
+        let name = || Bytes::from_static(b"c");
+        let add = Event::Increment { name: name(), by: 3, life };
+        let reset = Event::Reset { name: name(), lives: vec![life] };
+        let part = |p, p_floor, deadline| Contribution { p, p_floor, ..Contribution::born(1, deadline) };
+        let check = |events: &[Event], part| found(&key, events, &map(&[], Some(part)), &Licence::default());
+        assert_eq!(check(&[add.clone(), add.clone()], part(6, 0, NEVER)), None);
+        assert_eq!(check(&[add.clone(), add.clone()], part(3, 0, NEVER)), Some(Invariant::History));
+        assert_eq!(check(&[add.clone(), reset.clone()], part(3, 3, NEVER)), None);
+        assert_eq!(check(&[add.clone(), reset], part(3, 0, NEVER)), Some(Invariant::Resurrection));
+        assert_eq!(check(&[add], part(3, 0, 900)), Some(Invariant::Expiry));
+    }
+
+    #[test]
+    fn a_custom_entry_holds_every_item_of_its_last_life() {
+        let key = key(CUSTOMS, 0);
+        let note = |item| Event::Note { generation: stamp(1), item, deadline: NEVER };
+        let state = |items: &[u64], deadline| {
+            let mut notes = Notes::new();
+            items.iter().for_each(|item| crdts::CmRDT::apply(&mut notes, *item));
+            let custom = Custom::new(stamp(1), dot(1), Payload::Value(encode(&notes).unwrap()), deadline);
+            Entry { body: Body::Custom(Box::new(Some(custom))), ..Entry::new(CUSTOMS.family) }
+        };
+        let check = |events: &[Event], entry| found(&key, events, &entry, &Licence::default());
+        assert_eq!(check(&[note(1), note(2)], state(&[1, 2], NEVER)), None);
+        assert_eq!(check(&[note(1), note(2)], state(&[1], NEVER)), Some(Invariant::History));
+        assert_eq!(check(&[note(1)], state(&[1, 2], NEVER)), Some(Invariant::Invented));
+        assert_eq!(check(&[note(1)], state(&[1], 900)), Some(Invariant::Expiry));
+        assert_eq!(check(&[note(1), Event::DeleteCustom], state(&[1], NEVER)), Some(Invariant::Resurrection));
+    }
+}

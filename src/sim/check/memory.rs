@@ -80,3 +80,25 @@ pub(in crate::sim) fn forgets_removed(node: &Node) -> Result<(), Violation> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Mono, Now};
+    use crate::config::Config;
+    use crate::id::{NodeId, RegionId, ReplicaId};
+    use crate::node::{Input, Me};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_queue_beyond_its_bound_is_seen() {
+        let config = Config::wan("r0", "sim:0").peers(["sim:1"]);
+        let me = Me { node: NodeId(uuid::Uuid::from_u128(1)), region: RegionId::new("r0"), replica: ReplicaId(1) };
+        let store = Arc::new(Store::new(me.replica, config.store()));
+        let mut node = Node::new(me, config, store, 1).unwrap();
+        assert_eq!(bounded(&node.gauges()), Ok(()));
+        node.handle(Now { mono: Mono(1), wall_ms: 1 }, Input::Deadline);
+        let found = bounded(&node.gauges()).map_err(|found| found.invariant);
+        assert_eq!(found, Err(Invariant::Bounds), "nobody has drained what it said");
+    }
+}

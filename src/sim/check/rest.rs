@@ -118,3 +118,77 @@ fn of_tree(tree: &Tree, over: impl Fn(u64) -> bool, may_be_hole: bool) -> Option
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Hlc, Stamp};
+    use crate::crdt::{Contribution, Dot, Elem, NEVER, Path, Payload, Scope};
+    use crate::id::ReplicaId;
+    use bytes::Bytes;
+
+    const NOW_MS: u64 = 10_000;
+    const DOT: Dot = Dot { replica: ReplicaId(1), seq: 1 };
+
+    fn register(payload: Payload, deadline: u64) -> Entry {
+        let cell = Cell::new(payload, Hlc(1), DOT, deadline);
+        Entry { body: Body::Register(Some(cell)), ..Entry::new(Family::Register) }
+    }
+
+    fn custom(state: Payload, deadline: u64) -> Entry {
+        let custom = Custom::new(Stamp::default(), DOT, state, deadline);
+        Entry { body: Body::Custom(Box::new(Some(custom))), ..Entry::new(Family::Custom) }
+    }
+
+    fn map(change: impl FnOnce(&mut Tree)) -> Entry {
+        let mut entry = Entry::new(Family::Map);
+        if let Body::Tree(tree) = &mut entry.body {
+            change(tree);
+        }
+        entry
+    }
+
+    fn elem(deadline: u64) -> Elem {
+        Elem { dot: DOT, stamp: Stamp::default(), deadline, value: Bytes::new() }
+    }
+
+    #[test]
+    fn whatever_may_be_forgotten_is_named() {
+        let value = || Payload::Value(Bytes::new());
+        let counted = |part: Contribution| map(|tree| tree.counter_mut(&Bytes::new()).0.extend([(DOT.replica, part)]));
+        let live = |deadline| Contribution { p: 3, ..Contribution::born(1, deadline) };
+        let kept = [
+            register(value(), NEVER),
+            register(value(), NOW_MS),
+            custom(value(), NEVER),
+            map(|tree| tree.put(Path::Ttl, elem(NEVER))),
+            counted(live(NEVER)),
+        ];
+        for entry in kept {
+            assert_eq!(leftover(&entry, NOW_MS, false), None, "{entry:?}");
+        }
+        let mut unstable = register(value(), NEVER);
+        unstable.mark(DOT, Scope::Path(Path::Register));
+        let truncated = Entry { truncated: true, ..register(value(), NEVER) };
+        let left = [
+            (unstable, "an unsettled entry"),
+            (truncated, "an unsettled entry"),
+            (register(Payload::Tombstone, NEVER), "a grave"),
+            (register(Payload::Absent, NEVER), "a grave"),
+            (register(value(), 1), "an expired value"),
+            (Entry::new(Family::Register), "an empty register"),
+            (custom(Payload::Tombstone, NEVER), "a grave"),
+            (custom(value(), 1), "an expired state"),
+            (Entry::new(Family::Custom), "an empty custom entry"),
+            (map(|_| ()), "an empty map"),
+            (map(Tree::evict), "a hole nobody made"),
+            (map(|tree| tree.put(Path::Ttl, elem(1))), "an expired element"),
+            (counted(live(1)), "an expired contribution"),
+            (counted(Contribution { p_floor: 3, ..live(NEVER) }), "a reset contribution"),
+        ];
+        for (entry, what) in left {
+            assert_eq!(leftover(&entry, NOW_MS, false), Some(what), "{entry:?}");
+        }
+        assert_eq!(leftover(&map(Tree::evict), NOW_MS, true), None, "somebody evicted it");
+    }
+}

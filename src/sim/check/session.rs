@@ -116,7 +116,7 @@ mod tests {
     use crate::store::Body;
     use bytes::Bytes;
 
-    const WHEN: Instant = Instant { now_ms: 100, latest_ms: 200 };
+    const WHEN: Moment = Moment { now_ms: 100, latest_ms: 200 };
 
     fn dot(seq: u64) -> Dot {
         Dot { replica: ReplicaId(1), seq }
