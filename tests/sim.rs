@@ -19,7 +19,9 @@ use bytes::Bytes;
 use driftless::crdt::{Ctx, Dot, NEVER, Path};
 use driftless::id::PartitionId;
 use driftless::node::{Input, Level, Mark, WaitId};
-use driftless::sim::{Plan, Profile, SimCluster, SimConfig, Weather, run_checked};
+use driftless::sim::{
+    Ack, Checker, Failure, Op, Plan, Profile, Run, SimCluster, SimConfig, Weather, Workload, run_checked,
+};
 use driftless::store::{Body, Family, Intent, KeyRef, Selector, Store};
 
 /// Seeds of each profile; the profile `quic` has a test of its own.
@@ -208,6 +210,41 @@ fn regression(line: &str) -> (String, Plan) {
         None => serde_json::from_value(value["plan"].take()).expect(line),
     };
     (why, plan)
+}
+
+/// Fails, or panics, at the third write.
+#[derive(Default)]
+struct Third {
+    writes: usize,
+    panics: bool,
+}
+
+impl Checker for Third {}
+
+impl Workload for Third {
+    fn write(&mut self, _: &mut SimCluster, at: usize, _: Op, _: Option<Ack>) -> Result<(), Failure> {
+        self.writes += 1;
+        assert!(!self.panics || self.writes < 3, "the third write panics");
+        if self.writes < 3 { Ok(()) } else { Err(Failure::new("third", format!("at {at}"))) }
+    }
+}
+
+#[test]
+fn a_failure_and_a_panic_end_their_run_and_are_reported() {
+    let plan = Profile::named("calm").unwrap().plan(1);
+    let failed = Run::new(&plan).workload(Third::default()).go();
+    assert_eq!(failed.failure.map(|f| f.invariant).as_deref(), Some("third"));
+    let panicked = Run::new(&plan).workload(Third { panics: true, ..Third::default() }).go().failure.unwrap();
+    assert_eq!((panicked.invariant.as_str(), panicked.detail.as_str()), ("Panic", "the third write panics"));
+}
+
+#[test]
+fn a_run_that_is_told_is_the_same_run() {
+    let plan = Profile::named("swarm").unwrap().plan(3);
+    let (quiet, told) = (Run::new(&plan).go(), Run::new(&plan).lines(usize::MAX).go());
+    assert_eq!((quiet.trace, &quiet.hits, quiet.steps), (told.trace, &told.hits, told.steps));
+    assert!(quiet.lines.is_empty() && told.lines.len() > plan.steps.len());
+    assert_eq!(Run::new(&plan).lines(5).go().lines, told.lines[told.lines.len() - 5..]);
 }
 
 #[test]

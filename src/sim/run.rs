@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::check::{Invariant, Violation};
 use super::cluster::SimCluster;
-use super::plan::{Ack, Action, Op, Plan, Setting, Step};
+use super::plan::{Ack, Action, Op, OpKind, Plan, Setting, Step};
 use super::tale::Tale;
 use super::watcher::Watcher;
 use crate::config::Config;
@@ -328,6 +328,8 @@ impl<'a> Run<'a> {
         cluster.heal_everything();
         tale.say(Some(cluster), "every fault ends");
         self.each(cluster, |checker, cluster| checker.healed(cluster))?;
+        tale.converged_in = Some(self.converge(cluster, tale)?);
+        self.everybody_writes(cluster)?;
         self.converge(cluster, tale)?;
         tale.pass(cluster, rests_within(&self.plan.setting));
         tale.say(Some(cluster), "nothing has happened for long");
@@ -361,25 +363,35 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn converge(&mut self, cluster: &mut SimCluster, tale: &mut Tale) -> Result<(), Failure> {
+    fn converge(&mut self, cluster: &mut SimCluster, tale: &mut Tale) -> Result<Duration, Failure> {
         let within = converges_within(&self.plan.setting);
         let agree = |cluster: &SimCluster| {
             have_seen_the_same(cluster)
                 && self.workload.has_converged(cluster)
                 && self.checkers.iter().all(|checker| checker.has_converged(cluster))
         };
-        tale.converged_in = cluster.run_until(within, agree);
+        let took = cluster.run_until(within, agree);
         tale.catch_up(cluster);
-        let Some(took) = tale.converged_in else {
+        let Some(took) = took else {
             let apart = differences(cluster);
             let why = self.each(cluster, |checker, cluster| checker.converged(cluster)).err();
             let why = why.map_or_else(String::new, |failure| failure.to_string());
-            let detail = format!("not within {within:?} of the heal: {apart}{why}");
+            let detail = format!("not within {within:?}: {apart}{why}");
             return Err(Failure::new(Invariant::Convergence.name(), detail));
         };
-        tale.say(Some(cluster), &format!("all agree, {took:?} after the heal"));
+        tale.say(Some(cluster), &format!("all agree after {took:?}"));
         self.each(cluster, |checker, cluster| checker.after_step(cluster))?;
-        self.each(cluster, |checker, cluster| checker.converged(cluster))
+        self.each(cluster, |checker, cluster| checker.converged(cluster))?;
+        Ok(took)
+    }
+
+    /// A cluster that healed is one that works: what each node writes now reaches all others.
+    fn everybody_writes(&mut self, cluster: &mut SimCluster) -> Result<(), Failure> {
+        for at in cluster.honest().collect::<Vec<_>>() {
+            let key = u8::try_from(at).unwrap_or(u8::MAX);
+            self.workload.write(cluster, at, Op { kind: OpKind::Set, key, name: 0, ttl: 0 }, None)?;
+        }
+        Ok(())
     }
 
     fn each(
