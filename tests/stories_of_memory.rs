@@ -50,6 +50,22 @@ fn an_expired_winner_uncovers_its_live_loser_before_and_after_the_sweep() {
 }
 
 #[test]
+fn keys_that_come_and_go_with_long_lives_leave_no_deadlines_behind() {
+    let mut a = Replica::new(1, &[1]);
+    for _ in 0..2_000 {
+        a.set("k", &b("v"), a.clock_ms + 1_000_000_000);
+        a.delete("k");
+        later(&mut [&mut a], LONG);
+        assert_eq!(residue(&a), None);
+    }
+    assert!(a.store.read(PART).unwrap().queued_deadlines() < 100, "each takes memory until it has passed");
+    a.set("k", &b("v"), a.clock_ms + 50);
+    a.clock_ms += 60;
+    a.expire();
+    assert!(a.cell("k").unwrap().is_grave(), "what is due is still found");
+}
+
+#[test]
 fn a_touch_concurrent_with_a_set_never_revives_the_old_value() {
     let [mut a, mut x] = replicas([1, 2]);
     a.set("k", &b("old"), 2_000);

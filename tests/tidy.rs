@@ -83,10 +83,9 @@ fn is_rust(path: &str) -> bool {
     path.ends_with(".rs")
 }
 
+/// The simulator's QUIC is no core: quinn takes instants, which it makes of one and of virtual time.
 fn is_core(path: &str) -> bool {
-    // `quinn-proto` takes std's instants, which the simulation makes up from its virtual clock.
-    let speaks_quic = path.starts_with("src/sim/carrier/quic/");
-    module_of(path).is_some_and(|module| !SHELL.contains(&module) && module != "lib") && !speaks_quic
+    !imports::is_quic_carrier(path) && module_of(path).is_some_and(|module| !SHELL.contains(&module) && module != "lib")
 }
 
 // -- size and names ------------------------------------------------------------------------------
@@ -186,8 +185,12 @@ fn imports_follow_the_table_of_layers() {
             ("src/node/mod.rs", "use tokio::time::Instant;"),
             ("src/wire/frame.rs", "fn f(c: &quinn::Connection) {}"),
             ("src/cache/mod.rs", "use rustls;"),
+            ("src/sim/cluster.rs", "use crate::runtime::Driver;"),
+            ("src/sim/carrier/quic/mod.rs", "use crate::cache::Cache;"),
+            ("src/sim/carrier/quic/mod.rs", "use tokio::time::Instant;"),
         ],
         &[
+            ("src/sim/carrier/quic/mod.rs", "use crate::runtime::transport::transport; use quinn_proto::Connection;"),
             ("src/clock/mod.rs", "//! See [`crate::node`].\nuse crate::id::ReplicaId; use crate::clock::Now;"),
             ("src/node/mod.rs", "use crate::{replication::Outbox, membership::View}; // not tokio::spawn"),
             ("src/runtime/link.rs", "use quinn::Connection; use tokio::select;"),

@@ -1,5 +1,5 @@
 # Whole clusters in virtual time: the same 1,000 seeds every time, 2,000 that only this commit has, and whether the
-# checks see mistakes that are planted. Each of the three counts as one test. Any of them is run by hand as it stands
+# checks see mistakes that are planted; and 200 seeds over QUIC. Each of the four counts as one test. Any of them is run by hand as it stands
 # here; `just nightly` runs a hundred times as many seeds and plants every fault.
 #
 # Assertions and overflow checks are on: a broken invariant inside a node is a failure of its seed. So the build is one
@@ -33,6 +33,9 @@ simulate=(cargo run --locked --release --no-default-features --features sim --ex
 CARGO_TARGET_DIR=$target/checked gate "1,000 seeds" "${simulate[@]}" --seeds 1000 --json "$figures/fixed.json"
 CARGO_TARGET_DIR=$target/checked gate "2,000 seeds of this commit" \
     "${simulate[@]}" --seeds 2000 --from "$from" --json "$figures/commit.json"
+CARGO_TARGET_DIR=$target/checked gate "200 seeds over QUIC" \
+    cargo run --locked --release --features sim --example simulate -- \
+    --config quic --seeds 200 --json "$figures/quic.json"
 RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=$target/planted gate "planted faults" \
     "${simulate[@]}" --planted "$fast_faults" --seeds "$fast_seeds" --json "$figures/planted.json"
 exit "$status"

@@ -8,8 +8,11 @@
 //! * The same seed and the same calls give the same trace, whose hash is [`SimCluster::trace`].
 //! * Virtual time only moves in [`SimCluster::run_for`] and [`SimCluster::run_until`].
 //!
-//! What it leaves out: TLS and QUIC themselves. A link here is reliable and ordered per stream,
-//! like QUIC's; datagrams get lost; a cut stops both until it heals or a node gives the link up.
+//! Links are carried in one of two ways ([`Carrier`]). By messages, which is fast: a link is reliable and ordered per
+//! stream, like QUIC's; datagrams get lost; a cut stops both until it heals or a node gives the link up. Or by QUIC
+//! itself (feature `net`), with faults per packet.
+//!
+//! What it leaves out: sockets, tasks and the system's clocks.
 
 mod carrier;
 pub mod check;

@@ -160,6 +160,12 @@ impl Partition {
         self.expiry.peek().map(|Reverse((deadline, _))| *deadline)
     }
 
+    /// Returns how many deadlines the expiry queue holds, those out of date included.
+    #[must_use]
+    pub fn queued_deadlines(&self) -> usize {
+        self.expiry.len()
+    }
+
     /// Gives an entry's memory back, locally and silently: an agreed value becomes a miss here and
     /// stays what it is everywhere else. Returns whether anything was given back.
     pub fn evict(&mut self, at: &KeyRef<'_>, collect_before_ms: u64) -> bool {
