@@ -170,11 +170,11 @@ impl Tree {
         self.elems.remove(path);
     }
 
-    /// Erases every element observed and floors every counter.
-    pub fn clear(&mut self) {
+    /// Erases every element observed and resets every counter, by the event `by`.
+    pub fn clear(&mut self, by: Dot) {
         self.elems.clear();
         self.hole = None;
-        self.counters.values_mut().for_each(Counter::reset);
+        self.counters.values_mut().for_each(|counter| counter.reset(by));
     }
 
     /// Returns the counter of this name, to change it.
@@ -326,10 +326,16 @@ impl Tree {
         changed
     }
 
-    /// Drops contributions the sender has seen and no longer holds (R-ABSENCE); returns whether
-    /// there were any. `keep` tells what it holds, or has not seen all of.
-    pub fn drop_absent(&mut self, keep: &dyn Fn(&Bytes, ReplicaId) -> bool, theirs: &Ctx) -> bool {
-        self.retain_contributions(|(name, replica), c| keep(name, replica) || !theirs.has(Dot { replica, seq: c.seq }))
+    /// Drops contributions of which the sender has seen every event and which it no longer holds
+    /// (R-ABSENCE); returns whether there were any. `holds` tells what it holds.
+    pub fn drop_absent(&mut self, holds: &dyn Fn(&Bytes, ReplicaId) -> bool, theirs: &Ctx) -> bool {
+        self.retain_contributions(|(name, replica), c| {
+            let seen = theirs.has(Dot { replica, seq: c.seq });
+            let all_seen = c.within(replica, theirs) || (seen && planted!(AbsenceTakesTouched));
+            let absent = !holds(name, replica);
+            sometimes!(AbsentContributionSpared, if absent && seen && !all_seen);
+            !absent || !all_seen
+        })
     }
 
     /// Takes over a hole of a sender that has seen more than I: what it evicted I may never have

@@ -127,8 +127,8 @@ rare! {
     AbsentCustomSpared,
     /// A contribution that the sender has seen and does not hold went (R-ABSENCE).
     AbsentContributionDropped,
-    /// The silence of a sender behind the floor was not taken for a removal.
-    BlindSpared,
+    /// A contribution that the sender does not hold stayed: it had missed a touch or a reset of it.
+    AbsentContributionSpared,
     /// A state that could not be joined was skipped.
     StateQuarantined,
     /// An epoch came after a write that is younger and that it would match.
