@@ -66,9 +66,9 @@ fn counters() -> impl Strategy<Value = Counter> {
         let mut counter = Counter::default();
         for (seq, (origin, by, now)) in (1..).zip(steps) {
             if by == 0 {
-                counter.reset(Dot { replica: ReplicaId(origin), seq })
+                counter.reset(Dot { replica: ReplicaId(origin), seq });
             } else {
-                counter.add(ReplicaId(origin), seq, by, now + 2, now)
+                counter.add(ReplicaId(origin), seq, by, now + 2, now);
             }
         }
         counter

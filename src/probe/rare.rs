@@ -99,6 +99,8 @@ rare! {
     HoleInherited,
     /// A hole was inherited and elements stayed that the sender had not seen.
     HoleSparedUnseen,
+    /// An evicted map took what another one held of a path neither knows, or what a hole listed.
+    HeldPassedOn,
     /// A path of a hole was removed without knowing what is there.
     RemovedUnseenFromHole,
 

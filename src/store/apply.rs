@@ -203,13 +203,14 @@ impl Partition {
                 paths.insert(path.clone());
             }
         }
+        let dots = |fragment: &Fragment| fragment.branch.elems.iter().flat_map(|(_, s)| s).map(|e| e.dot).collect();
         for fragment in batch.fragments.iter().filter(|f| f.branch.hole) {
             let Some(space) = around.spaces.get(fragment.keyspace) else { continue };
             let slot = self.find_or_make(&KeyRef::new(&space, &fragment.key));
             let paths = answered.remove(&(fragment.keyspace, &fragment.key)).unwrap_or_default();
             self.change(slot, &space, |entry| {
                 if let Body::Tree(tree) = &mut entry.body {
-                    tree.inherit_hole(paths, &batch.ctx);
+                    tree.inherit_hole(paths, &dots(fragment), &batch.ctx);
                 }
             });
         }

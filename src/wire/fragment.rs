@@ -359,9 +359,6 @@ impl<'a> FragmentsIn<'a> {
         if head & WHOLE != 0 {
             return self.take_whole(reader, ctx, &mut fragment.branch);
         }
-        if fragment.branch.hole {
-            return Err(malformed("a fragment of one path admits a hole"));
-        }
         let path = take_path(reader)?;
         match &path {
             Path::Register | Path::Custom => return Err(malformed("a map has no such path")),
@@ -377,6 +374,9 @@ impl<'a> FragmentsIn<'a> {
                     fragment.branch.elems.push((path.clone(), siblings));
                 }
             }
+        }
+        if fragment.branch.hole && fragment.branch.elems.is_empty() {
+            return Err(malformed("a fragment of one path says nothing about it"));
         }
         fragment.scope = Scope::Path(path);
         Ok(())
