@@ -97,6 +97,8 @@ rare! {
     HoleInherited,
     /// A hole was inherited and elements stayed that the sender had not seen.
     HoleSparedUnseen,
+    /// An evicted map took what another one held of a path neither knows, or what a hole listed.
+    HeldPassedOn,
     /// A path of a hole was removed without knowing what is there.
     RemovedUnseenFromHole,
 
@@ -125,8 +127,8 @@ rare! {
     AbsentCustomSpared,
     /// A contribution that the sender has seen and does not hold went (R-ABSENCE).
     AbsentContributionDropped,
-    /// The silence of a sender behind the floor was not taken for a removal.
-    BlindSpared,
+    /// A contribution that the sender does not hold stayed: it had missed a touch or a reset of it.
+    AbsentContributionSpared,
     /// An epoch came after a write that is younger and that it would match.
     EpochSparedYounger,
     /// A write came after the epoch that clears it.

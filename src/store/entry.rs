@@ -20,7 +20,7 @@ use crate::probe::{planted, sometimes};
 /// Bytes an entry costs beyond its key and values: slot, index, cell and allocator slack.
 const ENTRY_BYTES: usize = 160;
 /// Bytes a contribution costs, and a counter beyond its name.
-const CONTRIBUTION_BYTES: usize = 96;
+const CONTRIBUTION_BYTES: usize = 168;
 /// Bytes a tag costs beyond its text.
 const TAG_BYTES: usize = 32;
 
@@ -196,12 +196,6 @@ impl Entry {
             Body::Custom(_) => Scope::Path(Path::Custom),
             Body::Tree(_) => Scope::Key,
         }
-    }
-
-    /// Returns what the unstable dots that `theirs` lacks are about.
-    #[must_use]
-    pub fn scopes_beyond(&self, theirs: &Ctx) -> Vec<Scope> {
-        self.covers(&Scope::Key).into_iter().filter(|(dot, _)| !theirs.has(*dot)).map(|(_, scope)| scope).collect()
     }
 
     fn covers(&self, scope: &Scope) -> Vec<(Dot, Scope)> {

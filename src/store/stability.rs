@@ -21,6 +21,9 @@ use crate::probe::{planted, sometimes};
 /// Most entries one call of [`Partition::sweep`] looks at under the lock: about 50 µs of work.
 const SWEEP_MAX: usize = 256;
 
+/// Deadlines out of date that are kept whatever the number of entries.
+const DEADLINES_SPARE: usize = 64;
+
 impl Partition {
     /// Collects what is stable for `others`, the live members besides me. Without all of their
     /// reports nothing is.
@@ -150,7 +153,18 @@ impl Partition {
             s.timer = timer;
         }
         if timer != NEVER {
-            self.expiry.push(Reverse((timer, slot)));
+            self.queue_deadline(timer, slot);
+        }
+    }
+
+    /// Queues the deadline a slot's timer is set to. The slot's former one is out of date then; it goes when it has
+    /// passed, or with all others of its kind when they are the most.
+    pub(super) fn queue_deadline(&mut self, deadline: u64, slot: u32) {
+        self.expiry.push(Reverse((deadline, slot)));
+        if self.expiry.len() > 2 * self.slots.len() + DEADLINES_SPARE {
+            let mut queued = std::mem::take(&mut self.expiry);
+            queued.retain(|Reverse((deadline, slot))| self.slot(*slot).is_some_and(|s| s.timer == *deadline));
+            self.expiry = queued;
         }
     }
 
