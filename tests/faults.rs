@@ -422,7 +422,7 @@ fn a_peer_that_knows_more_of_our_events_than_we_made_is_refused_wherever_it_says
     let carries = |store: &Store| {
         let space = store.spaces().open("counters", Family::Counter).unwrap();
         let mut fragment = Fragment::empty(space.id(), Bytes::from_static(b"k"), Scope::Key);
-        let count = Contribution { birth: 1, seq: 1, p: 1_000, n: 0, p_floor: 0, n_floor: 0, deadline: NEVER };
+        let count = Contribution { birth: 1, seq: 1, p: 1_000, n: 0, reset: None, deadline: NEVER, touch: None };
         fragment.branch.counters.push((Bytes::from_static(b"c"), vec![(ReplicaId(10), count)]));
         vec![fragment]
     };

@@ -65,7 +65,11 @@ fn counters() -> impl Strategy<Value = Counter> {
     prop::collection::vec((1..4_u64, -3..5_i64, 0..4_u64), 0..8).prop_map(|steps| {
         let mut counter = Counter::default();
         for (seq, (origin, by, now)) in (1..).zip(steps) {
-            if by == 0 { counter.reset() } else { counter.add(ReplicaId(origin), seq, by, now + 2, now) }
+            if by == 0 {
+                counter.reset(Dot { replica: ReplicaId(origin), seq });
+            } else {
+                counter.add(ReplicaId(origin), seq, by, now + 2, now);
+            }
         }
         counter
     })

@@ -280,6 +280,28 @@ fn a_joiner_of_a_donor_with_a_hole_has_the_hole_and_takes_nothing_from_anybody()
     settle(&mut [&mut a, &mut x, &mut j]);
 }
 
+#[test]
+fn who_inherits_a_hole_over_an_own_write_shows_neither_and_takes_the_other_from_nobody() {
+    let [mut a, mut x] = evicted();
+    let mut apart = Replica::new(3, &[3]);
+    apart.clock_ms = 1;
+    apart.put("m", field("f"), &b("older"), FOREVER);
+    apart.deliver(&a.full()).unwrap().unwrap();
+    assert_eq!(apart.read("m", &field("f"), 0), None, "what A evicted may have been younger");
+    for mail in [apart.mail_for(&x.ctx()), apart.full()] {
+        x.deliver(&mail);
+        assert_eq!(x.read("m", &field("f"), 0), Some(b("1")), "and it is");
+        assert_eq!(x.tree("m").siblings(&field("f")).len(), 2, "the own write is passed on");
+        a.deliver(&mail);
+        assert_eq!(a.read("m", &field("f"), 0), None);
+    }
+    apart.deliver(&x.full()).unwrap().unwrap();
+    assert_eq!((apart.is_hole("m"), apart.tree("m")), (false, x.tree("m")));
+    a.remove("m", &field("f")).unwrap();
+    sync(&a, &mut x);
+    assert_eq!(x.read("m", &field("f"), 0), None, "A held the own write and had evicted the other: both are removed");
+}
+
 // ---- dropped logs and full synchronisation
 
 #[test]

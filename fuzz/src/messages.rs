@@ -12,7 +12,7 @@ use bytes::Bytes;
 use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::tree::Branch;
 use driftless::crdt::{
-    Cell, Contribution, Ctx, Custom, Dot, Elem, Member, MemberSet, NEVER, Path, Payload, Scope, Seen,
+    Cell, Contribution, Ctx, Custom, Dot, Elem, Member, MemberSet, NEVER, Path, Payload, Reset, Scope, Seen,
 };
 use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
@@ -185,9 +185,11 @@ fn path(u: &mut Unstructured<'_>) -> Made<Path> {
 fn contributions(u: &mut Unstructured<'_>) -> Made<Vec<(ReplicaId, Contribution)>> {
     let mut all = BTreeMap::new();
     for _ in 0..u.int_in_range(1..=3)? {
-        let (seq, [p, n, p_floor, n_floor]) = (seq(u)?, <[u64; 4]>::arbitrary(u)?);
+        let (seq, [p, n]) = (seq(u)?, <[u64; 2]>::arbitrary(u)?);
+        let reset = if bool::arbitrary(u)? { Some(Reset { p: seq, n: p, by: dot(u)? }) } else { None };
+        let touch = if bool::arbitrary(u)? { Some(dot(u)?) } else { None };
         let birth = seq.saturating_sub(u64::from(u8::arbitrary(u)?)).max(1);
-        let life = Contribution { birth, seq, p, n, p_floor, n_floor, deadline: deadline(u)? };
+        let life = Contribution { birth, seq, p, n, reset, deadline: deadline(u)?, touch };
         all.insert(replica(u)?, life);
     }
     Ok(all.into_iter().collect())

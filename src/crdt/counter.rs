@@ -1,18 +1,21 @@
 //! The counter: increments, decrements, and a reset that erases exactly what it observed.
 //!
-//! Per origin a contribution of cumulative totals and *floors*; the value is what lies above the
-//! floors. A reset raises every floor to the total it saw, so a concurrent increment survives
-//! alone. `birth` numbers an origin's lives: an origin whose contribution was collected starts
+//! Per origin a contribution of cumulative totals and, once reset, *floors*; the value is what lies
+//! above the floors. A reset raises every floor to the total it saw, so a concurrent increment
+//! survives alone. `birth` numbers an origin's lives: an origin whose contribution was collected starts
 //! again above its own old maximum instead of losing to it.
 //!
 //! # Invariants
-//! * A contribution joins by `(birth, maximum of each field)`; only its origin raises `p` and `n`.
+//! * A contribution joins by `(birth, maximum of each field)`; only its origin raises `p` and `n`, so
+//!   the totals that resets saw are a chain.
+//! * A contribution names the events it is made of: the origin's latest, the reset's, the touch's.
 //! * An expired contribution is invisible; its origin starts a new life instead of adding to it.
 
 use std::collections::BTreeMap;
 
 use crdts::{CmRDT, CvRDT, ResetRemove, VClock};
 
+use super::context::{Ctx, Dot};
 use crate::id::ReplicaId;
 use crate::probe::{planted, sometimes};
 
@@ -27,19 +30,30 @@ pub struct Contribution {
     pub p: u64,
     /// Sum of decrements in this life.
     pub n: u64,
-    /// The part of `p` that was reset.
-    pub p_floor: u64,
-    /// The part of `n` that was reset.
-    pub n_floor: u64,
+    /// What was erased of both.
+    pub reset: Option<Reset>,
     /// Absolute Unix milliseconds at which it stops counting.
     pub deadline: u64,
+    /// The event that moved the deadline; none if it is as it was at birth.
+    pub touch: Option<Dot>,
+}
+
+/// The latest reset of a contribution, in the order of what each saw.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Reset {
+    /// The part of `p` that was reset.
+    pub p: u64,
+    /// The part of `n` that was reset.
+    pub n: u64,
+    /// The event.
+    pub by: Dot,
 }
 
 impl Contribution {
     /// Begins a life with event `seq`.
     #[must_use]
     pub fn born(seq: u64, deadline: u64) -> Self {
-        Self { birth: seq, seq, p: 0, n: 0, p_floor: 0, n_floor: 0, deadline }
+        Self { birth: seq, seq, p: 0, n: 0, reset: None, deadline, touch: None }
     }
 
     /// Adds `by` as event `seq` of the origin. Totals stop at `u64::MAX`.
@@ -49,16 +63,29 @@ impl Contribution {
         *side = side.saturating_add(by.unsigned_abs());
     }
 
-    /// Erases what is counted so far.
-    pub fn reset(&mut self) {
-        self.p_floor = self.p;
-        self.n_floor = self.n;
+    /// Erases what is counted so far, by the event `by`.
+    pub fn reset(&mut self, by: Dot) {
+        if self.is_live() {
+            self.reset = Some(Reset { p: self.p, n: self.n, by });
+        }
+    }
+
+    /// Moves the deadline to the later of the two, by the event `by`.
+    pub fn extend(&mut self, deadline: u64, by: Dot) {
+        if deadline > self.deadline {
+            (self.deadline, self.touch) = (deadline, Some(by));
+        }
+    }
+
+    fn floors(&self) -> (u64, u64) {
+        self.reset.map_or((0, 0), |reset| (reset.p, reset.n))
     }
 
     /// Tells whether anything is left to count, expired or not.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.p > self.p_floor || self.n > self.n_floor
+        let (p, n) = self.floors();
+        self.p > p || self.n > n
     }
 
     /// Returns what it adds to the value at `now_ms`.
@@ -67,7 +94,15 @@ impl Contribution {
         if now_ms >= self.deadline {
             return 0;
         }
-        i128::from(self.p.saturating_sub(self.p_floor)) - i128::from(self.n.saturating_sub(self.n_floor))
+        let (p, n) = self.floors();
+        i128::from(self.p.saturating_sub(p)) - i128::from(self.n.saturating_sub(n))
+    }
+
+    /// Tells whether `ctx` has every event this is made of; `origin` is whose it is.
+    #[must_use]
+    pub fn within(&self, origin: ReplicaId, ctx: &Ctx) -> bool {
+        let later = self.touch.into_iter().chain(self.reset.map(|reset| reset.by));
+        ctx.has(Dot { replica: origin, seq: self.seq }) && later.into_iter().all(|dot| ctx.has(dot))
     }
 
     /// Joins another state of the same origin in; returns whether anything changed.
@@ -81,9 +116,8 @@ impl Contribution {
             self.seq = self.seq.max(other.seq);
             self.p = self.p.max(other.p);
             self.n = self.n.max(other.n);
-            self.p_floor = self.p_floor.max(other.p_floor);
-            self.n_floor = self.n_floor.max(other.n_floor);
-            self.deadline = self.deadline.max(other.deadline);
+            self.reset = self.reset.max(other.reset);
+            (self.deadline, self.touch) = (self.deadline, self.touch).max((other.deadline, other.touch));
         }
         *self != before
     }
@@ -104,16 +138,14 @@ impl Counter {
         slot.add(seq, by);
     }
 
-    /// Erases every increment and decrement observed here.
-    pub fn reset(&mut self) {
-        self.0.values_mut().for_each(Contribution::reset);
+    /// Erases every increment and decrement observed here, by the event `by`.
+    pub fn reset(&mut self, by: Dot) {
+        self.0.values_mut().for_each(|c| c.reset(by));
     }
 
-    /// Moves every deadline to the later of the two.
-    pub fn extend(&mut self, deadline: u64) {
-        for c in self.0.values_mut() {
-            c.deadline = c.deadline.max(deadline);
-        }
+    /// Moves every deadline to the later of the two, by the event `by`.
+    pub fn extend(&mut self, deadline: u64, by: Dot) {
+        self.0.values_mut().for_each(|c| c.extend(deadline, by));
     }
 
     /// Returns the value at `now_ms`, held to the range of `i64`.
@@ -192,7 +224,7 @@ mod tests {
         here.add(A, 1, 5, NEVER, 0);
         let mut there = here.clone();
         there.add(B, 1, 7, NEVER, 0);
-        here.reset();
+        here.reset(Dot { replica: A, seq: 2 });
         here.join(&there.0);
         assert_eq!(here.value(0), 7);
     }

@@ -159,4 +159,23 @@ mod tests {
         assert!(here.supersede() && !here.supersede());
         assert_eq!(live(&here), [2, 4]);
     }
+
+    #[test]
+    fn one_id_under_two_members_ends_as_the_larger_of_them_whoever_is_heard_first() {
+        let (small, large) = (member(1, "eu"), member(2, "eu"));
+        let mut here = MemberSet::default();
+        assert!(here.add(ReplicaId(4), &small) && !here.add(ReplicaId(4), &small));
+        assert!(here.add(ReplicaId(4), &large) && !here.add(ReplicaId(4), &small));
+        assert_eq!(here.get(ReplicaId(4)), Some(&large));
+        assert!(here.remove(ReplicaId(4)) && !here.remove(ReplicaId(4)));
+        assert_eq!((here.get(ReplicaId(4)), here.get(ReplicaId(5))), (None, None));
+    }
+
+    #[test]
+    fn the_live_copies_of_a_node_are_its_own_and_not_removed() {
+        let here = set(&[(1, 1), (2, 2), (3, 1), (4, 1)], &[3]);
+        let of_node = |node| here.of_node(NodeId(uuid::Uuid::from_u128(node))).map(|r| r.0).collect::<Vec<_>>();
+        assert_eq!((of_node(1), of_node(2), of_node(3)), (vec![1, 4], vec![2], vec![]));
+        assert!(!here.is_removed(ReplicaId(1)) && here.is_removed(ReplicaId(3)));
+    }
 }

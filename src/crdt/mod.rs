@@ -22,7 +22,7 @@ pub mod set;
 pub mod tree;
 
 pub use context::{Ctx, Dot, Seen};
-pub use counter::{Contribution, Counter};
+pub use counter::{Contribution, Counter, Reset};
 pub use custom::Custom;
 pub use members::{Member, MemberSet};
 pub use or_map::OrMap;

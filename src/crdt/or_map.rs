@@ -61,7 +61,7 @@ impl OrMap {
         for (name, counter) in self.tree.counters() {
             *delta.tree.counter_mut(name) = counter.clone();
         }
-        delta.tree.clear();
+        delta.tree.clear(dot);
         self.join(&delta);
         delta
     }
@@ -86,7 +86,7 @@ impl OrMap {
         if let Some(counter) = self.tree.counter(name) {
             let floored = delta.tree.counter_mut(name);
             floored.clone_from(counter);
-            floored.reset();
+            floored.reset(dot);
         }
         self.join(&delta);
         delta

@@ -7,7 +7,8 @@
 //!
 //! # Invariants
 //! * Siblings are sorted by dot; no path has an empty list.
-//! * A *hole* (an evicted map) knows only the listed paths; any other path answers nothing.
+//! * A *hole* (an evicted map) knows only the listed paths; any other path answers nothing. What it *holds* for such a
+//!   path is live, but there may be more: it is passed on and not shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,8 +94,16 @@ pub struct Branch {
     pub elems: Vec<(Path, Vec<Elem>)>,
     /// Contributions per counter, in order of name and origin.
     pub counters: Vec<(Bytes, Vec<(ReplicaId, Contribution)>)>,
-    /// The sender evicted the map and answers for no path but the listed ones.
+    /// The sender evicted the map: what is listed is live, and about everything else nothing is said.
     pub hole: bool,
+}
+
+impl Branch {
+    fn with<'a>(mut self, more: impl Iterator<Item = (&'a Path, &'a Vec<Elem>)>) -> Self {
+        self.elems.extend(more.map(|(path, siblings)| (path.clone(), siblings.clone())));
+        self.elems.sort_by(|a, b| a.0.cmp(&b.0));
+        self
+    }
 }
 
 /// The state of a map entry.
@@ -102,7 +111,14 @@ pub struct Branch {
 pub struct Tree {
     elems: Elems,
     counters: BTreeMap<Bytes, Counter>,
-    hole: Option<BTreeSet<Path>>,
+    hole: Option<Hole>,
+}
+
+/// What an evicted map still is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Hole {
+    known: BTreeSet<Path>,
+    held: Elems,
 }
 
 impl Tree {
@@ -137,7 +153,7 @@ impl Tree {
     /// Returns the bytes the elements are accounted for, without a walk over them.
     #[must_use]
     pub fn elem_bytes(&self) -> usize {
-        self.elems.bytes()
+        self.elems.bytes() + self.hole.as_ref().map_or(0, |hole| hole.held.bytes())
     }
 
     /// Tells whether this map was evicted and not refilled as a whole.
@@ -149,7 +165,7 @@ impl Tree {
     /// Returns the paths an evicted map knows again.
     #[must_use]
     pub fn known_paths(&self) -> Option<&BTreeSet<Path>> {
-        self.hole.as_ref()
+        self.hole.as_ref().map(|hole| &hole.known)
     }
 
     /// Tells whether nothing is left.
@@ -170,11 +186,11 @@ impl Tree {
         self.elems.remove(path);
     }
 
-    /// Erases every element observed and floors every counter.
-    pub fn clear(&mut self) {
+    /// Erases every element observed and resets every counter, by the event `by`.
+    pub fn clear(&mut self, by: Dot) {
         self.elems.clear();
         self.hole = None;
-        self.counters.values_mut().for_each(Counter::reset);
+        self.counters.values_mut().for_each(|counter| counter.reset(by));
     }
 
     /// Returns the counter of this name, to change it.
@@ -183,9 +199,14 @@ impl Tree {
     }
 
     fn learn(&mut self, path: &Path) {
-        if let Some(known) = self.hole.as_mut() {
-            known.insert(path.clone());
+        if let Some(hole) = self.hole.as_mut() {
+            hole.held.remove(path);
+            hole.known.insert(path.clone());
         }
+    }
+
+    fn knows(&self, path: &Path) -> bool {
+        self.hole.as_ref().is_none_or(|hole| hole.known.contains(path))
     }
 
     /// Drops what is no longer visible; returns whether anything was. Contributions go only from a
@@ -193,6 +214,9 @@ impl Tree {
     /// its floors must still be here.
     pub fn expire(&mut self, now_ms: u64, settled: bool) -> bool {
         let mut dropped = self.elems.retain(|_, e| now_ms < e.deadline);
+        if let Some(hole) = self.hole.as_mut() {
+            hole.held.retain(|_, e| now_ms < e.deadline);
+        }
         if (settled || planted!(ContributionsExpireUnsettled)) && self.retain_contributions(|_, c| now_ms < c.deadline)
         {
             sometimes!(ExpiredContributionCollected);
@@ -226,7 +250,7 @@ impl Tree {
     /// Evicts the elements and leaves a hole. Only for a settled map without counters.
     pub fn evict(&mut self) {
         self.elems.clear();
-        self.hole = Some(BTreeSet::new());
+        self.hole = Some(Hole::default());
     }
 
     /// Returns the earliest deadline of anything inside that is later than `after`, or an instant
@@ -234,7 +258,8 @@ impl Tree {
     #[must_use]
     pub fn next_deadline(&self, after: u64) -> Option<u64> {
         let counters = self.counters.values().flat_map(|c| c.0.values()).map(|c| c.deadline).filter(|d| *d > after);
-        counters.chain([self.elems.soonest(after)]).min().filter(|d| *d != super::NEVER)
+        let held = self.hole.iter().map(|hole| hole.held.soonest(after));
+        counters.chain(held).chain([self.elems.soonest(after)]).min().filter(|d| *d != super::NEVER)
     }
 
     /// Returns the state restricted to a scope.
@@ -242,21 +267,35 @@ impl Tree {
     pub fn restrict(&self, scope: &Scope) -> Branch {
         let contributions = |(name, c): (&Bytes, &Counter)| (name.clone(), c.0.iter().map(|(o, x)| (*o, *x)).collect());
         let siblings = |(path, s): (&Path, &Vec<Elem>)| (path.clone(), s.clone());
+        let held = |path| self.hole.as_ref().and_then(|hole| hole.held.map().get_key_value(path));
         match scope {
             Scope::Key => Branch {
                 elems: self.elems.map().iter().map(siblings).collect(),
                 counters: self.counters.iter().map(contributions).collect(),
                 hole: self.hole.is_some() && !planted!(HoleAnswersEmpty),
-            },
+            }
+            .with(self.held()),
             Scope::Path(Path::Counter(name)) => Branch {
                 counters: self.counters.get_key_value(name).map(contributions).into_iter().collect(),
                 ..Branch::default()
             },
             Scope::Path(path) => Branch {
-                elems: self.elems.map().get_key_value(path).map(siblings).into_iter().collect(),
+                elems: held(path).or_else(|| self.elems.map().get_key_value(path)).map(siblings).into_iter().collect(),
+                hole: held(path).is_some() && !planted!(HoleAnswersEmpty),
                 ..Branch::default()
             },
         }
+    }
+
+    /// Returns what a hole holds of paths it does not know.
+    fn held(&self) -> impl Iterator<Item = (&Path, &Vec<Elem>)> {
+        self.hole.iter().flat_map(|hole| hole.held.map())
+    }
+
+    /// Returns the fragment of the whole key by which a hole is admitted: what it knows is listed elsewhere.
+    #[must_use]
+    pub fn admission(&self) -> Branch {
+        Branch { elems: Vec::new(), ..self.restrict(&Scope::Key) }.with(self.held())
     }
 
     /// Joins a fragment's branch in; returns whether anything changed.
@@ -270,8 +309,8 @@ impl Tree {
             changed |= counter.join(contributions.iter().map(|(o, c)| (o, c)));
         }
         if branch.hole {
-            sometimes!(HoleSaidNothing);
-            return changed;
+            sometimes!(HoleSaidNothing, if branch.elems.is_empty());
+            return self.join_held(branch, mine) || changed;
         }
         let theirs_at: BTreeMap<&Path, &Vec<Elem>> = branch.elems.iter().map(|(p, s)| (p, s)).collect();
         for path in self.paths_to_join(branch, scope) {
@@ -297,9 +336,32 @@ impl Tree {
         paths
     }
 
+    /// What a hole lists is live: it is added, and nothing goes for it.
+    fn join_held(&mut self, branch: &Branch, mine: &Ctx) -> bool {
+        let mut changed = false;
+        for (path, incoming) in &branch.elems {
+            let known = self.knows(path);
+            let elems = match self.hole.as_mut().filter(|_| !known) {
+                Some(hole) => &mut hole.held,
+                None => &mut self.elems,
+            };
+            let own = elems.remove(path);
+            let news = incoming.iter().filter(|e| !mine.has(e.dot) && !own.iter().any(|o| o.dot == e.dot));
+            let mut out: Vec<Elem> = own.iter().chain(news).cloned().collect();
+            out.sort_by_key(|e| e.dot);
+            sometimes!(HeldPassedOn, if out.len() > own.len());
+            changed |= known && out.len() > own.len();
+            elems.insert(path.clone(), out);
+        }
+        changed
+    }
+
     fn join_path(&mut self, path: Path, incoming: &[Elem], mine: &Ctx, theirs: &Ctx) -> bool {
-        let unknown = self.hole.as_ref().is_some_and(|known| !known.contains(&path)) && !planted!(HoleJoinsAsEmpty);
-        let own = self.elems.remove(&path);
+        let unknown = !self.knows(&path) && !planted!(HoleJoinsAsEmpty);
+        let own = match self.hole.as_mut() {
+            Some(hole) if unknown => hole.held.remove(&path),
+            Some(_) | None => self.elems.remove(&path),
+        };
         let seen = |dot| match planted!(RemovalIgnored) {
             true => false,
             false => theirs.has(dot) || planted!(UnseenCountsAsRemoved),
@@ -326,21 +388,33 @@ impl Tree {
         changed
     }
 
-    /// Drops contributions the sender has seen and no longer holds (R-ABSENCE); returns whether
-    /// there were any. `keep` tells what it holds, or has not seen all of.
-    pub fn drop_absent(&mut self, keep: &dyn Fn(&Bytes, ReplicaId) -> bool, theirs: &Ctx) -> bool {
-        self.retain_contributions(|(name, replica), c| keep(name, replica) || !theirs.has(Dot { replica, seq: c.seq }))
+    /// Drops contributions of which the sender has seen every event and which it no longer holds
+    /// (R-ABSENCE); returns whether there were any. `holds` tells what it holds.
+    pub fn drop_absent(&mut self, holds: &dyn Fn(&Bytes, ReplicaId) -> bool, theirs: &Ctx) -> bool {
+        self.retain_contributions(|(name, replica), c| {
+            let seen = theirs.has(Dot { replica, seq: c.seq });
+            let all_seen = c.within(replica, theirs) || (seen && planted!(AbsenceTakesTouched));
+            let absent = !holds(name, replica);
+            sometimes!(AbsentContributionSpared, if absent && seen && !all_seen);
+            !absent || !all_seen
+        })
     }
 
     /// Takes over a hole of a sender that has seen more than I: what it evicted I may never have
-    /// had. I know what it answered for, and my own elements it has not seen; the rest is a miss.
-    pub fn inherit_hole(&mut self, answered: BTreeSet<Path>, theirs: &Ctx) {
-        let mut known = answered;
-        self.elems.retain(|path, e| known.contains(path) || !theirs.has(e.dot));
+    /// had. I know what it answered for. Elsewhere I hold what it held and what it has not seen; both
+    /// may be losers to what was evicted, so reading there is a miss.
+    pub fn inherit_hole(&mut self, known: BTreeSet<Path>, listed: &BTreeSet<Dot>, theirs: &Ctx) {
+        let mut held = self.hole.take().map(|hole| hole.held).unwrap_or_default();
+        held.retain(|path, _| !known.contains(path));
+        let unknown: Vec<Path> = self.elems.map().keys().filter(|path| !known.contains(path)).cloned().collect();
+        for path in unknown {
+            let siblings = self.elems.remove(&path);
+            held.insert(path, siblings);
+        }
+        held.retain(|_, e| listed.contains(&e.dot) || !theirs.has(e.dot));
         sometimes!(HoleInherited);
-        sometimes!(HoleSparedUnseen, if self.elems.map().keys().any(|path| !known.contains(path)));
-        known.extend(self.elems.map().keys().cloned());
-        self.hole = Some(known);
+        sometimes!(HoleSparedUnseen, if !held.map().is_empty());
+        self.hole = Some(Hole { known, held });
     }
 }
 

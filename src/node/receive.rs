@@ -341,7 +341,6 @@ impl Node {
             self.out.push_back(Output::Changed(applied.changed.into_iter().map(change).collect()));
         }
         for replica in applied.duplicates {
-            sometimes!(DuplicateReplicaTold);
             self.event(Event::DuplicateReplica { replica });
         }
         if applied.quarantined > 0 {

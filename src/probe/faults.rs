@@ -97,10 +97,8 @@ faults! {
     StaleFullAccepted,
     /// After a full synchronisation everything the sender no longer holds stays (R-ABSENCE).
     AbsenceIgnored,
-    /// R-ABSENCE takes a counter with an event the sender has not seen.
+    /// R-ABSENCE takes a contribution with a touch or a reset that the sender has not seen.
     AbsenceTakesTouched,
-    /// R-ABSENCE takes contributions of which not every event is known here any more.
-    BlindAbsence,
     /// A full synchronisation does not hand over what its sender found stable.
     FrontierNotInherited,
     /// A full synchronisation does not hand over what its sender's log no longer names.

@@ -43,8 +43,6 @@ rare! {
     LaterDeadlineUnderOneStamp,
     /// A touch asked for an earlier deadline than there was.
     TouchMovedNothing,
-    /// Two different values met under one stamp.
-    TwoValuesUnderOneStamp,
     /// Two concurrent writes of a register met and one lost.
     ConcurrentWrites,
     /// Two concurrent puts met and both stayed.
@@ -99,6 +97,8 @@ rare! {
     HoleInherited,
     /// A hole was inherited and elements stayed that the sender had not seen.
     HoleSparedUnseen,
+    /// An evicted map took what another one held of a path neither knows, or what a hole listed.
+    HeldPassedOn,
     /// A path of a hole was removed without knowing what is there.
     RemovedUnseenFromHole,
 
@@ -127,10 +127,8 @@ rare! {
     AbsentCustomSpared,
     /// A contribution that the sender has seen and does not hold went (R-ABSENCE).
     AbsentContributionDropped,
-    /// The silence of a sender behind the floor was not taken for a removal.
-    BlindSpared,
-    /// A state that could not be joined was skipped.
-    StateQuarantined,
+    /// A contribution that the sender does not hold stayed: it had missed a touch or a reset of it.
+    AbsentContributionSpared,
     /// An epoch came after a write that is younger and that it would match.
     EpochSparedYounger,
     /// A write came after the epoch that clears it.
@@ -309,8 +307,6 @@ rare! {
     PenEmptiedWithLink,
     /// A frame far ahead of the wall clock was refused.
     FrameFarAheadRefused,
-    /// An operator was told that a replica id is in use twice.
-    DuplicateReplicaTold,
     /// A report went at once because the peer waits for it.
     UrgentReport,
     /// A report went at once because much was received.

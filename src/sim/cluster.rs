@@ -11,6 +11,7 @@ use siphasher::sip::SipHasher13;
 use super::carrier::Carriage;
 use super::config::SimConfig;
 use super::host::{Host, LinkNote, true_ms};
+use super::limit::Limit;
 use super::network::Conditions;
 use super::newer;
 use super::plan::{Carrier, Setting};
@@ -42,6 +43,7 @@ pub struct SimCluster {
     pub(super) ordered: BTreeSet<ReplicaId>,
     /// An operator looks after the cluster: who learns that it was removed is started again.
     pub(super) tended: bool,
+    pub(super) limit: Option<Limit>,
     trace: SipHasher13,
     pub(super) delivered: Delivered,
 }
@@ -70,6 +72,7 @@ impl SimCluster {
             next_wait: 1 << 32,
             ordered: BTreeSet::new(),
             tended: false,
+            limit: None,
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
             carriage,
@@ -441,11 +444,12 @@ impl SimCluster {
                 host.outcomes.insert(id, outcome);
             }
             Output::Event(event) => {
-                if matches!(event, Event::Joined { .. }) {
-                    host.joined_at = Some(self.now);
-                }
                 host.told_removed |= event == Event::Removed;
-                host.events.push(event);
+                host.events.push(event.clone());
+                if let Event::Joined { founded } = event {
+                    host.joined_at = Some(self.now);
+                    self.note_joined(at, founded);
+                }
             }
             Output::Changed(_) => {}
         }

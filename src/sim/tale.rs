@@ -123,9 +123,13 @@ impl Tale {
             return cluster.run_for(time);
         }
         let end = cluster.elapsed() + time;
-        while cluster.elapsed() < end {
+        // Also in no time something may be due.
+        loop {
             cluster.run_for(LOOK_EVERY.min(end.saturating_sub(cluster.elapsed())));
             self.catch_up(cluster);
+            if cluster.elapsed() >= end {
+                return;
+            }
         }
     }
 

@@ -97,15 +97,13 @@ impl Partition {
         }
         let mut applied = Applied::default();
         let behind = !self.ctx.includes(&full.frontier);
-        let blind = !batch.ctx.includes(&self.floor);
-        let blind = Blind { all: blind && self.floor_inherited, truncated: blind };
         sometimes!(FrontierInherited, if behind);
         sometimes!(FloorInherited, if !self.floor.includes(&full.floor) && !full.frontier.includes(&full.floor));
         // What the sender's log no longer names must not be collected while it is being joined.
         self.floor_inherited |= !planted!(CollectsWhileJoining);
         self.join_absent_trees(batch, around, &mut applied);
         if !planted!(AbsenceIgnored) {
-            self.drop_absent(batch, blind, around, &mut applied);
+            self.drop_absent(batch, around, &mut applied);
         }
         for fragment in &batch.fragments {
             self.join_fragment(fragment, &batch.ctx, around, &mut applied);
@@ -145,10 +143,7 @@ impl Partition {
                 }
             }
             Some(Err(Misfit::Duplicate(found))) => applied.duplicates.push(found.replica),
-            Some(Err(Misfit::State(_))) | None => {
-                sometimes!(StateQuarantined);
-                applied.quarantined += 1;
-            }
+            Some(Err(Misfit::State(_))) | None => applied.quarantined += 1,
         }
         match space.family() {
             Family::Epoch => {
@@ -205,19 +200,20 @@ impl Partition {
                 paths.insert(path.clone());
             }
         }
+        let dots = |fragment: &Fragment| fragment.branch.elems.iter().flat_map(|(_, s)| s).map(|e| e.dot).collect();
         for fragment in batch.fragments.iter().filter(|f| f.branch.hole) {
             let Some(space) = around.spaces.get(fragment.keyspace) else { continue };
             let slot = self.find_or_make(&KeyRef::new(&space, &fragment.key));
             let paths = answered.remove(&(fragment.keyspace, &fragment.key)).unwrap_or_default();
             self.change(slot, &space, |entry| {
                 if let Body::Tree(tree) = &mut entry.body {
-                    tree.inherit_hole(paths, &batch.ctx);
+                    tree.inherit_hole(paths, &dots(fragment), &batch.ctx);
                 }
             });
         }
     }
 
-    fn drop_absent(&mut self, batch: &Batch, blind: Blind, around: &Around<'_>, applied: &mut Applied) {
+    fn drop_absent(&mut self, batch: &Batch, around: &Around<'_>, applied: &mut Applied) {
         let mut theirs: BTreeMap<(KeyspaceId, &Bytes), Vec<&Fragment>> = BTreeMap::new();
         for fragment in &batch.fragments {
             theirs.entry((fragment.keyspace, &fragment.key)).or_default().push(fragment);
@@ -226,7 +222,7 @@ impl Partition {
             let Some((id, key)) = self.slot(slot).map(|s| (s.keyspace, s.key.clone())) else { continue };
             let Some(space) = around.spaces.get(id) else { continue };
             let held = theirs.get(&(id, &key)).map_or(&[][..], Vec::as_slice);
-            let changed = self.change(slot, &space, |entry| drop_absent_from(entry, held, &batch.ctx, blind));
+            let changed = self.change(slot, &space, |entry| drop_absent_from(entry, held, &batch.ctx));
             if changed == Some(true) && space.is_watched() {
                 applied.changed.push((id, key));
             }
@@ -235,17 +231,7 @@ impl Partition {
     }
 }
 
-/// Entries of which I no longer know every dot, while the sender lacks some of those dropped: its
-/// silence about a contribution may mean that it missed the touch or the reset I know of.
-#[derive(Clone, Copy, Debug)]
-struct Blind {
-    all: bool,
-    truncated: bool,
-}
-
-fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx, blind: Blind) -> bool {
-    let blind = blind.all || (blind.truncated && entry.truncated);
-    let unseen = entry.scopes_beyond(theirs);
+fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx) -> bool {
     match &mut entry.body {
         Body::Register(Some(cell)) => {
             let absent = !held.iter().any(|f| f.cell.is_some());
@@ -270,20 +256,12 @@ fn drop_absent_from(entry: &mut Entry, held: &[&Fragment], theirs: &Ctx, blind: 
             }
             Some(_) | None => false,
         },
-        Body::Tree(_) if blind && !planted!(BlindAbsence) => {
-            sometimes!(BlindSpared);
-            false
-        }
         Body::Tree(tree) => {
-            let keep = |name: &Bytes, origin| {
-                let path = Path::Counter(name.clone());
-                (unseen.iter().any(|scope| scope.has(&path)) && !planted!(AbsenceTakesTouched))
-                    || held
-                        .iter()
-                        .flat_map(|f| &f.branch.counters)
-                        .any(|(n, c)| n == name && c.iter().any(|(o, _)| *o == origin))
+            let holds = |name: &Bytes, origin| {
+                let counters = held.iter().flat_map(|f| &f.branch.counters);
+                counters.filter(|(n, _)| n == name).flat_map(|(_, all)| all).any(|(o, _)| *o == origin)
             };
-            let dropped = tree.drop_absent(&keep, theirs);
+            let dropped = tree.drop_absent(&holds, theirs);
             sometimes!(AbsentContributionDropped, if dropped);
             dropped
         }

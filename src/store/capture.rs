@@ -9,9 +9,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::entry::Body;
 use super::fragment::{Batch, Fragment, Full};
 use super::partition::Partition;
-use crate::crdt::{Ctx, Dot, Path, Scope};
+use crate::crdt::tree::Branch;
+use crate::crdt::{Ctx, Dot, Path, Scope, Tree};
 use crate::id::ReplicaId;
 use crate::probe::{planted, sometimes};
 
@@ -102,9 +104,7 @@ impl Partition {
             .collect();
         if whole.branch.hole {
             sometimes!(HoleAdmitted);
-            let mut admit = whole;
-            admit.branch.elems.clear();
-            all.push(admit);
+            all.push(Fragment { branch: self.admission(slot), ..whole });
         } else {
             all.push(whole);
         }
@@ -112,9 +112,17 @@ impl Partition {
     }
 
     fn known_paths(&self, slot: u32) -> Option<&BTreeSet<Path>> {
+        self.tree_in(slot)?.known_paths()
+    }
+
+    fn admission(&self, slot: u32) -> Branch {
+        self.tree_in(slot).map(Tree::admission).unwrap_or_default()
+    }
+
+    fn tree_in(&self, slot: u32) -> Option<&Tree> {
         match &self.slot(slot)?.entry.body {
-            super::entry::Body::Tree(tree) => tree.known_paths(),
-            super::entry::Body::Register(_) | super::entry::Body::Custom(_) => None,
+            Body::Tree(tree) => Some(tree),
+            Body::Register(_) | Body::Custom(_) => None,
         }
     }
 }

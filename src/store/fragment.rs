@@ -129,3 +129,128 @@ impl Applied {
         self.quarantined += other.quarantined;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Stamp;
+    use crate::crdt::{Contribution, Elem, NEVER, Path, Payload};
+
+    const SELF: ReplicaId = ReplicaId(1);
+    const OTHER: ReplicaId = ReplicaId(2);
+
+    fn dot(replica: ReplicaId, seq: u64) -> Dot {
+        Dot { replica, seq }
+    }
+
+    fn empty() -> Fragment {
+        Fragment::empty(KeyspaceId(0), Bytes::from_static(b"key"), Scope::Key)
+    }
+
+    fn cell(dot: Dot, ms: u64) -> Cell {
+        Cell::new(Payload::Value(Bytes::from_static(b"value")), Hlc::from_ms(ms), dot, NEVER)
+    }
+
+    fn with_elem(dot: Dot, ms: u64) -> Fragment {
+        let stamp = Stamp { hlc: Hlc::from_ms(ms), replica: dot.replica };
+        let mut fragment = empty();
+        let elem = Elem { dot, stamp, deadline: NEVER, value: Bytes::from_static(b"value") };
+        fragment.branch.elems.push((Path::Field(Bytes::from_static(b"f")), vec![elem]));
+        fragment
+    }
+
+    fn with_count(dot: Dot) -> Fragment {
+        let mut fragment = empty();
+        let counts = vec![(dot.replica, Contribution::born(dot.seq, NEVER))];
+        fragment.branch.counters.push((Bytes::from_static(b"n"), counts));
+        fragment
+    }
+
+    fn with_custom(dot: Dot, ms: u64) -> Fragment {
+        let stamp = Stamp { hlc: Hlc::from_ms(ms), replica: dot.replica };
+        let state = Payload::Value(Bytes::from_static(b"state"));
+        Fragment { custom: Some(Custom::new(stamp, dot, state, NEVER)), ..empty() }
+    }
+
+    #[test]
+    fn an_event_named_anywhere_in_a_fragment_is_in_its_reach() {
+        let touched = |by| {
+            let mut cell = cell(dot(OTHER, 90), 1);
+            cell.touch = by;
+            Fragment { cell: Some(cell), ..empty() }
+        };
+        for fragment in [
+            Fragment { covers: vec![(dot(SELF, 7), Scope::Key), (dot(OTHER, 90), Scope::Key)], ..empty() },
+            Fragment { cell: Some(cell(dot(SELF, 7), 1)), ..empty() },
+            touched(dot(SELF, 7)),
+            with_elem(dot(SELF, 7), 1),
+            with_count(dot(SELF, 7)),
+            with_custom(dot(SELF, 7), 1),
+        ] {
+            assert_eq!(fragment.reach_of(SELF), 7, "{fragment:?}");
+        }
+        assert_eq!(touched(dot(OTHER, 91)).reach_of(SELF), 0);
+    }
+
+    #[test]
+    fn the_newest_clock_value_in_a_fragment_is_found_wherever_it_stands() {
+        let both = Fragment { cell: Some(cell(dot(SELF, 1), 9)), ..with_elem(dot(OTHER, 1), 4) };
+        for (fragment, ms) in [
+            (Fragment { cell: Some(cell(dot(SELF, 1), 9)), ..empty() }, 9),
+            (with_elem(dot(SELF, 1), 9), 9),
+            (with_custom(dot(SELF, 1), 9), 9),
+            (both, 9),
+            (empty(), 0),
+        ] {
+            assert_eq!(fragment.newest(), Hlc::from_ms(ms), "{fragment:?}");
+        }
+    }
+
+    #[test]
+    fn what_several_batches_did_adds_up() {
+        let key = |name: &'static [u8]| (KeyspaceId(0), Bytes::from_static(name));
+        let mut sum =
+            Applied { changed: vec![key(b"a")], news: 1, conflicts: 2, duplicates: vec![SELF], quarantined: 3 };
+        let other =
+            Applied { changed: vec![key(b"b")], news: 5, conflicts: 6, duplicates: vec![OTHER], quarantined: 7 };
+        sum.add(other);
+        let both = Applied {
+            changed: vec![key(b"a"), key(b"b")],
+            news: 6,
+            conflicts: 8,
+            duplicates: vec![SELF, OTHER],
+            quarantined: 10,
+        };
+        assert_eq!(sum, both);
+    }
+
+    #[test]
+    fn every_part_of_a_fragment_weighs_about_what_it_holds() {
+        let kilo = || Bytes::from(vec![7; 1_000]);
+        let mut all = empty();
+        all.key = kilo();
+        all.covers = (1..=250).map(|seq| (dot(SELF, seq), Scope::Key)).collect();
+        all.cell = Some(Cell::new(Payload::Value(kilo()), Hlc::default(), dot(SELF, 1), NEVER).with_tags(vec![kilo()]));
+        all.custom = with_custom(dot(SELF, 1), 1).custom.map(|c| Custom { state: Payload::Value(kilo()), ..c });
+        all.branch = with_elem(dot(SELF, 1), 1).branch;
+        all.branch.elems[0].1[0].value = kilo();
+        let counts = (1..=25).map(|origin| (ReplicaId(origin), Contribution::born(1, NEVER)));
+        all.branch.counters.push((Bytes::from_static(b"nn"), counts.collect()));
+        let only = |cut: fn(&mut Fragment)| {
+            let mut part = all.clone();
+            cut(&mut part);
+            all.weight() - part.weight()
+        };
+        for (part, kilos) in [
+            (only(|f| f.key.clear()), 1),
+            (only(|f| f.covers.clear()), 1),
+            (only(|f| f.cell = None), 2),
+            (only(|f| f.custom = None), 1),
+            (only(|f| f.branch.elems.clear()), 1),
+            (only(|f| f.branch.counters.clear()), 1),
+        ] {
+            assert!((kilos * 1_000..kilos * 1_100).contains(&part), "{part}");
+        }
+        assert!((7_000..7_700).contains(&all.weight()));
+    }
+}

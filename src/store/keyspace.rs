@@ -287,3 +287,104 @@ impl Keyspaces {
         self.all.read().clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAMILIES: [Family; 6] =
+        [Family::Register, Family::Map, Family::Counter, Family::Set, Family::Custom, Family::Epoch];
+
+    fn table() -> Keyspaces {
+        Keyspaces::new(1_000, [7; 16])
+    }
+
+    #[test]
+    fn a_family_has_a_number_and_a_name_of_its_own() {
+        for (code, family) in (0..).zip(FAMILIES) {
+            assert_eq!((family.code(), Family::from_code(code)), (code, Some(family)), "frames carry it");
+            assert_eq!(FAMILIES.iter().filter(|f| f.name() == family.name()).count(), 1, "{}", family.name());
+            assert!(!family.name().is_empty());
+        }
+        assert_eq!(Family::from_code(6), None);
+    }
+
+    /// Nodes of all versions must place a key in the same partition.
+    #[test]
+    fn a_key_is_placed_by_the_cluster_s_key_its_keyspace_s_name_and_its_bytes() {
+        let hash = |spaces: &Keyspaces, name, key: &[u8]| spaces.open(name, Family::Register).unwrap().hash(key);
+        let other = Keyspaces::new(5, [8; 16]);
+        let there = table();
+        there.open("first", Family::Map).unwrap();
+        assert_eq!(hash(&table(), "r", b"key"), 676_516_118_856_006_739, "SipHash-1-3 of r, 0xff, key");
+        assert_eq!(hash(&there, "r", b"key"), hash(&table(), "r", b"key"), "whatever its number");
+        let mut hashes = vec![hash(&table(), "r", b"key"), hash(&table(), "r", b"kez"), hash(&table(), "s", b"key")];
+        hashes.push(hash(&other, "r", b"key"));
+        hashes.push(hash(&table(), "rk", b"ey"));
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 5);
+    }
+
+    #[test]
+    fn a_name_is_opened_once_and_found_by_name_and_number() {
+        let spaces = table();
+        let maps = spaces.open("m", Family::Map).unwrap();
+        let again = spaces.open("m", Family::Map).unwrap();
+        assert!(Arc::ptr_eq(&maps, &again));
+        assert_eq!((maps.name(), maps.family(), maps.id(), maps.budget()), ("m", Family::Map, KeyspaceId(0), 1_000));
+        let refused = spaces.open("m", Family::Set).unwrap_err();
+        assert_eq!(refused, OpenError::OtherFamily { name: "m".to_owned(), existing: "maps", wanted: "sets" });
+        let sets = spaces.open("s", Family::Set).unwrap();
+        assert_eq!(spaces.find("s").map(|k| k.id()), Some(sets.id()));
+        assert_eq!(spaces.get(KeyspaceId(1)).map(|k| k.name().to_owned()), Some("s".to_owned()));
+        assert!(spaces.find("t").is_none() && spaces.get(KeyspaceId(2)).is_none());
+        assert_eq!(spaces.snapshot().iter().map(|k| k.name().to_owned()).collect::<Vec<_>>(), ["m", "s"]);
+    }
+
+    #[test]
+    fn names_keep_to_their_length_and_only_epochs_have_the_prefix() {
+        let spaces = table();
+        let longest = "n".repeat(NAME_BYTES_MAX);
+        let regs = spaces.open(&longest, Family::Register).unwrap();
+        let epochs = spaces.open_epochs(&regs).unwrap();
+        assert_eq!((epochs.family(), epochs.target(), regs.target()), (Family::Epoch, Some(regs.id()), None));
+        for (name, family) in [
+            ("", Family::Register),
+            (format!("{longest}n").as_str(), Family::Register),
+            (format!("{EPOCHS}{longest}n").as_str(), Family::Epoch),
+            ("no-prefix", Family::Epoch),
+            ("\0r", Family::Register),
+            ("\0", Family::Epoch),
+        ] {
+            let refused = spaces.open(name, family).map(|k| k.id());
+            assert!(matches!(refused, Err(OpenError::BadName { max: NAME_BYTES_MAX, .. })), "{name:?}");
+        }
+        assert_eq!(spaces.snapshot().len(), 2, "what is refused leaves nothing");
+        assert_eq!(spaces.open("\0r", Family::Epoch).unwrap().target(), spaces.find("r").map(|k| k.id()));
+    }
+
+    #[test]
+    fn there_are_only_so_many_keyspaces_and_those_there_are_still_open() {
+        let spaces = table();
+        for n in 0..KEYSPACES_MAX {
+            assert!(spaces.open(&n.to_string(), Family::Register).is_ok());
+        }
+        let full = OpenError::TooMany { max: KEYSPACES_MAX };
+        assert_eq!(spaces.open("one more", Family::Register).unwrap_err(), full);
+        assert!(spaces.open("7", Family::Register).is_ok());
+    }
+
+    #[test]
+    fn what_entries_take_is_summed_and_given_back() {
+        let space = table().open("r", Family::Register).unwrap();
+        space.account(0, 300);
+        space.account(300, 120);
+        space.account(40, 40);
+        assert_eq!(space.used(), 120);
+        assert!(!space.is_watched());
+        space.watch();
+        assert!(space.is_watched());
+        assert!(space.merge().is_none());
+    }
+}

@@ -235,7 +235,7 @@ impl Partition {
         let deadline = s.entry.next_deadline(0).unwrap_or(NEVER);
         if deadline < s.timer {
             s.timer = deadline;
-            self.expiry.push(Reverse((deadline, slot)));
+            self.queue_deadline(deadline, slot);
         }
         Some(result)
     }

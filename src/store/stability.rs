@@ -21,6 +21,9 @@ use crate::probe::{planted, sometimes};
 /// Most entries one call of [`Partition::sweep`] looks at under the lock: about 50 µs of work.
 const SWEEP_MAX: usize = 256;
 
+/// Deadlines out of date that are kept whatever the number of entries.
+const DEADLINES_SPARE: usize = 64;
+
 impl Partition {
     /// Collects what is stable for `others`, the live members besides me. Without all of their
     /// reports nothing is.
@@ -150,7 +153,18 @@ impl Partition {
             s.timer = timer;
         }
         if timer != NEVER {
-            self.expiry.push(Reverse((timer, slot)));
+            self.queue_deadline(timer, slot);
+        }
+    }
+
+    /// Queues the deadline a slot's timer is set to. The slot's former one is out of date then; it goes when it has
+    /// passed, or with all others of its kind when they are the most.
+    pub(super) fn queue_deadline(&mut self, deadline: u64, slot: u32) {
+        self.expiry.push(Reverse((deadline, slot)));
+        if self.expiry.len() > 2 * self.slots.len() + DEADLINES_SPARE {
+            let mut queued = std::mem::take(&mut self.expiry);
+            queued.retain(|Reverse((deadline, slot))| self.slot(*slot).is_some_and(|s| s.timer == *deadline));
+            self.expiry = queued;
         }
     }
 
@@ -250,4 +264,36 @@ fn add_beyond(stable: &mut Ctx, origin: ReplicaId, mine: &Seen, theirs: &[&Seen]
 
 fn floor_reached(floor: &Ctx, mine: &Ctx, reports: &[Ctx]) -> bool {
     mine.includes(floor) && reports.iter().all(|r| r.includes(floor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn stable_is_exactly_what_everybody_has() {
+        let mut rng = fastrand::Rng::with_seed(11);
+        let dots = |ctx: &Ctx| -> BTreeSet<Dot> {
+            let all = (1..4).flat_map(|r| (1..20).map(move |seq| Dot { replica: ReplicaId(r), seq }));
+            all.filter(|dot| ctx.has(*dot)).collect()
+        };
+        for _ in 0..if cfg!(miri) { 4 } else { 3_000 } {
+            let mut ctx = || {
+                let mut ctx = Ctx::default();
+                for _ in 0..rng.usize(1..9) {
+                    let (replica, from) = (ReplicaId(rng.u64(1..4)), rng.u64(1..14));
+                    ctx.add_range(replica, from, from + rng.u64(0..5));
+                }
+                ctx
+            };
+            let (mine, reports) = (ctx(), [ctx(), ctx()]);
+            let common = reports.iter().fold(dots(&mine), |acc, r| acc.intersection(&dots(r)).copied().collect());
+            assert_eq!(dots(&stable_part(&mine, &reports)), common);
+            assert_eq!(dots(&stable_part(&mine, &[])), dots(&mine), "whoever is alone waits for nobody");
+            let floor = ctx();
+            let has_it = |all: &Ctx| dots(&floor).is_subset(&dots(all));
+            assert_eq!(floor_reached(&floor, &mine, &reports), has_it(&mine) && reports.iter().all(has_it));
+        }
+    }
 }

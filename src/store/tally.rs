@@ -81,5 +81,10 @@ mod tests {
         (0..20).for_each(|hash| tally.read(hash, hash % 2 == 0));
         (0..3).for_each(|hash| tally.wrote(hash));
         assert_eq!(tally.sum(), Tallied { hits: 10, misses: 10, writes: 3 });
+        for hash in [u64::MAX, 1 << 63, 1_000_003] {
+            tally.read(hash, true);
+            tally.wrote(hash);
+        }
+        assert_eq!(tally.sum(), Tallied { hits: 13, misses: 10, writes: 6 });
     }
 }

@@ -1,5 +1,7 @@
 //! What the store itself promises, besides what its partitions do: limits, gates, marks, invalidation.
 
+mod partition;
+
 use bytes::Bytes;
 
 use super::{Family, Gate, Intent, KeyRef, Keyspace, Selector, Store, StoreConfig};

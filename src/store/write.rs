@@ -230,7 +230,7 @@ impl Partition {
         }
         for name in counters {
             let scope = Scope::Path(Path::Counter(name.clone()));
-            events.push(self.tree_event(at, scope, tick, |tree, _, _| tree.counter_mut(&name).extend(deadline)));
+            events.push(self.tree_event(at, scope, tick, |tree, _, dot| tree.counter_mut(&name).extend(deadline, dot)));
         }
         events.push(self.tree_event(at, Scope::Path(Path::Ttl), tick, |tree, hlc, dot| {
             let stamp = Stamp { hlc, replica: dot.replica };
@@ -242,7 +242,7 @@ impl Partition {
     /// Erases everything observed in a map; nothing happens when nothing is.
     pub fn clear(&mut self, at: &KeyRef<'_>, tick: &Tick<'_>) -> Option<Written> {
         self.tree(at).filter(|tree| !tree.is_empty())?;
-        Some(self.tree_event(at, Scope::Key, tick, |tree, _, _| tree.clear()))
+        Some(self.tree_event(at, Scope::Key, tick, |tree, _, dot| tree.clear(dot)))
     }
 
     /// Adds to a counter; `deadline` holds for a contribution that begins with this event.
@@ -258,14 +258,14 @@ impl Partition {
     pub fn touch_counter(&mut self, at: &KeyRef<'_>, name: &Bytes, deadline: u64, tick: &Tick<'_>) -> Option<Written> {
         self.tree(at)?.counter(name)?;
         let scope = Scope::Path(Path::Counter(name.clone()));
-        Some(self.tree_event(at, scope, tick, |tree, _, _| tree.counter_mut(name).extend(deadline)))
+        Some(self.tree_event(at, scope, tick, |tree, _, dot| tree.counter_mut(name).extend(deadline, dot)))
     }
 
     /// Erases every increment observed; nothing happens when nothing was ever counted.
     pub fn reset(&mut self, at: &KeyRef<'_>, name: &Bytes, tick: &Tick<'_>) -> Option<Written> {
         self.tree(at)?.counter(name)?;
         let scope = Scope::Path(Path::Counter(name.clone()));
-        Some(self.tree_event(at, scope, tick, |tree, _, _| tree.counter_mut(name).reset()))
+        Some(self.tree_event(at, scope, tick, |tree, _, dot| tree.counter_mut(name).reset(dot)))
     }
 
     /// Updates a custom state: `f` gets the visible state, if any, and returns the next one.

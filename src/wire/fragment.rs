@@ -19,7 +19,7 @@ use super::pack::{Pen, Reader, malformed, width};
 use super::scope::{covers_own, own_covers, put_covers, put_path, take_covers, take_path, usual_scope};
 use super::spaces::{SpacesIn, SpacesOut};
 use crate::crdt::tree::Branch;
-use crate::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, Path, Payload, Scope};
+use crate::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, Path, Payload, Reset, Scope};
 use crate::error::PeerFault;
 use crate::id::{KeyspaceId, ReplicaId};
 use crate::probe::sometimes;
@@ -49,6 +49,10 @@ const HOLE: u64 = 1 << 10;
 const TAGS: u64 = 1 << 11;
 /// In an element's head: its event is of another replica than its stamp.
 const OTHER: u64 = 1 << 3;
+/// In a contribution's head: it was reset; what was erased and the event follow.
+const RESET: u64 = 1;
+/// In a contribution's head: a touch moved its deadline; the event follows it.
+const TOUCHED: u64 = 1 << 1;
 
 const SHARED: u64 = SPACE | COVERS_OWN | COVERS_LIST | WHOLE;
 const STATE: u64 = REPLICA | TTL | TOMBSTONE | ABSENT | EMPTY;
@@ -194,13 +198,21 @@ impl<'a> FragmentsOut<'a> {
         pen.tally.add(Counted::Elems, width(all.len()))?;
         pen.count(all.len());
         for &(replica, c) in all {
+            let touched = if c.touch.is_some() { TOUCHED } else { 0 };
+            pen.uint(touched | if c.reset.is_some() { RESET } else { 0 });
             put_dot(pen, ctx, Dot { replica, seq: c.seq })?;
             pen.uint(c.seq.saturating_sub(c.birth));
             pen.uint(c.p);
             pen.uint(c.n);
-            pen.uint(c.p_floor);
-            pen.uint(c.n_floor);
+            if let Some(reset) = c.reset {
+                pen.uint(reset.p);
+                pen.uint(reset.n);
+                put_dot(pen, ctx, reset.by)?;
+            }
             put_deadline(pen, &self.run, c.deadline);
+            if let Some(touch) = c.touch {
+                put_dot(pen, ctx, touch)?;
+            }
         }
         Ok(())
     }
@@ -347,9 +359,6 @@ impl<'a> FragmentsIn<'a> {
         if head & WHOLE != 0 {
             return self.take_whole(reader, ctx, &mut fragment.branch);
         }
-        if fragment.branch.hole {
-            return Err(malformed("a fragment of one path admits a hole"));
-        }
         let path = take_path(reader)?;
         match &path {
             Path::Register | Path::Custom => return Err(malformed("a map has no such path")),
@@ -365,6 +374,9 @@ impl<'a> FragmentsIn<'a> {
                     fragment.branch.elems.push((path.clone(), siblings));
                 }
             }
+        }
+        if fragment.branch.hole && fragment.branch.elems.is_empty() {
+            return Err(malformed("a fragment of one path says nothing about it"));
         }
         fragment.scope = Scope::Path(path);
         Ok(())
@@ -427,6 +439,10 @@ impl<'a> FragmentsIn<'a> {
         let mut all = Vec::<(ReplicaId, Contribution)>::new();
         for _ in 0..reader.uint()? {
             reader.tally.add(Counted::Elems, 1)?;
+            let bits = reader.uint()?;
+            if bits & !(RESET | TOUCHED) != 0 {
+                return Err(malformed("a contribution has an unknown flag"));
+            }
             let Dot { replica, seq } = take_dot(reader, ctx)?;
             if all.last().is_some_and(|(last, _)| *last >= replica) {
                 return Err(malformed("the origins of a counter do not ascend"));
@@ -434,9 +450,13 @@ impl<'a> FragmentsIn<'a> {
             let birth = seq.checked_sub(reader.uint()?).filter(|birth| *birth > 0);
             let birth = birth.ok_or(malformed("a contribution was born before event 1"))?;
             let (p, n) = (reader.uint()?, reader.uint()?);
-            let (p_floor, n_floor) = (reader.uint()?, reader.uint()?);
+            let reset = match bits & RESET {
+                0 => None,
+                _ => Some(Reset { p: reader.uint()?, n: reader.uint()?, by: take_dot(reader, ctx)? }),
+            };
             let deadline = take_deadline(reader, &self.run)?;
-            all.push((replica, Contribution { birth, seq, p, n, p_floor, n_floor, deadline }));
+            let touch = if bits & TOUCHED == 0 { None } else { Some(take_dot(reader, ctx)?) };
+            all.push((replica, Contribution { birth, seq, p, n, reset, deadline, touch }));
         }
         Ok(all)
     }

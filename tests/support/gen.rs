@@ -13,7 +13,7 @@ use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::custom::Erased;
 use driftless::crdt::members::{Member, MemberSet};
 use driftless::crdt::tree::Branch;
-use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Scope, Seen};
+use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Reset, Scope, Seen};
 use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part};
@@ -113,9 +113,11 @@ pub(crate) fn elem_path() -> impl Strategy<Value = Path> {
 }
 
 pub(crate) fn contribution() -> impl Strategy<Value = Contribution> {
-    (seq(), 0..9_u64, any::<u64>(), 0..9_u64, 0..9_u64, deadline()).prop_map(|(seq, life, p, n, n_floor, deadline)| {
-        let birth = seq.saturating_sub(life).max(1);
-        Contribution { birth, seq, p, n, p_floor: p / 2, n_floor, deadline }
+    let reset = (0..9_u64, dot()).prop_map(|(n, by)| Reset { p: 7, n, by });
+    let events = (proptest::option::of(reset), proptest::option::of(dot()));
+    (seq(), 0..9_u64, any::<u64>(), 0..9_u64, deadline(), events).prop_map(|(seq, life, p, n, deadline, events)| {
+        let (birth, (reset, touch)) = (seq.saturating_sub(life).max(1), events);
+        Contribution { birth, seq, p, n, reset, deadline, touch }
     })
 }
 

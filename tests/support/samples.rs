@@ -13,7 +13,7 @@ use bytes::Bytes;
 use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::custom::Erased;
 use driftless::crdt::members::{Member, MemberSet};
-use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Scope, Seen};
+use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Reset, Scope, Seen};
 use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part};
@@ -122,7 +122,8 @@ fn path_fragment(family: Family, key: &'static str, path: Path, siblings: Vec<El
 }
 
 fn contribution(seq: u64, p: u64, n: u64) -> Contribution {
-    Contribution { birth: seq - 3, seq, p, n, p_floor: 1, n_floor: 0, deadline: MS + 60_000 }
+    let reset = Some(Reset { p: 1, n: 0, by: dot(A, 117) });
+    Contribution { birth: seq - 3, seq, p, n, reset, deadline: MS + 60_000, touch: None }
 }
 
 fn registers() -> Vec<(&'static str, Vec<Fragment>)> {

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use crate::clock::Hlc;
     use crate::crdt::custom::encode;
-    use crate::crdt::{Contribution, Ctx, Custom, Elem, Payload};
+    use crate::crdt::{Contribution, Ctx, Custom, Elem, Payload, Reset};
     use crate::id::PartitionId;
     use crate::sim::oracle::{Event, History, Key, Life, Record};
     use crate::sim::workload::{CUSTOMS, MAPS, REGISTERS, key};
@@ -355,7 +355,10 @@ mod tests {
         let name = || Bytes::from_static(b"c");
         let add = Event::Increment { name: name(), by: 3, life };
         let reset = Event::Reset { name: name(), lives: vec![life] };
-        let part = |p, p_floor, deadline| Contribution { p, p_floor, ..Contribution::born(1, deadline) };
+        let part = |p, p_floor, deadline| {
+            let reset = (p_floor > 0).then_some(Reset { p: p_floor, n: 0, by: Dot { replica: ReplicaId(1), seq: 1 } });
+            Contribution { p, reset, ..Contribution::born(1, deadline) }
+        };
         let check = |events: &[Event], part| found(&key, events, &map(&[], Some(part)), &Licence::default());
         assert_eq!(check(&[add.clone(), add.clone()], part(6, 0, NEVER)), None);
         assert_eq!(check(&[add.clone(), add.clone()], part(3, 0, NEVER)), Some(Invariant::History));

@@ -123,7 +123,7 @@ fn of_tree(tree: &Tree, over: impl Fn(u64) -> bool, may_be_hole: bool) -> Option
 mod tests {
     use super::*;
     use crate::clock::{Hlc, Stamp};
-    use crate::crdt::{Contribution, Dot, Elem, NEVER, Path, Payload, Scope};
+    use crate::crdt::{Contribution, Dot, Elem, NEVER, Path, Payload, Reset, Scope};
     use crate::id::ReplicaId;
     use bytes::Bytes;
 
@@ -184,7 +184,10 @@ mod tests {
             (map(Tree::evict), "a hole nobody made"),
             (map(|tree| tree.put(Path::Ttl, elem(1))), "an expired element"),
             (counted(live(1)), "an expired contribution"),
-            (counted(Contribution { p_floor: 3, ..live(NEVER) }), "a reset contribution"),
+            (
+                counted(Contribution { reset: Some(Reset { p: 3, n: 0, by: DOT }), ..live(NEVER) }),
+                "a reset contribution",
+            ),
         ];
         for (entry, what) in left {
             assert_eq!(leftover(&entry, NOW_MS, false), Some(what), "{entry:?}");

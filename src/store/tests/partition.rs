@@ -1,0 +1,204 @@
+//! What a single partition promises about limits and budgets: captures, growth, sweeps, the log's bound.
+
+use bytes::Bytes;
+
+use super::super::apply::Around;
+use super::super::write::Tick;
+use super::super::{Batch, Budget, ENTRY_BYTES_MAX, FIELDS_MAX, Family, KeyRef, Keyspace, Keyspaces, Partition};
+use crate::clock::HlcClock;
+use crate::crdt::{Ctx, Dot, NEVER, Path};
+use crate::error::WriteError;
+use crate::id::{PartitionId, ReplicaId};
+
+const ME: ReplicaId = ReplicaId(1);
+const PEER: ReplicaId = ReplicaId(2);
+const WALL_MS: u64 = 1_000;
+
+struct One {
+    partition: Partition,
+    spaces: Keyspaces,
+    clock: HlcClock,
+}
+
+impl One {
+    fn new(me: ReplicaId, log_records_max: usize) -> Self {
+        let spaces = Keyspaces::new(u64::MAX, [7; 16]);
+        spaces.open("regs", Family::Register).unwrap();
+        spaces.open("maps", Family::Map).unwrap();
+        Self { partition: Partition::new(PartitionId(0), me, log_records_max), spaces, clock: HlcClock::default() }
+    }
+
+    fn write<R>(&mut self, space: &str, key: &str, f: impl FnOnce(&mut Partition, &KeyRef<'_>, &Tick<'_>) -> R) -> R {
+        let space = self.spaces.find(space).unwrap();
+        let tick = Tick { clock: &self.clock, wall_ms: WALL_MS };
+        f(&mut self.partition, &KeyRef::new(&space, key.as_bytes()), &tick)
+    }
+
+    fn set(&mut self, key: &str, len: usize, deadline: u64) {
+        self.write("regs", key, |p, at, t| p.set(at, Bytes::from(vec![1; len]), deadline, t));
+    }
+
+    fn put(&mut self, key: &str, field: &str, len: usize) {
+        let path = Path::Field(Bytes::copy_from_slice(field.as_bytes()));
+        self.write("maps", key, |p, at, t| p.put(at, path, Bytes::from(vec![1; len]), NEVER, t));
+    }
+
+    fn apply(&mut self, from: ReplicaId, batch: &Batch) {
+        let around = Around { spaces: &self.spaces, collect_before_ms: 0 };
+        self.partition.apply(from, batch, &around).unwrap();
+    }
+
+    fn space(&self, name: &str) -> std::sync::Arc<Keyspace> {
+        self.spaces.find(name).unwrap()
+    }
+}
+
+fn keys(batch: &Batch) -> Vec<&str> {
+    batch.fragments.iter().map(|f| std::str::from_utf8(&f.key).unwrap()).collect()
+}
+
+const ALL: Budget = Budget { fragments: usize::MAX, bytes: usize::MAX };
+
+#[test]
+fn a_capture_ends_where_its_fragments_do_and_the_next_goes_on_from_there() {
+    let mut one = One::new(ME, 1 << 10);
+    for key in ["a", "b", "a", "c", "d"] {
+        one.set(key, 9, NEVER);
+    }
+    let two = Budget { fragments: 2, ..ALL };
+    let first = one.partition.capture_own(0, two);
+    assert_eq!((keys(&first.batch), first.upto, first.more), (vec!["a", "b"], 3, true), "a second write of a is in");
+    let rest = one.partition.capture_own(first.upto, two);
+    assert_eq!((keys(&rest.batch), rest.upto, rest.more), (vec!["c", "d"], 5, false));
+    let none = one.partition.capture_own(rest.upto, two);
+    assert_eq!((keys(&none.batch), none.upto, none.more), (vec![], 5, false));
+    assert_eq!(&none.batch.ctx, one.partition.ctx());
+}
+
+#[test]
+fn a_capture_takes_one_fragment_whatever_it_weighs_and_ends_when_its_bytes_are_spent() {
+    let mut one = One::new(ME, 1 << 10);
+    for key in ["a", "b", "c", "d"] {
+        one.set(key, 1_000, NEVER);
+        one.put("m", key, 1_000);
+    }
+    let taken = |one: &One, bytes| {
+        let captured = one.partition.capture_lacking(&Ctx::default(), Budget { bytes, ..ALL });
+        (captured.batch.fragments.len(), captured.more)
+    };
+    assert_eq!(taken(&one, 0), (1, true));
+    assert_eq!(taken(&one, 2_500), (3, true), "fields weigh what they hold, like registers");
+    assert_eq!(taken(&one, 1 << 20), (8, false));
+}
+
+#[test]
+fn what_one_origin_wrote_is_captured_alone_and_only_what_is_lacking() {
+    let (mut one, mut peer) = (One::new(ME, 1 << 10), One::new(PEER, 1 << 10));
+    for key in ["x", "y", "z"] {
+        peer.set(key, 9, NEVER);
+    }
+    one.set("a", 9, NEVER);
+    one.apply(PEER, &peer.partition.capture_own(0, ALL).batch);
+    let mut known = Ctx::default();
+    known.add(Dot { replica: PEER, seq: 1 });
+    known.add(Dot { replica: PEER, seq: 3 });
+    let of = |origin, known| keys(&one.partition.capture_lacking_of(origin, known, ALL).batch).join(" ");
+    assert_eq!((of(PEER, &known), of(ME, &known)), ("y".to_owned(), "a".to_owned()));
+    assert_eq!(keys(&one.partition.capture_lacking(&known, ALL).batch), ["a", "y"]);
+    assert_eq!(of(PEER, &Ctx::default()), "x y z");
+}
+
+#[test]
+fn a_map_takes_values_up_to_its_bytes_and_not_one_more() {
+    let mut one = One::new(ME, 1 << 10);
+    let path = |name: &str| Path::Field(Bytes::copy_from_slice(name.as_bytes()));
+    let admit =
+        |one: &mut One, name: &str, len| one.write("maps", "m", |p, at, _| p.admit_growth(at, &path(name), len));
+    assert_eq!(admit(&mut one, "f", 1 << 30), Ok(()), "of a map that is not there nothing is known");
+    one.put("m", "f", 1_000);
+    let held = one.write("maps", "m", |p, at, _| p.entry(at).unwrap().bytes());
+    let room = ENTRY_BYTES_MAX - held;
+    assert_eq!(admit(&mut one, "f", room), Ok(()));
+    let over = WriteError::EntryTooLarge { len: ENTRY_BYTES_MAX + 1, max: ENTRY_BYTES_MAX };
+    assert_eq!((admit(&mut one, "f", room + 1), admit(&mut one, "g", room + 1)), (Err(over.clone()), Err(over)));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it is long, and does nothing its neighbours do not")]
+fn a_map_of_very_many_fields_takes_no_other_and_says_why() {
+    let mut one = One::new(ME, 1 << 10);
+    for n in 1..FIELDS_MAX {
+        one.put("m", &n.to_string(), 0);
+    }
+    let count = Path::Counter(Bytes::from_static(b"n"));
+    let admit =
+        |one: &mut One, path: &Path| one.write("maps", "m", |p, at, _| p.admit_growth(at, path, 0)).unwrap_err();
+    assert!(matches!(admit(&mut one, &count), WriteError::EntryTooLarge { .. }), "one more is not too many");
+    one.write("maps", "m", |p, at, t| p.increment(at, &Bytes::from_static(b"n"), 1, NEVER, t));
+    let full = WriteError::TooManyFields { len: FIELDS_MAX, max: FIELDS_MAX };
+    assert_eq!(admit(&mut one, &Path::Field(Bytes::from_static(b"new"))), full);
+    assert_eq!(admit(&mut one, &Path::Counter(Bytes::from_static(b"new"))), full);
+    for known in [Path::Field(Bytes::from_static(b"7")), count] {
+        assert!(matches!(admit(&mut one, &known), WriteError::EntryTooLarge { .. }), "{known:?} is there already");
+    }
+}
+
+#[test]
+fn a_sweep_is_bounded_and_says_whether_more_is_due() {
+    let mut one = One::new(ME, 1 << 10);
+    for n in 0..300 {
+        one.set(&n.to_string(), 9, 2_000 + n);
+    }
+    assert_eq!(one.partition.next_expiry(), Some(2_000));
+    assert!(!one.partition.sweep(1_999, &one.spaces, 0), "nothing is due");
+    let used = one.space("regs").used();
+    assert!(one.partition.sweep(2_300, &one.spaces, 0), "more than one call may look at");
+    assert!(one.partition.next_expiry().is_some_and(|next| next > 2_000) && one.space("regs").used() < used);
+    assert!(!one.partition.sweep(2_300, &one.spaces, 0));
+    assert_eq!(one.partition.next_expiry(), None);
+}
+
+#[test]
+fn the_log_gives_up_the_oldest_records_of_the_longest_origin() {
+    let (mut one, mut peer) = (One::new(ME, 1 << 10), One::new(PEER, 1 << 10));
+    for n in 0..3 {
+        peer.set(&format!("p{n}"), 9, NEVER);
+    }
+    for n in 0..10 {
+        one.set(&format!("o{n}"), 9, NEVER);
+    }
+    one.apply(PEER, &peer.partition.capture_own(0, ALL).batch);
+    assert_eq!((one.partition.log_len(), one.partition.binding_floor()), (13, None));
+    one.partition.shrink_log(9);
+    assert_eq!(one.partition.log_len(), 9);
+    let mut dropped = Ctx::default();
+    dropped.add_range(ME, 1, 4);
+    assert_eq!(one.partition.binding_floor(), Some(&dropped), "a peer that lacks it is synchronised in full");
+    one.partition.shrink_log(100);
+    assert_eq!(one.partition.log_len(), 9);
+    one.partition.report(PEER, &dropped);
+    assert_eq!(one.partition.report_of(PEER).map(|seen| seen.includes(&dropped)), Some(true));
+    one.partition.collect(&[PEER], &one.spaces, 0);
+    assert_eq!(one.partition.binding_floor(), None, "every member has it");
+    one.partition.forget_report(PEER);
+    assert_eq!(one.partition.report_of(PEER), None);
+}
+
+#[test]
+fn entries_come_and_go_and_leave_their_room_behind() {
+    let mut one = One::new(ME, 1 << 10);
+    assert!(one.partition.is_empty() && one.partition.id() == PartitionId(0));
+    for key in ["a", "b", "c"] {
+        one.set(key, 100, NEVER);
+    }
+    let full = one.space("regs").used();
+    one.write("regs", "b", |p, at, t| p.delete(at, t));
+    assert_eq!((one.partition.len(), one.partition.seq()), (3, 4), "a tombstone is an entry");
+    one.partition.collect(&[], &one.spaces, u64::MAX);
+    assert_eq!((one.partition.len(), one.partition.is_empty()), (2, false));
+    assert!(one.write("regs", "b", |p, at, _| p.entry(at).is_none()));
+    assert_eq!(one.space("regs").used(), full / 3 * 2);
+    one.set("d", 100, NEVER);
+    assert_eq!((one.partition.len(), one.space("regs").used()), (3, full));
+    assert_eq!(one.partition.entries().map(|(_, key, _)| key.as_ref()).collect::<Vec<_>>(), [b"a", b"d", b"c"]);
+}
