@@ -11,7 +11,7 @@ for glob in "$@"; do
     files+=(--file "$glob")
 done
 # 2 and 3 say that some survived or timed out: the score below decides.
-SCHEDULES=1000 cargo mutants --no-shuffle --no-default-features --timeout 40 --output "$target" "${files[@]}" -- \
+SCHEDULES=1000 cargo mutants --no-shuffle --no-default-features --features sim --timeout 60 --output "$target" "${files[@]}" -- \
     --lib --test laws --test stories --test stories_of_memory --test schedules || (($? == 2 || $? == 3))
 out=$target/mutants.out
 killed=$(cat "$out/caught.txt" "$out/timeout.txt" | wc -l)
