@@ -72,7 +72,6 @@ impl Node {
                     session.urgent = true;
                 }
             }
-            (Control::NeedFull { .. }, true) if planted!(NeedFullIgnored) => {}
             (Control::NeedFull { partition }, true) => {
                 let store = Arc::clone(&self.store);
                 match self.session_mut(link) {
