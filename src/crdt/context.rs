@@ -273,10 +273,7 @@ impl Ctx {
     /// Returns the contiguous part, which is an ordinary version vector.
     #[must_use]
     pub fn to_vclock(&self) -> VClock<ReplicaId> {
-        self.iter()
-            .filter(|(_, seen)| seen.base > 0)
-            .map(|(replica, seen)| crdts::Dot::new(replica, seen.base))
-            .collect()
+        self.iter().map(|(replica, seen)| crdts::Dot::new(replica, seen.base)).collect()
     }
 
     fn position(&self, replica: ReplicaId) -> Result<usize, usize> {
@@ -396,5 +393,31 @@ mod tests {
         assert!(a.includes(&b) && !b.includes(&a));
         b.add_range(ReplicaId(1), 5, 5);
         assert!(!a.includes(&b));
+    }
+
+    #[test]
+    fn a_context_takes_as_much_as_its_replicas_and_gaps_do() {
+        let mut ctx = Ctx::default();
+        assert_eq!((ctx.weight(), ctx.gaps(), ctx.len(), ctx.is_empty()), (0, (0, 0), 0, true));
+        (1..=3).for_each(|replica| ctx.add_range(ReplicaId(replica), 1, 5));
+        let replicas = 3 * size_of::<(ReplicaId, Seen)>();
+        assert_eq!((ctx.weight(), ctx.gaps(), ctx.len(), ctx.is_empty()), (replicas, (0, 0), 3, false));
+        [7, 9, 11].into_iter().for_each(|seq| ctx.add(Dot { replica: ReplicaId(1), seq }));
+        [20, 30].into_iter().for_each(|seq| ctx.add(Dot { replica: ReplicaId(2), seq }));
+        assert_eq!((ctx.weight(), ctx.gaps()), (replicas + 5 * size_of::<(u64, u64)>(), (5, 3)));
+    }
+
+    #[test]
+    fn whoever_has_seen_nothing_of_a_replica_does_not_name_it() {
+        let (mut ctx, replica) = (Ctx::default(), ReplicaId(1));
+        ctx.add_seen(replica, &Seen::default());
+        ctx.add_range(replica, 0, 0);
+        ctx.add_range(replica, 5, 4);
+        assert_eq!(ctx, Ctx::default());
+        ctx.add_seen(replica, &Seen::new(0, &[(3, 4)]));
+        assert_eq!(ctx.of(replica).map(|seen| (seen.base(), seen.max())), Some((0, 4)));
+        assert!(ctx.to_vclock().is_empty(), "a version vector has only what is contiguous");
+        ctx.add_range(replica, 1, 2);
+        assert_eq!(ctx.to_vclock().get(&replica), 4);
     }
 }

@@ -247,4 +247,53 @@ mod tests {
         c.add(A, 2, 4, 300, 150);
         assert_eq!(c.value(150), 4);
     }
+
+    #[test]
+    fn a_counter_stops_at_the_ends_of_its_range() {
+        for (by, end) in [(i64::MAX, i64::MAX), (i64::MIN, i64::MIN)] {
+            let mut c = Counter::default();
+            (1..=3).for_each(|seq| c.add(A, seq, by, NEVER, 0));
+            c.add(B, 1, by, NEVER, 0);
+            assert_eq!(c.value(0), end);
+            c.reset(Dot { replica: A, seq: 4 });
+            assert_eq!((c.value(0), c.is_live()), (0, false), "totals that stopped are erased all the same");
+        }
+    }
+
+    #[test]
+    fn a_contribution_is_within_a_context_that_has_all_it_is_made_of() {
+        let mut made = Contribution::born(1, 10);
+        made.add(3, -5);
+        made.reset(Dot { replica: B, seq: 7 });
+        made.extend(20, Dot { replica: B, seq: 9 });
+        let needed = [(A, 3), (B, 7), (B, 9)].map(|(replica, seq)| Dot { replica, seq });
+        let with = |dots: &[Dot]| {
+            let mut ctx = Ctx::default();
+            dots.iter().for_each(|dot| ctx.add(*dot));
+            ctx
+        };
+        assert!(made.within(A, &with(&needed)));
+        for lacking in 0..3 {
+            let mut dots = needed.to_vec();
+            dots.remove(lacking);
+            assert!(!made.within(A, &with(&dots)), "{:?}", needed[lacking]);
+        }
+    }
+
+    #[test]
+    fn an_event_that_changes_nothing_is_no_part_of_a_contribution() {
+        let (first, second) = (Dot { replica: B, seq: 1 }, Dot { replica: B, seq: 2 });
+        let mut c = Contribution::born(1, 10);
+        c.reset(first);
+        c.extend(10, first);
+        assert_eq!(c, Contribution::born(1, 10), "nothing was counted, and it lived as long before");
+        c.add(2, -4);
+        assert_eq!((c.is_live(), c.visible(9), c.visible(10)), (true, -4, 0));
+        c.reset(first);
+        c.reset(second);
+        assert_eq!((c.reset.map(|reset| reset.by), c.is_live()), (Some(first), false));
+        c.extend(30, first);
+        c.extend(20, second);
+        assert_eq!((c.deadline, c.touch), (30, Some(first)));
+    }
 }

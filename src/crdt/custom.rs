@@ -239,4 +239,64 @@ mod tests {
         let both: PNCounter<u64> = decode(state.visible(0).unwrap()).unwrap();
         assert_eq!(both.read(), 5.into());
     }
+
+    #[test]
+    fn what_cannot_be_merged_changes_nothing() {
+        let merge = Erased::<PNCounter<u64>>::default();
+        let mut a = entry(1, 1, &counter(1, 2));
+        let (before, other) = (a.clone(), entry(1, 2, &counter(2, 1)));
+        let garbage = Custom { state: Payload::Value(Bytes::from_static(&[0xc1])), ..other.clone() };
+        assert_eq!(a.join(&garbage, Some(&merge)), Err(BadState));
+        assert_eq!(a.join(&other, None), Err(BadState), "nobody here knows the type");
+        assert_eq!(a, before);
+    }
+
+    #[test]
+    fn a_state_lives_until_the_latest_deadline_its_generation_was_given() {
+        let state = |deadline| Custom { deadline, ..entry(1, 1, &counter(1, 2)) };
+        let stub = |deadline| {
+            let mut stub = state(deadline);
+            stub.forget();
+            stub
+        };
+        let mut a = state(10);
+        assert!(a.visible(9).is_some() && a.visible(10).is_none());
+        for (other, changes, deadline) in [
+            (state(20), true, 20),
+            (state(20), false, 20),
+            (state(5), false, 20),
+            (stub(30), true, 30),
+            (stub(30), false, 30),
+        ] {
+            assert_eq!((a.join(&other, None), a.deadline), (Ok(changes), deadline));
+        }
+        let mut refilled = stub(40);
+        assert!(refilled.is_grave() && refilled.visible(0).is_none());
+        assert_eq!((refilled.join(&a, None), refilled.deadline), (Ok(true), 40));
+        assert!(!refilled.is_grave() && refilled.visible(39).is_some());
+        let next = Custom { deadline: 3, ..entry(2, 1, &counter(1, 1)) };
+        assert_eq!((a.join(&next, None), a.deadline), (Ok(true), 3), "another generation has its own");
+        assert_eq!((a.join(&state(50), None), a.deadline), (Ok(false), 3));
+    }
+
+    #[test]
+    fn a_deleted_entry_stays_deleted_when_it_is_forgotten() {
+        let stamp = Stamp { hlc: Hlc::from_ms(1), replica: ReplicaId(1) };
+        let mut grave = Custom::new(stamp, Dot { replica: ReplicaId(1), seq: 1 }, Payload::Tombstone, NEVER);
+        grave.forget();
+        assert_eq!(grave.state, Payload::Tombstone);
+        assert!(grave.is_grave() && grave.visible(0).is_none());
+    }
+
+    #[test]
+    fn a_state_is_within_a_context_that_has_every_event_merged_into_it() {
+        let merge = Erased::<PNCounter<u64>>::default();
+        let mut a = entry(1, 1, &counter(1, 2));
+        a.join(&entry(1, 2, &counter(2, 3)), Some(&merge)).unwrap();
+        let mut ctx = Ctx::default();
+        ctx.add(Dot { replica: ReplicaId(1), seq: 1 });
+        assert!(!a.within(&ctx));
+        ctx.add(Dot { replica: ReplicaId(2), seq: 1 });
+        assert!(a.within(&ctx));
+    }
 }

@@ -248,4 +248,46 @@ mod tests {
         assert_eq!(a.join(&value("b", 5, 1, 100)), Err(DuplicateReplica { replica: ReplicaId(1) }));
         assert_eq!(a, before);
     }
+
+    #[test]
+    fn a_value_is_filed_under_each_tag_once_and_in_order_and_so_is_what_refills_its_stub() {
+        let tags = ["b", "a", "b"].map(|tag| Bytes::from_static(tag.as_bytes()));
+        let full = value("v", 5, 1, 100).with_tags(tags.to_vec());
+        assert_eq!(full.tags(), ["a", "b"]);
+        assert_eq!(value("v", 5, 1, 100).with_tags(Vec::new()), value("v", 5, 1, 100));
+        let mut stub = full.clone();
+        stub.forget();
+        assert_eq!((stub.tags().len(), stub.is_grave(), stub.visible(0)), (0, true, None));
+        assert_eq!(stub.join(&full), Ok(true));
+        assert_eq!(stub.tags(), ["a", "b"]);
+    }
+
+    #[test]
+    fn of_two_writes_in_one_instant_the_larger_replica_s_holds_everywhere() {
+        let (small, large) = (value("small", 5, 1, 100), value("large", 5, 2, 50));
+        let (mut a, mut b) = (small.clone(), large.clone());
+        assert_eq!((a.join(&large), b.join(&small)), (Ok(true), Ok(false)));
+        assert_eq!((&a, &b), (&large, &large));
+        assert_eq!((a.visible(49).is_some(), a.visible(50)), (true, None));
+        assert_eq!((a.dot(), a.stamp().hlc.ms()), (dot(2, 1), 5));
+    }
+
+    #[test]
+    fn a_deletion_is_forever_and_stays_one_when_it_is_forgotten() {
+        let mut grave = tombstone(Hlc::from_ms(6), dot(2, 3));
+        grave.forget();
+        assert_eq!((grave.payload(), grave.is_grave(), grave.deadline), (&Payload::Tombstone, true, NEVER));
+        assert_eq!(grave.join(&value("older", 5, 1, NEVER)), Ok(false));
+    }
+
+    #[test]
+    fn the_faces_of_a_register_refuse_and_keep_what_its_join_does() {
+        let (mut a, clash) = (value("a", 5, 1, 100), value("b", 5, 1, 100));
+        let refused = DuplicateReplica { replica: ReplicaId(1) };
+        assert_eq!((a.validate_merge(&clash), a.validate_op(&clash)), (Err(refused), Err(refused)));
+        let newer = value("c", 6, 1, 100);
+        assert_eq!((a.validate_merge(&newer), a.validate_op(&newer)), (Ok(()), Ok(())));
+        a.apply(newer.clone());
+        assert_eq!(a, newer);
+    }
 }

@@ -216,6 +216,13 @@ impl SimCluster {
         true_ms(self.now)
     }
 
+    /// Returns the latest instant by which any process decides now what is over.
+    #[must_use]
+    pub fn decides_ms(&self) -> u64 {
+        let decides = |at| self.node(at).map(|node| node.store().clock().last().ms().max(self.now(at).wall_ms));
+        (0..self.host_count()).filter_map(decides).max().unwrap_or(0)
+    }
+
     /// Returns and forgets what a node told its users.
     pub fn take_events(&mut self, at: usize) -> Vec<Event> {
         self.hosts.get_mut(at).map(|h| std::mem::take(&mut h.events)).unwrap_or_default()
