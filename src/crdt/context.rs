@@ -402,8 +402,8 @@ mod tests {
         (1..=3).for_each(|replica| ctx.add_range(ReplicaId(replica), 1, 5));
         let replicas = 3 * size_of::<(ReplicaId, Seen)>();
         assert_eq!((ctx.weight(), ctx.gaps(), ctx.len(), ctx.is_empty()), (replicas, (0, 0), 3, false));
-        [7, 9, 11].map(|seq| ctx.add(Dot { replica: ReplicaId(1), seq }));
-        [20, 30].map(|seq| ctx.add(Dot { replica: ReplicaId(2), seq }));
+        [7, 9, 11].into_iter().for_each(|seq| ctx.add(Dot { replica: ReplicaId(1), seq }));
+        [20, 30].into_iter().for_each(|seq| ctx.add(Dot { replica: ReplicaId(2), seq }));
         assert_eq!((ctx.weight(), ctx.gaps()), (replicas + 5 * size_of::<(u64, u64)>(), (5, 3)));
     }
 
@@ -419,5 +419,13 @@ mod tests {
         assert!(ctx.to_vclock().is_empty(), "a version vector has only what is contiguous");
         ctx.add_range(replica, 1, 2);
         assert_eq!(ctx.to_vclock().get(&replica), 4);
+    }
+
+    #[test]
+    fn an_operation_of_a_context_is_one_dot() {
+        let (mut ctx, dot) = (Ctx::default(), Dot { replica: ReplicaId(1), seq: 1 });
+        assert_eq!(ctx.validate_op(&dot), Ok(()));
+        ctx.apply(dot);
+        assert_eq!((ctx.has(dot), ctx.len()), (true, 1));
     }
 }
