@@ -45,6 +45,8 @@ pub struct SimCluster {
     /// An operator looks after the cluster: who learns that it was removed is started again.
     pub(super) tended: bool,
     pub(super) limit: Option<Limit>,
+    /// The earlier replicas of nodes that founded a cluster.
+    pub(super) founders_before: BTreeSet<ReplicaId>,
     /// A host joined without something it should have been given.
     pub(super) short: Option<Violation>,
     trace: SipHasher13,
@@ -76,6 +78,7 @@ impl SimCluster {
             ordered: BTreeSet::new(),
             tended: false,
             limit: None,
+            founders_before: BTreeSet::new(),
             short: None,
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
