@@ -9,7 +9,6 @@ use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use super::carrier::Carriage;
-use super::check::Violation;
 use super::config::SimConfig;
 use super::host::{Host, LinkNote, true_ms};
 use super::limit::Limit;
@@ -47,8 +46,6 @@ pub struct SimCluster {
     pub(super) limit: Option<Limit>,
     /// The earlier replicas of nodes that founded a cluster.
     pub(super) founders_before: BTreeSet<ReplicaId>,
-    /// A host joined without something it should have been given.
-    pub(super) short: Option<Violation>,
     trace: SipHasher13,
     pub(super) delivered: Delivered,
 }
@@ -79,7 +76,6 @@ impl SimCluster {
             tended: false,
             limit: None,
             founders_before: BTreeSet::new(),
-            short: None,
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
             carriage,
@@ -463,9 +459,6 @@ impl SimCluster {
                 if let Event::Joined { founded } = event {
                     host.joined_at = Some(self.now);
                     self.note_joined(at, founded);
-                    if !founded {
-                        self.note_given(at);
-                    }
                 }
             }
             Output::Changed(_) => {}
