@@ -420,4 +420,12 @@ mod tests {
         ctx.add_range(replica, 1, 2);
         assert_eq!(ctx.to_vclock().get(&replica), 4);
     }
+
+    #[test]
+    fn an_operation_of_a_context_is_one_dot() {
+        let (mut ctx, dot) = (Ctx::default(), Dot { replica: ReplicaId(1), seq: 1 });
+        assert_eq!(ctx.validate_op(&dot), Ok(()));
+        ctx.apply(dot);
+        assert_eq!((ctx.has(dot), ctx.len()), (true, 1));
+    }
 }

@@ -296,4 +296,19 @@ mod tests {
         c.extend(20, second);
         assert_eq!((c.deadline, c.touch), (30, Some(first)));
     }
+
+    #[test]
+    fn a_join_says_whether_it_changed_anything() {
+        let (mut here, mut there) = (Counter::default(), Counter::default());
+        there.add(A, 1, 5, NEVER, 0);
+        assert!(here.join(&there.0) && !here.join(&there.0));
+        there.add(A, 2, -3, NEVER, 0);
+        assert!(here.join(&there.0) && !here.join(&there.0));
+        there.reset(Dot { replica: B, seq: 1 });
+        assert!(here.join(&there.0) && !here.join(&there.0));
+        assert_eq!(here, there);
+        let mut told = Counter::default();
+        there.0.iter().for_each(|(origin, contribution)| told.apply((*origin, *contribution)));
+        assert_eq!(told, there, "an operation is the origin's whole contribution");
+    }
 }

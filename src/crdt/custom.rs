@@ -299,4 +299,13 @@ mod tests {
         ctx.add(Dot { replica: ReplicaId(2), seq: 1 });
         assert!(a.within(&ctx));
     }
+
+    #[test]
+    fn a_state_that_contains_the_other_replaces_it_without_a_merge() {
+        let merge = Erased::<PNCounter<u64>>::default();
+        let (mut part, mut whole) = (entry(1, 1, &counter(1, 2)), entry(1, 1, &counter(1, 2)));
+        whole.join(&entry(1, 2, &counter(2, 3)), Some(&merge)).unwrap();
+        assert_eq!((whole.join(&part, None), part.join(&whole, None)), (Ok(false), Ok(true)));
+        assert_eq!(part, whole);
+    }
 }

@@ -134,14 +134,50 @@ mod tests {
                     elems.insert(path, siblings);
                 }
                 6 | 7 => drop(elems.remove(&path)),
-                8 => drop(elems.retain(|_, e| e.deadline > step)),
+                8 => {
+                    let due = elems.map().values().flatten().any(|e| e.deadline <= step);
+                    assert_eq!(elems.retain(|_, e| e.deadline > step), due);
+                    let deadlines = elems.map().values().flatten().map(|e| e.deadline);
+                    assert_eq!(elems.soonest(0), deadlines.min().unwrap_or(NEVER), "exact after a walk");
+                }
                 _ if step % 97 == 0 => elems.clear(),
                 _ => {}
             }
             let walked: usize = elems.map().iter().map(|(path, siblings)| weight(path, siblings)).sum();
             assert_eq!(elems.bytes(), walked);
-            let earliest = elems.map().values().flatten().map(|e| e.deadline).min().unwrap_or(NEVER);
-            assert!(elems.soonest(0) <= earliest && elems.map().values().all(|s| !s.is_empty()));
+            assert!(elems.map().values().all(|s| !s.is_empty()));
+            let after = rng.u64(..9_000);
+            let deadlines = elems.map().values().flatten().map(|e| e.deadline);
+            let earliest = deadlines.filter(|d| *d > after).min().unwrap_or(NEVER);
+            assert!((after + 1..=earliest).contains(&elems.soonest(after)));
         }
+    }
+
+    fn one(path: Path, len: usize) -> Elems {
+        let value = Bytes::from(vec![0; len]);
+        let mut elems = Elems::default();
+        elems.insert(path, vec![Elem { dot: Dot::default(), stamp: Stamp::default(), deadline: NEVER, value }]);
+        elems
+    }
+
+    #[test]
+    fn an_element_takes_its_value_its_names_and_something_for_itself() {
+        let name = |len| Bytes::from(vec![0; len]);
+        let least = one(Path::Ttl, 0).bytes();
+        assert!((size_of::<Elem>()..200).contains(&least), "{least}");
+        for path in [Path::Field(name(300)), Path::Member(name(100), name(200)), Path::Counter(name(300))] {
+            assert_eq!(one(path, 1_000).bytes(), least + 1_300);
+        }
+    }
+
+    #[test]
+    fn what_was_there_before_makes_no_difference() {
+        let (mut a, b) = (one(Path::Ttl, 3), one(Path::Ttl, 3));
+        let other = Path::Field(Bytes::from_static(b"f"));
+        a.insert(other.clone(), vec![Elem { deadline: 5, ..b.map()[&Path::Ttl][0].clone() }]);
+        assert_ne!(a, b);
+        assert_eq!(a.remove(&other).len(), 1);
+        assert_eq!(a, b);
+        assert_ne!(a, one(Path::Ttl, 4));
     }
 }

@@ -145,6 +145,14 @@ mod tests {
     }
 
     #[test]
+    fn either_part_alone_is_news() {
+        let mut here = set(&[(1, 1)], &[]);
+        assert!(here.join(&set(&[], &[5])), "a removal");
+        assert!(here.join(&set(&[(2, 1)], &[5])), "a member next to a known removal");
+        assert!(!here.join(&set(&[(2, 1)], &[5])));
+    }
+
+    #[test]
     fn a_removed_replica_never_comes_back() {
         let mut here = set(&[(1, 1)], &[5]);
         here.join(&set(&[(5, 1)], &[]));

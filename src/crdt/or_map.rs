@@ -140,3 +140,38 @@ impl ResetRemove<ReplicaId> for OrMap {
         self.ctx.reset_remove(clock);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Hlc, Stamp};
+    use crate::crdt::NEVER;
+
+    fn dot(replica: u64, seq: u64) -> Dot {
+        Dot { replica: ReplicaId(replica), seq }
+    }
+
+    #[test]
+    fn a_delta_joined_elsewhere_changes_the_map_once_and_shows_there_what_it_did_here() {
+        let (name, path) = (Bytes::from_static(b"n"), Path::Field(Bytes::from_static(b"f")));
+        let (mut here, mut there) = (OrMap::default(), OrMap::default());
+        let stamp = Stamp { hlc: Hlc::from_ms(1), replica: ReplicaId(1) };
+        let elem = Elem { dot: dot(1, 1), stamp, deadline: NEVER, value: Bytes::from_static(b"v") };
+        for delta in [
+            here.put(path.clone(), elem),
+            here.increment(&name, dot(1, 2), 5, NEVER),
+            here.remove(&path, dot(1, 3)),
+            here.reset(&name, dot(1, 4)),
+        ] {
+            assert!(there.join(&delta) && !there.join(&delta), "{delta:?}");
+        }
+        assert_eq!(there, here);
+        assert!(there.tree().siblings(&path).is_empty() && there.tree().counter(&name).is_some_and(|c| !c.is_live()));
+        assert_eq!(there.ctx().of(ReplicaId(1)).map(|seen| seen.base()), Some(4));
+        let again = here.increment(&name, dot(1, 5), 2, NEVER);
+        let cleared = here.clear(dot(1, 6));
+        assert!(there.join(&cleared) && there.tree().elems().next().is_none());
+        assert_eq!(there.tree().counter(&name).map(|c| c.value(0)), Some(0), "what a clear saw stays erased");
+        assert!(!there.join(&again));
+    }
+}

@@ -327,7 +327,7 @@ impl Tree {
     fn paths_to_join(&self, branch: &Branch, scope: &Scope) -> BTreeSet<Path> {
         let mut paths: BTreeSet<Path> = branch.elems.iter().map(|(p, _)| p.clone()).collect();
         match scope {
-            Scope::Key => paths.extend(self.elems.map().keys().cloned()),
+            Scope::Key => paths.extend(self.elems.map().keys().chain(self.held().map(|(path, _)| path)).cloned()),
             Scope::Path(Path::Counter(_) | Path::Register | Path::Custom) => {}
             Scope::Path(path @ (Path::Ttl | Path::Field(_) | Path::Member(..))) => {
                 paths.insert(path.clone());
@@ -457,5 +457,132 @@ mod tests {
         assert!(tree.siblings(&field).is_empty() && tree.is_hole());
         assert!(tree.join(&whole, &Scope::Key, &ctx, &ctx));
         assert!(!tree.is_hole() && tree.siblings(&field).len() == 1);
+    }
+
+    fn field(name: &'static str) -> Path {
+        Path::Field(Bytes::from_static(name.as_bytes()))
+    }
+
+    fn tree(elems: &[(&'static str, u64, u64)]) -> Tree {
+        let mut tree = Tree::default();
+        elems.iter().for_each(|&(name, seq, deadline)| tree.put(field(name), elem(1, seq, seq, deadline)));
+        tree
+    }
+
+    fn count(tree: &mut Tree, seq: u64, deadline: u64) {
+        tree.counter_mut(&Bytes::from_static(b"n")).add(ReplicaId(1), seq, 5, deadline, 0);
+    }
+
+    fn upto(seq: u64) -> Ctx {
+        let mut ctx = Ctx::default();
+        ctx.add_range(ReplicaId(1), 1, seq);
+        ctx
+    }
+
+    /// A hole that knows nothing and holds `g`, which the evicted map did not have.
+    fn holding() -> Tree {
+        let mut hole = tree(&[("g", 2, 60)]);
+        hole.inherit_hole(BTreeSet::new(), &BTreeSet::new(), &upto(1));
+        hole
+    }
+
+    #[test]
+    fn a_scope_has_the_paths_and_covers_the_scopes_inside_it() {
+        let (f, g) = (Scope::Path(field("f")), Scope::Path(field("g")));
+        for (scope, has, covers) in
+            [(&Scope::Key, [true, true], [true, true, true]), (&f, [true, false], [false, true, false])]
+        {
+            assert_eq!(["f", "g"].map(|name| scope.has(&field(name))), has);
+            assert_eq!([&Scope::Key, &f, &g].map(|other| scope.covers(other)), covers);
+        }
+    }
+
+    #[test]
+    fn a_map_is_empty_when_it_shows_counts_and_holds_nothing() {
+        let (shown, mut counted, mut evicted) =
+            (tree(&[("f", 1, NEVER), ("g", 2, NEVER)]), Tree::default(), Tree::default());
+        count(&mut counted, 1, NEVER);
+        evicted.evict();
+        assert!(Tree::default().is_empty() && [&shown, &counted, &evicted].iter().all(|tree| !tree.is_empty()));
+        assert_eq!([&shown, &counted, &evicted].map(Tree::len), [2, 1, 0]);
+        assert_eq!(counted.elem_bytes(), 0);
+        let held = holding();
+        assert!(held.siblings(&field("g")).is_empty() && held.elem_bytes() * 2 == shown.elem_bytes());
+    }
+
+    #[test]
+    fn what_has_expired_goes_from_everywhere_and_the_next_deadline_is_told_before() {
+        let mut all = holding();
+        all.put(field("f"), elem(1, 3, 3, 50));
+        count(&mut all, 4, 70);
+        assert_eq!([0, 50, 60, 70].map(|after| all.next_deadline(after)), [Some(50), Some(60), Some(70), None]);
+        assert!(!all.expire(49, true) && all.elems().next().is_some());
+        assert!(all.expire(50, true) && all.elems().next().is_none());
+        let holds = |tree: &Tree| tree.restrict(&Scope::Key).elems.len();
+        assert!(!all.expire(59, true) && holds(&all) == 1);
+        assert!(!all.expire(60, true) && holds(&all) == 0, "nobody was shown what a hole held");
+        assert!(!all.expire(69, true) && !all.expire(70, false) && all.counter(b"n").is_some());
+        assert!(all.expire(70, true) && all.counter(b"n").is_none());
+        assert_eq!(tree(&[("f", 1, NEVER)]).next_deadline(0), None);
+    }
+
+    #[test]
+    fn a_join_says_whether_anything_changed_whatever_it_was() {
+        let (mut full, mut here) =
+            (tree(&[("f", 1, NEVER), ("g", 2, NEVER)]), tree(&[("f", 1, NEVER), ("g", 2, NEVER)]));
+        let join = |here: &mut Tree, other: &Tree, scope: &Scope, theirs| {
+            here.join(&other.restrict(scope), scope, &upto(2), &theirs)
+        };
+        assert!(!join(&mut here, &full, &Scope::Key, upto(2)));
+        count(&mut full, 3, NEVER);
+        assert!(join(&mut here, &full, &Scope::Key, upto(3)), "a count, and the fields were known");
+        full.put(field("e"), elem(1, 4, 4, NEVER));
+        assert!(join(&mut here, &full, &Scope::Key, upto(4)), "the first of three fields");
+        assert_eq!(here, full);
+        let mut hole = full.clone();
+        hole.evict();
+        count(&mut hole, 5, NEVER);
+        assert!(
+            join(&mut here, &hole, &Scope::Key, upto(5)) && here.elems().count() == 3,
+            "of the fields a hole says nothing"
+        );
+        assert!(
+            join(&mut hole, &Tree::default(), &Scope::Key, upto(5)) && !hole.is_hole(),
+            "a hole that is filled shows it"
+        );
+        assert!(
+            join(&mut here, &Tree::default(), &Scope::Path(field("f")), upto(5))
+                && here.siblings(&field("f")).is_empty()
+        );
+        assert!(!join(&mut here, &Tree::default(), &Scope::Path(field("f")), upto(5)));
+    }
+
+    #[test]
+    fn what_a_hole_lists_is_added_and_takes_nothing_away() {
+        let mut here = tree(&[("f", 1, NEVER)]);
+        let list = holding().restrict(&Scope::Key);
+        assert!(here.join(&list, &Scope::Key, &upto(1), &upto(2)) && here.elems().count() == 2);
+        assert!(!here.join(&list, &Scope::Key, &upto(2), &upto(2)));
+        assert!(!tree(&[]).join(&list, &Scope::Key, &upto(2), &upto(2)), "it was seen and is gone");
+        let mut hole = tree(&[]);
+        hole.evict();
+        assert!(!hole.join(&list, &Scope::Key, &upto(1), &upto(2)), "what is only held is not shown");
+        assert_eq!((hole.elems().count(), hole.restrict(&Scope::Key).elems.len()), (0, 1));
+        assert_eq!(hole.restrict(&Scope::Path(field("g"))), list);
+        assert_eq!(hole.admission(), list);
+        hole.put(field("g"), elem(1, 3, 3, NEVER));
+        assert_eq!(hole.admission().elems, [], "a path that is known is listed on its own");
+        assert_eq!(hole.restrict(&Scope::Path(field("g"))).elems.len(), 1);
+    }
+
+    #[test]
+    fn a_clock_erases_the_events_it_covers() {
+        let mut all = tree(&[("f", 1, NEVER), ("g", 2, NEVER)]);
+        count(&mut all, 3, NEVER);
+        let mut upto_one = all.clone();
+        upto_one.reset_remove(&upto(1).to_vclock());
+        assert_eq!((upto_one.elems().count(), upto_one.counters().count()), (1, 1));
+        upto_one.reset_remove(&upto(3).to_vclock());
+        assert_eq!(upto_one, Tree::default());
     }
 }

@@ -44,6 +44,8 @@ pub struct SimCluster {
     /// An operator looks after the cluster: who learns that it was removed is started again.
     pub(super) tended: bool,
     pub(super) limit: Option<Limit>,
+    /// The earlier replicas of nodes that founded a cluster.
+    pub(super) founders_before: BTreeSet<ReplicaId>,
     trace: SipHasher13,
     pub(super) delivered: Delivered,
 }
@@ -73,6 +75,7 @@ impl SimCluster {
             ordered: BTreeSet::new(),
             tended: false,
             limit: None,
+            founders_before: BTreeSet::new(),
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
             carriage,
