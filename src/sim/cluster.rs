@@ -9,7 +9,6 @@ use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use super::carrier::Carriage;
-use super::check::Violation;
 use super::config::SimConfig;
 use super::host::{Host, LinkNote, true_ms};
 use super::limit::Limit;
@@ -45,8 +44,8 @@ pub struct SimCluster {
     /// An operator looks after the cluster: who learns that it was removed is started again.
     pub(super) tended: bool,
     pub(super) limit: Option<Limit>,
-    /// A host joined without something it should have been given.
-    pub(super) short: Option<Violation>,
+    /// The earlier replicas of nodes that founded a cluster.
+    pub(super) founders_before: BTreeSet<ReplicaId>,
     trace: SipHasher13,
     pub(super) delivered: Delivered,
 }
@@ -76,7 +75,7 @@ impl SimCluster {
             ordered: BTreeSet::new(),
             tended: false,
             limit: None,
-            short: None,
+            founders_before: BTreeSet::new(),
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
             carriage,
@@ -460,9 +459,6 @@ impl SimCluster {
                 if let Event::Joined { founded } = event {
                     host.joined_at = Some(self.now);
                     self.note_joined(at, founded);
-                    if !founded {
-                        self.note_given(at);
-                    }
                 }
             }
             Output::Changed(_) => {}

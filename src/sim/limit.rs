@@ -16,6 +16,9 @@ pub enum Limit {
     LetInByRemoved,
     /// Of two processes of one node, one founded a cluster of its own.
     FoundedTwice,
+    /// A node whose earlier replica an operator had removed founded a cluster while others ran one: they no longer wait
+    /// for it.
+    FoundedAfterRemoval,
 }
 
 impl Limit {
@@ -25,6 +28,7 @@ impl Limit {
         match self {
             Self::LetInByRemoved => "LetInByRemoved",
             Self::FoundedTwice => "FoundedTwice",
+            Self::FoundedAfterRemoval => "FoundedAfterRemoval",
         }
     }
 
@@ -39,13 +43,18 @@ impl SimCluster {
     /// Returns the limit this run went beyond first, if it did.
     #[must_use]
     pub fn limit(&self) -> Option<Limit> {
-        self.limit
+        let removed = self.founders_before.iter().any(|earlier| self.ordered.contains(earlier));
+        self.limit.or_else(|| removed.then_some(Limit::FoundedAfterRemoval))
     }
 
     /// A host has joined, or founded.
     pub(super) fn note_joined(&mut self, at: usize, founded: bool) {
         let Some(host) = self.hosts.get(at) else { return };
         let (node, donor) = (host.identity.node, host.donor);
+        if founded {
+            let earlier = self.hosts.iter().filter(|h| h.identity.node == node).flat_map(|h| &h.earlier);
+            self.founders_before.extend(earlier);
+        }
         let mut others = (0..self.hosts.len()).filter(|other| *other != at && self.is_running(*other));
         let is = |other: usize, node| self.hosts.get(other).is_some_and(|h| h.identity.node == node);
         let beyond = if founded {

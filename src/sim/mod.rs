@@ -18,7 +18,6 @@ mod carrier;
 pub mod check;
 mod cluster;
 mod config;
-mod given;
 mod host;
 mod liar;
 mod limit;

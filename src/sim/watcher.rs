@@ -298,7 +298,6 @@ impl Watcher {
             }
         }
         self.settle_waits(cluster)?;
-        cluster.all_given()?;
         if all.iter().any(|(_, news)| !news.stable.is_empty()) {
             let contexts = self.contexts();
             all.iter().try_for_each(|(at, news)| check::stable_everywhere(news, &contexts).map_err(at_host(*at)))?;
