@@ -4,9 +4,12 @@ use bytes::Bytes;
 
 use super::super::apply::Around;
 use super::super::write::Tick;
-use super::super::{Batch, Budget, ENTRY_BYTES_MAX, FIELDS_MAX, Family, KeyRef, Keyspace, Keyspaces, Partition};
+use super::super::{
+    Applied, Batch, Budget, ENTRY_BYTES_MAX, FIELDS_MAX, Family, Fragment, Full, KeyRef, Keyspace, Keyspaces,
+    Partition, Refused,
+};
 use crate::clock::HlcClock;
-use crate::crdt::{Ctx, Dot, NEVER, Path};
+use crate::crdt::{Ctx, Dot, NEVER, Path, Scope};
 use crate::error::WriteError;
 use crate::id::{PartitionId, ReplicaId};
 
@@ -43,9 +46,9 @@ impl One {
         self.write("maps", key, |p, at, t| p.put(at, path, Bytes::from(vec![1; len]), NEVER, t));
     }
 
-    fn apply(&mut self, from: ReplicaId, batch: &Batch) {
+    fn apply(&mut self, from: ReplicaId, batch: &Batch) -> Applied {
         let around = Around { spaces: &self.spaces, collect_before_ms: 0 };
-        self.partition.apply(from, batch, &around).unwrap();
+        self.partition.apply(from, batch, &around).unwrap()
     }
 
     fn space(&self, name: &str) -> std::sync::Arc<Keyspace> {
@@ -201,4 +204,95 @@ fn entries_come_and_go_and_leave_their_room_behind() {
     one.set("d", 100, NEVER);
     assert_eq!((one.partition.len(), one.space("regs").used()), (3, full));
     assert_eq!(one.partition.entries().map(|(_, key, _)| key.as_ref()).collect::<Vec<_>>(), [b"a", b"d", b"c"]);
+}
+
+#[test]
+fn concurrent_writes_are_conflicts_where_they_meet_and_writes_that_saw_each_other_are_not() {
+    let writes: [fn(&mut One); 2] = [|one| one.set("k", 9, NEVER), |one| one.put("m", "f", 9)];
+    for write in writes {
+        let (mut one, mut peer) = (One::new(ME, 1 << 10), One::new(PEER, 1 << 10));
+        write(&mut one);
+        write(&mut peer);
+        let theirs = peer.partition.capture_own(0, ALL).batch;
+        let (first, again) = (one.apply(PEER, &theirs), one.apply(PEER, &theirs));
+        assert_eq!([(first.conflicts, first.news), (again.conflicts, again.news)], [(1, 1), (0, 0)]);
+        write(&mut one);
+        let mine = one.partition.capture_own(0, ALL).batch;
+        let seen = peer.apply(ME, &mine);
+        assert_eq!((seen.conflicts, seen.news), (0, 2), "it saw what it replaces");
+    }
+}
+
+/// Every second event of a replica, so many of them: as many gaps.
+fn scattered(replica: ReplicaId, gaps: u64) -> impl Iterator<Item = Dot> {
+    (1..=gaps).map(move |n| Dot { replica, seq: 2 * n })
+}
+
+fn taken(one: &mut One, dots: impl Iterator<Item = Dot>) -> Result<u64, Refused> {
+    let mut fragment = Fragment::empty(one.space("regs").id(), Bytes::from_static(b"k"), Scope::Path(Path::Register));
+    fragment.covers = dots.map(|dot| (dot, fragment.scope.clone())).collect();
+    let batch = Batch { partition: PartitionId(0), ctx: Ctx::default(), fragments: vec![fragment] };
+    let around = Around { spaces: &one.spaces, collect_before_ms: 0 };
+    one.partition.apply(PEER, &batch, &around).map(|applied| applied.news)
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it is long, and does nothing its neighbours do not")]
+fn a_batch_that_would_leave_too_many_gaps_is_refused_and_one_that_closes_some_is_not() {
+    let one_dot = |seq| std::iter::once(Dot { replica: PEER, seq });
+    let mut one = One::new(ME, 1 << 20);
+    assert_eq!(taken(&mut one, scattered(PEER, 2_048)), Ok(2_048));
+    let before = one.partition.ctx().clone();
+    assert_eq!(taken(&mut one, one_dot(5_000)), Err(Refused::Scattered), "too many of one replica");
+    assert_eq!(one.partition.ctx(), &before);
+    assert_eq!([one_dot(3), one_dot(5_000), one_dot(4_999)].map(|dots| taken(&mut one, dots)), [Ok(1), Ok(1), Ok(1)]);
+
+    let mut one = One::new(ME, 1 << 20);
+    for replica in 2..10 {
+        assert_eq!(taken(&mut one, scattered(ReplicaId(replica), 1_000)), Ok(1_000));
+    }
+    assert_eq!(taken(&mut one, scattered(ReplicaId(10), 192)), Ok(192));
+    assert_eq!(taken(&mut one, scattered(ReplicaId(11), 1)), Err(Refused::Scattered), "too many of all together");
+    let full = |dots: &mut dyn Iterator<Item = Dot>| {
+        let mut batch = Batch { partition: PartitionId(0), ctx: Ctx::default(), fragments: Vec::new() };
+        dots.for_each(|dot| batch.ctx.add(dot));
+        Full { batch, frontier: Ctx::default(), floor: Ctx::default() }
+    };
+    let around = Around { spaces: &one.spaces, collect_before_ms: 0 };
+    let refused = one.partition.apply_full(PEER, &full(&mut scattered(ReplicaId(11), 1)), &around);
+    assert_eq!(refused, Err(Refused::Scattered));
+    let known = one.partition.apply_full(PEER, &full(&mut scattered(PEER, 1_000)), &around);
+    assert_eq!(known, Ok(Applied::default()));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it is long, and does nothing its neighbours do not")]
+fn a_context_that_has_too_many_gaps_already_takes_what_opens_no_other() {
+    for replicas in [1, 5] {
+        let mut one = One::new(ME, 1 << 20);
+        for replica in 2..2 + replicas {
+            scattered(ReplicaId(replica), 2_049).for_each(|dot| one.partition.ctx.add(dot));
+        }
+        let next = |seq| std::iter::once(Dot { replica: PEER, seq });
+        assert_eq!(taken(&mut one, next(4_099)), Ok(1), "next to the last");
+        assert_eq!(taken(&mut one, next(3)), Ok(1), "between the first two");
+        assert_eq!(taken(&mut one, [4_101, 4_103].into_iter().flat_map(next)), Err(Refused::Scattered));
+    }
+}
+
+#[test]
+fn an_eviction_says_whether_it_gave_anything_back() {
+    let mut one = One::new(ME, 1 << 10);
+    let evict = |one: &mut One, key: &str| one.write("regs", key, |p, at, _| p.evict(at, 0));
+    one.set("k", 100, NEVER);
+    let full = one.space("regs").used();
+    assert!(evict(&mut one, "k") && one.space("regs").used() == full - 100);
+    assert!(!evict(&mut one, "k") && !evict(&mut one, "never written"));
+    one.write("regs", "k", |p, at, t| p.delete(at, t));
+    assert!(!evict(&mut one, "k"));
+    one.put("m", "f", 100);
+    let evict = |one: &mut One| one.write("maps", "m", |p, at, _| p.evict(at, 0));
+    assert!(!evict(&mut one), "not before it is stable");
+    one.partition.collect(&[], &one.spaces, 0);
+    assert!(evict(&mut one) && !evict(&mut one));
 }
