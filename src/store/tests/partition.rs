@@ -8,10 +8,10 @@ use super::super::{
     Applied, Batch, Budget, ENTRY_BYTES_MAX, FIELDS_MAX, Family, Fragment, Full, KeyRef, Keyspace, Keyspaces,
     Partition, Refused,
 };
-use crate::clock::HlcClock;
-use crate::crdt::{Ctx, Dot, NEVER, Path, Scope};
+use crate::clock::{HlcClock, Stamp};
+use crate::crdt::{Ctx, Custom, Dot, NEVER, Path, Payload, Scope};
 use crate::error::WriteError;
-use crate::id::{PartitionId, ReplicaId};
+use crate::id::{KeyspaceId, PartitionId, ReplicaId};
 
 const ME: ReplicaId = ReplicaId(1);
 const PEER: ReplicaId = ReplicaId(2);
@@ -92,6 +92,9 @@ fn a_capture_takes_one_fragment_whatever_it_weighs_and_ends_when_its_bytes_are_s
     assert_eq!(taken(&one, 0), (1, true));
     assert_eq!(taken(&one, 2_500), (3, true), "fields weigh what they hold, like registers");
     assert_eq!(taken(&one, 1 << 20), (8, false));
+    let mut keys = One::new(ME, 1 << 10);
+    ["a", "b", "c", "d"].into_iter().for_each(|key| keys.set(&key.repeat(1_000), 0, NEVER));
+    assert_eq!(taken(&keys, 2_200), (2, true), "keys have a weight, too");
 }
 
 #[test]
@@ -204,6 +207,7 @@ fn entries_come_and_go_and_leave_their_room_behind() {
     one.set("d", 100, NEVER);
     assert_eq!((one.partition.len(), one.space("regs").used()), (3, full));
     assert_eq!(one.partition.entries().map(|(_, key, _)| key.as_ref()).collect::<Vec<_>>(), [b"a", b"d", b"c"]);
+    assert_eq!(one.partition.index.len(), 3, "what is gone is not looked for either");
 }
 
 #[test]
@@ -295,4 +299,60 @@ fn an_eviction_says_whether_it_gave_anything_back() {
     assert!(!evict(&mut one), "not before it is stable");
     one.partition.collect(&[], &one.spaces, 0);
     assert!(evict(&mut one) && !evict(&mut one));
+}
+
+#[test]
+fn keys_whose_hashes_collide_are_different_keys_all_the_same() {
+    let mut one = One::new(ME, 1 << 10);
+    let (regs, maps) = (one.space("regs"), one.space("maps"));
+    let tick = Tick { clock: &one.clock, wall_ms: WALL_MS };
+    let at = |space, key| KeyRef { space, key, hash: 7 };
+    one.partition.set(&at(&regs, b"a"), Bytes::from_static(b"a"), NEVER, &tick);
+    assert!(one.partition.entry(&at(&regs, b"b")).is_none() && one.partition.entry(&at(&maps, b"a")).is_none());
+    one.partition.set(&at(&regs, b"b"), Bytes::from_static(b"b"), NEVER, &tick);
+    one.partition.put(&at(&maps, b"a"), Path::Field(Bytes::new()), Bytes::new(), NEVER, &tick);
+    assert_eq!(one.partition.len(), 3);
+    assert!(one.partition.entry(&KeyRef { hash: 8, ..at(&regs, b"a") }).is_none());
+}
+
+#[test]
+fn what_a_batch_changed_is_told_of_watched_keyspaces_only() {
+    let (mut one, mut peer) = (One::new(ME, 1 << 10), One::new(PEER, 1 << 10));
+    let regs = one.space("regs");
+    regs.watch();
+    peer.set("k", 9, NEVER);
+    peer.put("m", "f", 9);
+    let batch = peer.partition.capture_own(0, ALL).batch;
+    assert_eq!(one.apply(PEER, &batch).changed, [(regs.id(), Bytes::from_static(b"k"))]);
+    assert_eq!(one.apply(PEER, &batch).changed, [], "it was known");
+    let around = Around { spaces: &one.spaces, collect_before_ms: 0 };
+    let mut gone = peer.partition.capture_full();
+    gone.batch.fragments.clear();
+    let applied = one.partition.apply_full(PEER, &gone, &around).unwrap();
+    assert_eq!(applied.changed, [(regs.id(), Bytes::from_static(b"k"))], "a value that the sender has no more");
+}
+
+#[test]
+fn fragments_that_cannot_be_joined_are_counted_and_their_events_stay_missing() {
+    let (mut one, mut peer) = (One::new(ME, 1 << 10), One::new(PEER, 1 << 10));
+    ["a", "b", "c"].into_iter().for_each(|key| peer.set(key, 9, NEVER));
+    let mut batch = peer.partition.capture_own(0, ALL).batch;
+    batch.fragments.iter_mut().take(2).for_each(|f| f.keyspace = KeyspaceId(9));
+    let applied = one.apply(PEER, &batch);
+    assert_eq!((applied.quarantined, applied.news), (2, 1));
+    let missing = [1, 2, 3].map(|seq| !one.partition.ctx().has(Dot { replica: PEER, seq }));
+    assert_eq!(missing, [true, true, false]);
+    let customs = one.spaces.open("custom", Family::Custom).unwrap();
+    let states = ["x", "y"].map(|key| {
+        let mut fragment = Fragment::empty(customs.id(), Bytes::from_static(key.as_bytes()), Scope::Path(Path::Custom));
+        let state = Payload::Value(Bytes::from_static(b"s"));
+        fragment.custom = Some(Custom::new(Stamp::default(), Dot { replica: PEER, seq: 9 }, state, NEVER));
+        fragment
+    });
+    let mut unmergeable = Batch { fragments: states.to_vec(), ..batch };
+    assert_eq!(one.apply(PEER, &unmergeable).quarantined, 0);
+    for fragment in &mut unmergeable.fragments {
+        fragment.custom.as_mut().unwrap().merged = [(ReplicaId(3), 1)].into();
+    }
+    assert_eq!(one.apply(PEER, &unmergeable).quarantined, 2, "nobody here knows how to merge");
 }
