@@ -1,4 +1,4 @@
-# `just check` before a push is what CI runs, short of fuzzing and the demo. The steps themselves live in .ci/steps.
+# `just check` before a push is what CI runs, short of what takes minutes. The steps themselves live in .ci/steps.
 
 # Format, lints, layering, documentation, tests.
 check:
@@ -24,6 +24,23 @@ bench name="":
 fuzz minutes="1" targets="":
     bash .ci/run tools
     FUZZ_SECONDS=$(({{minutes}} * 60)) FUZZ_TARGETS="{{targets}}" bash -euo pipefail .ci/steps/fuzz.sh
+
+# Clusters in virtual time: `just simulate --seeds 10000`, `just simulate --seed 42 --trace`, `just simulate --help`.
+simulate *args:
+    cargo run --release --no-default-features --features sim --example simulate -- {{args}}
+
+# Mistakes planted one at a time, each of which the simulation must see: `just planted all`, `just planted CounterWraps`.
+planted *names="all":
+    RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/planted" cargo run --release \
+        --no-default-features --features sim --example simulate -- --planted {{names}}
+
+# What takes hours: 300,000 seeds, 12,000 over QUIC, planted faults, a million schedules. Figures in the target directory.
+nightly:
+    bash .ci/steps/nightly.sh
+
+# Threads in thousands of orders, and the data model in miri: `SHUTTLE_SCHEDULES=100000 just threads` tries more.
+threads:
+    bash .ci/run shuttle miri
 
 # Rewrite the sources into the one format.
 fmt:

@@ -363,3 +363,30 @@ pub enum PeerFault {
         region: RegionId,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::WriteError::{self, *};
+
+    #[test]
+    fn a_write_is_worth_repeating_when_the_cluster_may_change_and_not_when_the_caller_must() {
+        let later =
+            [OverCapacity { used: 2, budget: 1 }, ClockRefused { skew_ms: 9 }, NotJoined, TooManyEpochs { max: 1 }];
+        assert!(later.iter().all(WriteError::is_retryable), "{later:?}");
+        let (len, max) = (2, 1);
+        let never = [
+            KeyTooLong { len, max },
+            ValueTooLarge { len, max },
+            ZeroTtl,
+            Removed,
+            Stopped,
+            Unencodable { what: "key" },
+            Undecodable { what: "value" },
+            EntryTooLarge { len, max },
+            TooManyTags { max, bytes_max: 1 },
+            TooManyKeyspaces,
+            TooManyFields { len, max },
+        ];
+        assert!(!never.iter().any(WriteError::is_retryable), "{never:?}");
+    }
+}

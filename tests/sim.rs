@@ -247,19 +247,36 @@ fn a_run_that_is_told_is_the_same_run() {
     assert_eq!(Run::new(&plan).lines(5).go().lines, told.lines[told.lines.len() - 5..]);
 }
 
-#[test]
-fn what_once_failed_holds() {
-    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/seeds");
-    let mut files: Vec<_> = std::fs::read_dir(seeds).unwrap().map(|file| file.unwrap().path()).collect();
+/// The plans in a folder under `tests`, with the file's name and the reason.
+fn plans_in(folder: &str) -> Vec<(String, String, Plan)> {
+    let folder = format!("{}/tests/{folder}", env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|ending| ending == "json"));
     files.sort();
-    assert!(!files.is_empty(), "the regressions are where they are looked for");
-    for file in files {
-        for line in std::fs::read_to_string(&file).unwrap().lines() {
-            let (why, plan) = regression(line);
-            let report = run_checked(&plan, true);
-            assert_eq!(report.failure, None, "{}: {why}", file.display());
-        }
+    assert!(!files.is_empty(), "the plans are where they are looked for");
+    let plans = |file: &std::path::PathBuf| {
+        let (name, text) = (file.file_stem().unwrap().to_str().unwrap(), std::fs::read_to_string(file).unwrap());
+        let plan = |line| (name.to_owned(), regression(line));
+        text.lines().map(plan).map(|(name, (why, plan))| (name, why, plan)).collect::<Vec<_>>()
+    };
+    files.iter().flat_map(plans).collect()
+}
+
+#[test]
+fn what_once_failed_holds() {
+    for (name, why, plan) in plans_in("seeds") {
+        let report = run_checked(&plan, true);
+        assert_eq!((report.failure, report.excused), (None, None), "{name}: {why}");
+    }
+}
+
+/// When the design no longer has the limit, its plan belongs to what once failed.
+#[test]
+fn beyond_a_limit_history_is_excused_and_by_that_limit() {
+    for (name, why, plan) in plans_in("limits") {
+        let report = run_checked(&plan, true);
+        assert_eq!(report.failure, None, "{name}: {why}");
+        assert_eq!(report.excused.map(|(limit, _)| limit.name().to_owned()), Some(name), "{why}");
     }
 }
 

@@ -13,12 +13,14 @@ use driftless::node::{CloseCode, Event, Level, Mark};
 use driftless::sim::{Action, Lie, Setting, SimCluster, Weather};
 use driftless::store::{Family, KeyRef, Store};
 
-const LIES: [Lie; 9] = [
+const LIES: [Lie; 11] = [
     Lie::Clock,
     Lie::Report,
     Lie::Origin,
     Lie::Events,
     Lie::HugeContext,
+    Lie::TornContext,
+    Lie::Piece,
     Lie::Noise,
     Lie::Garbled,
     Lie::Hello,
@@ -400,10 +402,11 @@ fn a_liar_is_refused_and_harms_nobody_honest() {
             Lie::Origin => matches!(fault, PeerFault::Identity { .. }),
             Lie::Noise | Lie::Garbled | Lie::Hello => !matches!(fault, PeerFault::ClockDrift { .. }),
             Lie::Flood => matches!(fault, PeerFault::Malformed { .. }),
-            Lie::HugeContext | Lie::Clock => false,
+            Lie::TornContext => matches!(fault, PeerFault::OverLimit { .. }),
+            Lie::HugeContext | Lie::Piece | Lie::Clock => false,
         };
         assert!(faults.iter().all(expected), "{lie:?}: {faults:?}");
-        assert_eq!(faults.is_empty(), matches!(lie, Lie::HugeContext | Lie::Clock), "{lie:?}");
+        assert_eq!(faults.is_empty(), matches!(lie, Lie::HugeContext | Lie::Piece | Lie::Clock), "{lie:?}");
         assert_eq!(cluster.honest().collect::<Vec<_>>(), [0, 1, 2]);
         assert!(cluster.run_until(ms(5_000), converged).is_some(), "{lie:?}: the honest agree");
         let up = |at: usize| cluster.node(at).unwrap().stats().peers.iter().filter(|peer| peer.up).count();

@@ -6,10 +6,11 @@
 #[path = "support/replica.rs"]
 mod replica;
 
+use bytes::Bytes;
 use driftless::clock::Hlc;
-use driftless::crdt::Ctx;
+use driftless::crdt::{Ctx, Payload};
 use driftless::id::ReplicaId;
-use driftless::store::{Budget, Refused, Selector};
+use driftless::store::{Batch, Budget, Refused, Selector};
 use replica::{ALL, COLLECT_AFTER_MS, FOREVER, PART, Replica, b, field, later, residue, sync, sync_all};
 
 const LONG: u64 = 10 * COLLECT_AFTER_MS;
@@ -338,6 +339,31 @@ fn one_id_in_use_twice_raises_the_alarm_and_changes_nothing() {
     let applied = a.store.lock(PART).unwrap().apply(head.from, &batch, &a.around()).unwrap();
     assert_eq!(applied.duplicates, [ReplicaId(2)]);
     assert_eq!(a.get("k", 0), Some(b("one")));
+}
+
+#[test]
+fn a_custom_state_nobody_can_read_is_skipped_and_what_it_carries_stays_missing() {
+    let [mut a, mut c] = replicas([1, 2]);
+    a.note("k", 1, FOREVER);
+    sync(&a, &mut c);
+    a.note("k", 2, FOREVER);
+    let written = c.note("k", 3, FOREVER);
+    let garble = |batch: &mut Batch| {
+        for custom in batch.fragments.iter_mut().filter_map(|f| f.custom.as_mut()) {
+            custom.state = Payload::Value(Bytes::from_static(b"\xc1"));
+        }
+    };
+    let replica::Mail::Batch(head, mut batch) = c.batch(&Ctx::default()) else { unreachable!() };
+    garble(&mut batch);
+    let applied = a.store.lock(PART).unwrap().apply(head.from, &batch, &a.around()).unwrap();
+    assert_eq!((applied.quarantined, a.ctx().has(written.dot)), (1, false));
+    let replica::Mail::Full(head, mut full) = c.full() else { unreachable!() };
+    garble(&mut full.batch);
+    let applied = a.store.lock(PART).unwrap().apply_full(head.from, &full, &a.around()).unwrap();
+    assert_eq!((applied.quarantined, a.ctx().has(written.dot)), (1, false));
+    assert_eq!(a.noted("k", 0), Some([1, 2].into()));
+    sync(&c, &mut a);
+    assert_eq!(a.noted("k", 0), Some([1, 2, 3].into()), "what can be read comes again and is taken");
 }
 
 /// E hands J a snapshot and dies before anybody hears of J. Then a key J holds is deleted, a

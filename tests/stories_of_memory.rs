@@ -289,6 +289,14 @@ fn who_inherits_a_hole_over_an_own_write_shows_neither_and_takes_the_other_from_
     apart.put("m", field("f"), &b("older"), FOREVER);
     apart.deliver(&a.full()).unwrap().unwrap();
     assert_eq!(apart.read("m", &field("f"), 0), None, "what A evicted may have been younger");
+    let mut taught = Replica::new(4, &[4]);
+    taught.clock_ms = a.clock_ms + 1;
+    taught.put("m", field("f"), &b("youngest"), FOREVER);
+    for donor in [&a, &x] {
+        taught.deliver(&donor.full()).unwrap().unwrap();
+    }
+    assert_eq!(taught.read("m", &field("f"), 0), Some(b("youngest")), "X knows the whole map");
+    assert_eq!(taught.tree("m").siblings(&field("f")).len(), 2);
     for mail in [apart.mail_for(&x.ctx()), apart.full()] {
         x.deliver(&mail);
         assert_eq!(x.read("m", &field("f"), 0), Some(b("1")), "and it is");

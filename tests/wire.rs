@@ -275,6 +275,19 @@ fn a_keyspace_of_another_family_is_incompatible_and_an_unknown_one_is_opened() {
 }
 
 #[test]
+fn a_frame_that_is_refused_for_what_follows_opens_no_keyspace() {
+    let bytes = encode(&frame_of(vec![register(b"k", Bytes::from_static(b"v"))]));
+    let here = Keyspaces::new(1, [0; 16]);
+    for len in 0..bytes.len() {
+        assert!(Decoder::default().decode_frame(&bytes[..len], &here, &Limits::default()).is_err());
+    }
+    assert!(here.find("sessions").is_none());
+    let frame = Decoder::default().decode_frame(&bytes, &here, &Limits::default()).unwrap();
+    let Part::Batch(batch) = &frame.parts[0] else { panic!("{frame:?}") };
+    assert_eq!(batch.fragments[0].keyspace, here.find("sessions").unwrap().id());
+}
+
+#[test]
 fn a_custom_keyspace_that_is_not_declared_is_incompatible() {
     let custom = Fragment::empty(
         arb::keyspace(Family::Custom),

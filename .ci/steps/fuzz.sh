@@ -26,13 +26,14 @@ logs=$built/logs
 mkdir -p "$logs"
 
 # How large an input may be and how long it may take, where that is not libFuzzer's to choose: a story of known length
-# needs no slow growth, and a cluster's takes longer than a message.
+# needs no slow growth, and a cluster's takes longer than a message. What takes milliseconds on an idle machine has half
+# a minute: libFuzzer counts the time of the day, not the processor's.
 options_of() {
     case $1 in
-        sim_schedule) echo -max_len=128 -len_control=0 -timeout=20 ;;
-        hello | config_parse) echo -max_len=1024 -len_control=0 -timeout=5 ;;
-        *_ops | *_oracle | *_laws | full_sync) echo -max_len=400 -len_control=0 -timeout=5 ;;
-        *) echo -max_len=8192 -timeout=5 ;;
+        sim_schedule) echo -max_len=128 -len_control=0 -timeout=60 ;;
+        hello | config_parse) echo -max_len=1024 -len_control=0 -timeout=30 ;;
+        *_ops | *_oracle | *_laws | full_sync) echo -max_len=400 -len_control=0 -timeout=30 ;;
+        *) echo -max_len=8192 -timeout=30 ;;
     esac
 }
 

@@ -1,7 +1,10 @@
-# What takes hours on an idle machine: many seeds that no other day has, the same over QUIC, and every planted fault. Not
-# among the default steps. Each of the three counts as one test; the figures go to ci/nightly of the target directory.
+# What takes hours on an idle machine: many seeds that no other day has, the same over QUIC, every planted fault, a
+# million schedules of threads, and as much of the core as miri can read. Not among the default steps. Each of the five
+# counts as one test; figures and logs go to ci/nightly of the target directory.
 seeds=${NIGHTLY_SEEDS:-300000}
 quic_seeds=${NIGHTLY_QUIC_SEEDS:-12000}
+schedules=${NIGHTLY_SCHEDULES:-1000000}
+miri_tests=${NIGHTLY_MIRI_TESTS:-clock:: crdt:: store:: config:: membership:: node:: replication:: wire::}
 # Days since 1970, a million seeds apart.
 from=${NIGHTLY_FROM:-$(($(date +%s) / 86400 * 1000000))}
 target=${CARGO_TARGET_DIR:-target}
@@ -28,4 +31,12 @@ gate "$quic_seeds seeds over QUIC" cargo run --locked --release --features sim -
 RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=$target/planted gate "planted faults" \
     cargo run --locked --release --no-default-features --features sim --example simulate -- \
     --planted all --json "$figures/planted.json"
+# Their own counts of tests stay in the log: each is one here.
+quietly() {
+    local log=$figures/$1.log
+    bash -euo pipefail ".ci/steps/$1.sh" >"$log" 2>&1 || { tail -n 60 "$log"; return 1; }
+    grep '^SKIPPED: ' "$log" || true
+}
+SHUTTLE_SCHEDULES=$schedules gate "$schedules schedules of threads" quietly shuttle
+MIRI_TESTS=$miri_tests gate "miri" quietly miri
 exit "$status"

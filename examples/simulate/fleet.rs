@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use driftless::probe::{Fault, Hits};
-use driftless::sim::{Failure, Profile, run_checked};
+use driftless::sim::{Failure, Limit, Profile, run_checked};
 
 /// How many seeds, and when to stop before.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,7 @@ pub(crate) struct Limits {
 pub(crate) struct Outcome {
     pub(crate) seed: u64,
     pub(crate) failure: Option<Failure>,
+    pub(crate) excused: Option<(Limit, Failure)>,
     pub(crate) hits: Hits,
     pub(crate) virtual_time: Duration,
     pub(crate) converged_in: Option<Duration>,
@@ -94,6 +95,7 @@ impl Fleet {
         Outcome {
             seed,
             failure: report.failure,
+            excused: report.excused,
             hits: report.hits,
             virtual_time: report.virtual_time,
             converged_in: report.converged_in,

@@ -80,7 +80,8 @@ fn seeds(cli: &Cli, profile: Profile) -> Result<bool, Box<dyn Error>> {
     let never = tally.never();
     write_json(cli, &report(&tally, profile, &json!([])))?;
     let judged = tally.seeds >= EVENTS_JUDGED_FROM && profile.name() == ALL_EVENTS;
-    let holds = tally.failures.is_empty() && tally.seeds > 0 && (!judged || never.is_empty());
+    let clean = tally.failures.is_empty() && !tally.excuses_too_much();
+    let holds = clean && tally.seeds > 0 && (!judged || never.is_empty());
     print(&tables::verdict(&tally, holds, judged))?;
     Ok(holds)
 }
@@ -102,11 +103,13 @@ fn planted(cli: &Cli, profile: Profile, names: &str) -> Result<bool, Box<dyn Err
 
 fn report(tally: &Tally, profile: Profile, planted: &Value) -> Value {
     let failures: Vec<Value> = tally.failures.iter().map(tally::Failed::json).collect();
+    let excused: Vec<Value> = tally.excused.iter().map(tally::Excused::json).collect();
     let (p50, p99, max) = tally.convergence_ms();
     json!({
         "config": profile.name(),
         "seeds": tally.seeds,
         "failures": failures,
+        "excused": excused,
         "seeds_per_second_per_core": tally.seeds_per_second_per_core(),
         "virtual_hours": tally.virtual_hours(),
         "convergence_ms": { "p50": p50, "p99": p99, "max": max },

@@ -28,6 +28,7 @@ pub(crate) fn seeds(tally: &Tally, profile: Profile, limits: Limits) -> String {
     line(&mut out, &format!("\nseeds          {} of {profile}, from {}", tally.seeds, limits.from));
     line(&mut out, &format!("speed          {rate:.1} seeds a second a core"));
     line(&mut out, &format!("virtual time   {:.1} hours", tally.virtual_hours()));
+    line(&mut out, &format!("excused        {} seeds that went beyond a limit of the design", tally.excused.len()));
     line(&mut out, &format!("run twice      {} seeds, compared by the hash of everything delivered", tally.replayed));
     if let (Some(p50), Some(p99), Some(max)) = tally.convergence_ms() {
         line(&mut out, &format!("convergence    {p50} ms after the heal (median), {p99} ms (p99), {max} ms (longest)"));

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use driftless::probe::Sometimes;
-use driftless::sim::Failure;
+use driftless::sim::{Failure, Limit};
 use serde_json::{Value, json};
 
 use crate::fleet::Outcome;
+
+/// The share of seeds that may be excused, beside the first two.
+const EXCUSED_MAX: f64 = 0.001;
 
 /// A seed that failed.
 #[derive(Clone, Debug)]
@@ -22,12 +25,26 @@ impl Failed {
     }
 }
 
+/// A seed that went beyond a limit of the design, and what did not hold there.
+#[derive(Clone, Debug)]
+pub(crate) struct Excused {
+    limit: Limit,
+    failed: Failed,
+}
+
+impl Excused {
+    pub(crate) fn json(&self) -> Value {
+        json!({ "limit": self.limit.name(), "what": self.failed.json() })
+    }
+}
+
 /// The sum of all outcomes.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) seeds: u64,
     pub(crate) replayed: u64,
     pub(crate) failures: Vec<Failed>,
+    pub(crate) excused: Vec<Excused>,
     virtual_time: Duration,
     busy: Duration,
     /// In how many seeds each event happened.
@@ -51,6 +68,14 @@ impl Tally {
         if let Some(failure) = outcome.failure {
             self.failures.push(Failed { seed: outcome.seed, failure });
         }
+        if let Some((limit, failure)) = outcome.excused {
+            self.excused.push(Excused { limit, failed: Failed { seed: outcome.seed, failure } });
+        }
+    }
+
+    /// Tells whether more was excused than is rare.
+    pub(crate) fn excuses_too_much(&self) -> bool {
+        count(self.excused.len().try_into().unwrap_or(u64::MAX)) > 2.0 + EXCUSED_MAX * count(self.seeds)
     }
 
     /// Seeds a core does in a second of its own time.

@@ -76,7 +76,11 @@ fn told(plan: &Plan) -> Result<bool, Box<dyn Error>> {
 
 fn verdict(report: &Report) -> Result<bool, Box<dyn Error>> {
     let time = report.virtual_time.as_secs_f64();
-    let end = report.failure.as_ref().map_or_else(|| "holds".to_owned(), |failure| format!("FAILS: {failure}"));
+    let end = match (&report.failure, &report.excused) {
+        (Some(failure), _) => format!("FAILS: {failure}"),
+        (None, Some((limit, failure))) => format!("excused by {}: {failure}", limit.name()),
+        (None, None) => "holds".to_owned(),
+    };
     print(&format!("{} steps, {time:.1} s, trace {:016x}: {end}\n", report.steps, report.trace))?;
     Ok(report.failure.is_none())
 }

@@ -11,10 +11,11 @@
 
 #![no_main]
 
+use driftless::store::Keyspaces;
 use driftless::wire::version::FORMAT;
 use driftless::wire::{Decoder, Limits};
 use driftless_fuzz::allocations::{Counting, most_held};
-use driftless_fuzz::spaces::{COUNT, spaces};
+use driftless_fuzz::spaces::{COUNT, with_spaces};
 use libfuzzer_sys::fuzz_target;
 
 #[global_allocator]
@@ -24,10 +25,10 @@ const FEW: u64 = 16;
 /// A fragment has 384 bytes and is named in five; a vector that grows is there twice.
 const PER_BYTE: usize = 256;
 
-fn decode(message: &[u8], plain: usize, limits: &Limits, per_byte: usize) {
-    let (mut decoder, spaces) = (Decoder::default(), spaces());
+fn decode(message: &[u8], plain: usize, spaces: &Keyspaces, limits: &Limits, per_byte: usize) {
+    let mut decoder = Decoder::default();
     let (_, most) = most_held(|| {
-        let frame = decoder.decode_frame(message, &spaces, limits).is_ok();
+        let frame = decoder.decode_frame(message, spaces, limits).is_ok();
         let control = decoder.decode_control(message, limits).is_ok();
         (frame, control, decoder.decode_beat(message, limits).is_ok())
     });
@@ -44,7 +45,9 @@ fuzz_target!(|input: &[u8]| {
     let compressed = message.get(1).is_some_and(|flags| flags & 1 == 1);
     let allowed = compressed && declared <= (packed * limits.ratio).min(limits.plain_bytes);
     let plain = if allowed { usize::try_from(declared).unwrap() } else { 0 };
-    decode(&message, plain, &Limits { covers: FEW, ..limits }, PER_BYTE);
+    let usual = Limits { covers: FEW, ..limits };
+    with_spaces(|spaces| decode(&message, plain, spaces, &usual, PER_BYTE));
     let few = Limits { replicas: FEW, gaps: FEW, gaps_all: FEW, seen: FEW, parts: FEW, fragments: FEW, ..limits };
-    decode(&message, plain, &Limits { elems: FEW, covers: FEW, ..few }, 4);
+    let few = Limits { elems: FEW, covers: FEW, ..few };
+    with_spaces(|spaces| decode(&message, plain, spaces, &few, 4));
 });

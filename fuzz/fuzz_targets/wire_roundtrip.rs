@@ -11,7 +11,7 @@ use driftless::store::Keyspaces;
 use driftless::wire::version::FORMAT;
 use driftless::wire::{Decoder, Encoder};
 use driftless_fuzz::messages::Message;
-use driftless_fuzz::spaces::spaces;
+use driftless_fuzz::spaces::with_spaces;
 use libfuzzer_sys::fuzz_target;
 
 /// Whatever they have encoded and decoded before must not matter.
@@ -41,14 +41,14 @@ fn goes_round(used: &mut Used, message: &Message, spaces: &Keyspaces) {
     }
 }
 
-fuzz_target!(|input: &[u8]| {
-    let (spaces, raw) = (spaces(), input.first() == Some(&FORMAT));
-    USED.with_borrow_mut(|used| {
-        let made = || Unstructured::new(input.get(1..)?).arbitrary().ok();
-        let message = if raw { Message::decode(&mut used.decoder, input, &spaces) } else { made() };
-        if let Some(message) = message {
-            assert!(raw || message.encode(&mut used.plain, &spaces).is_ok(), "what is made here fits");
-            goes_round(used, &message, &spaces);
-        }
-    });
-});
+fn any(used: &mut Used, input: &[u8], spaces: &Keyspaces) {
+    let raw = input.first() == Some(&FORMAT);
+    let made = || Unstructured::new(input.get(1..)?).arbitrary().ok();
+    let message = if raw { Message::decode(&mut used.decoder, input, spaces) } else { made() };
+    if let Some(message) = message {
+        assert!(raw || message.encode(&mut used.plain, spaces).is_ok(), "what is made here fits");
+        goes_round(used, &message, spaces);
+    }
+}
+
+fuzz_target!(|input: &[u8]| USED.with_borrow_mut(|used| with_spaces(|spaces| any(used, input, spaces))));

@@ -7,6 +7,7 @@
 //! * The same bytes do the same thing, whatever was tried before.
 
 pub mod allocations;
+pub mod blocks;
 pub mod config;
 pub mod messages;
 pub mod replica;

@@ -1,5 +1,6 @@
 //! The keyspaces that decoders look names up in: one of each family, as in `tests/golden`.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use driftless::crdt::custom::Erased;
@@ -22,6 +23,20 @@ pub fn spaces() -> Keyspaces {
     let epochs = spaces.find("sessions").map(|sessions| spaces.open_epochs(&sessions));
     assert!(matches!(epochs, Some(Ok(_))));
     spaces
+}
+
+thread_local! {
+    static UNTOUCHED: RefCell<Option<Keyspaces>> = const { RefCell::new(None) };
+}
+
+/// Does some work with keyspaces as [`spaces`] returns them, which are made anew only after a message has added to them.
+pub fn with_spaces<R>(work: impl FnOnce(&Keyspaces) -> R) -> R {
+    let spaces = UNTOUCHED.take().unwrap_or_else(spaces);
+    let result = work(&spaces);
+    if spaces.snapshot().len() == COUNT {
+        UNTOUCHED.set(Some(spaces));
+    }
+    result
 }
 
 /// Returns the number of the keyspace of a family.

@@ -161,7 +161,6 @@ impl Cell {
         } else if known && planted!(StubBeatsValue) {
             self.forget();
         } else if !known && self.reg.validate_merge(&other.reg).is_err() {
-            sometimes!(TwoValuesUnderOneStamp);
             return Err(DuplicateReplica { replica: self.stamp().replica });
         }
         let later = (other.deadline, other.touch) > (self.deadline, self.touch) && !planted!(TouchNotJoined);

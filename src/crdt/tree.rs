@@ -327,7 +327,7 @@ impl Tree {
     fn paths_to_join(&self, branch: &Branch, scope: &Scope) -> BTreeSet<Path> {
         let mut paths: BTreeSet<Path> = branch.elems.iter().map(|(p, _)| p.clone()).collect();
         match scope {
-            Scope::Key => paths.extend(self.elems.map().keys().cloned()),
+            Scope::Key => paths.extend(self.elems.map().keys().chain(self.held().map(|(path, _)| path)).cloned()),
             Scope::Path(Path::Counter(_) | Path::Register | Path::Custom) => {}
             Scope::Path(path @ (Path::Ttl | Path::Field(_) | Path::Member(..))) => {
                 paths.insert(path.clone());

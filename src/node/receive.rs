@@ -72,7 +72,6 @@ impl Node {
                     session.urgent = true;
                 }
             }
-            (Control::NeedFull { .. }, true) if planted!(NeedFullIgnored) => {}
             (Control::NeedFull { partition }, true) => {
                 let store = Arc::clone(&self.store);
                 match self.session_mut(link) {
@@ -341,7 +340,6 @@ impl Node {
             self.out.push_back(Output::Changed(applied.changed.into_iter().map(change).collect()));
         }
         for replica in applied.duplicates {
-            sometimes!(DuplicateReplicaTold);
             self.event(Event::DuplicateReplica { replica });
         }
         if applied.quarantined > 0 {

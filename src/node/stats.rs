@@ -180,4 +180,13 @@ mod tests {
         );
         assert_eq!(LagHistogram::default().quantile(0.5), None);
     }
+
+    #[test]
+    fn an_empty_histogram_becomes_one_of_as_many_writes_as_were_counted() {
+        let mut lag = LagHistogram::default();
+        assert!(lag.is_empty());
+        [3, 3, u64::MAX].into_iter().for_each(|ms| lag.record(ms));
+        assert_eq!((lag.is_empty(), lag.len()), (false, 3));
+        assert_eq!(format!("{lag:?}"), "LagHistogram(n 3, p50 Some(3) ms, p99 Some(8192) ms)");
+    }
 }

@@ -83,8 +83,8 @@ faults! {
     // store: what is sent, joined and forgotten
     /// A removal mints no event.
     RemoveWithoutDot,
-    /// A fragment covers only the events its receiver is known to lack (R-COVER).
-    CoversOnlyMissing,
+    /// A fragment covers only the events it was captured for (R-COVER).
+    CoversOnlyAsked,
     /// A fragment of one path travels while an event of the whole key is unstable.
     EffectWithoutDot,
     /// The context of a batch is read before its fragments are captured.
@@ -167,8 +167,6 @@ faults! {
     IncrementsBelowFloor,
     /// What a peer does not report is never sent again.
     NeverResends,
-    /// What a peer asks for again is not sent.
-    NeedFullIgnored,
     /// Nobody passes on what others wrote.
     NeverRelays,
     /// A donor counts its joiner only when the joiner says that it is ready.

@@ -43,8 +43,6 @@ rare! {
     LaterDeadlineUnderOneStamp,
     /// A touch asked for an earlier deadline than there was.
     TouchMovedNothing,
-    /// Two different values met under one stamp.
-    TwoValuesUnderOneStamp,
     /// Two concurrent writes of a register met and one lost.
     ConcurrentWrites,
     /// Two concurrent puts met and both stayed.
@@ -131,8 +129,6 @@ rare! {
     AbsentContributionDropped,
     /// A contribution that the sender does not hold stayed: it had missed a touch or a reset of it.
     AbsentContributionSpared,
-    /// A state that could not be joined was skipped.
-    StateQuarantined,
     /// An epoch came after a write that is younger and that it would match.
     EpochSparedYounger,
     /// A write came after the epoch that clears it.
@@ -311,8 +307,6 @@ rare! {
     PenEmptiedWithLink,
     /// A frame far ahead of the wall clock was refused.
     FrameFarAheadRefused,
-    /// An operator was told that a replica id is in use twice.
-    DuplicateReplicaTold,
     /// A report went at once because the peer waits for it.
     UrgentReport,
     /// A report went at once because much was received.

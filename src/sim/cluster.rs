@@ -11,6 +11,7 @@ use siphasher::sip::SipHasher13;
 use super::carrier::Carriage;
 use super::config::SimConfig;
 use super::host::{Host, LinkNote, true_ms};
+use super::limit::Limit;
 use super::network::Conditions;
 use super::newer;
 use super::plan::{Carrier, Setting};
@@ -42,6 +43,9 @@ pub struct SimCluster {
     pub(super) ordered: BTreeSet<ReplicaId>,
     /// An operator looks after the cluster: who learns that it was removed is started again.
     pub(super) tended: bool,
+    pub(super) limit: Option<Limit>,
+    /// The earlier replicas of nodes that founded a cluster.
+    pub(super) founders_before: BTreeSet<ReplicaId>,
     trace: SipHasher13,
     pub(super) delivered: Delivered,
 }
@@ -70,6 +74,8 @@ impl SimCluster {
             next_wait: 1 << 32,
             ordered: BTreeSet::new(),
             tended: false,
+            limit: None,
+            founders_before: BTreeSet::new(),
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
             carriage,
@@ -211,6 +217,13 @@ impl SimCluster {
     #[must_use]
     pub fn true_ms(&self) -> u64 {
         true_ms(self.now)
+    }
+
+    /// Returns the latest instant by which any process decides now what is over.
+    #[must_use]
+    pub fn decides_ms(&self) -> u64 {
+        let decides = |at| self.node(at).map(|node| node.store().clock().last().ms().max(self.now(at).wall_ms));
+        (0..self.host_count()).filter_map(decides).max().unwrap_or(0)
     }
 
     /// Returns and forgets what a node told its users.
@@ -441,11 +454,12 @@ impl SimCluster {
                 host.outcomes.insert(id, outcome);
             }
             Output::Event(event) => {
-                if matches!(event, Event::Joined { .. }) {
-                    host.joined_at = Some(self.now);
-                }
                 host.told_removed |= event == Event::Removed;
-                host.events.push(event);
+                host.events.push(event.clone());
+                if let Event::Joined { founded } = event {
+                    host.joined_at = Some(self.now);
+                    self.note_joined(at, founded);
+                }
             }
             Output::Changed(_) => {}
         }

@@ -64,6 +64,8 @@ pub(super) struct Host {
     pub(super) leaving: Option<Mono>,
     /// The replica that runs, or ran last.
     pub(super) replica: Option<ReplicaId>,
+    /// Those that ran before.
+    pub(super) earlier: Vec<ReplicaId>,
     /// When its process has joined.
     pub(super) joined_at: Option<Mono>,
     /// Who its process copied, or copies.
@@ -101,6 +103,7 @@ impl Host {
             node: None,
             leaving: None,
             replica: None,
+            earlier: Vec::new(),
             joined_at: None,
             donor: None,
             told_removed: false,
@@ -139,7 +142,7 @@ impl Host {
 
     /// A process starts here.
     pub(super) fn begin(&mut self, node: Node) {
-        self.replica = Some(node.me().replica);
+        self.earlier.extend(self.replica.replace(node.me().replica));
         self.node = Some(node);
         self.high = None;
     }

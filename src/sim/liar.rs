@@ -21,6 +21,8 @@ use crate::wire::{Control, Decoder, Encoder, Frame, FullChunk, Limits, Part};
 const STRANGERS: u64 = 2_000;
 /// Gaps of one replica in a huge context.
 const GAPS: u64 = 3_000;
+/// More of them than a receiver takes.
+const TOO_MANY_GAPS: u64 = 5_000;
 /// Messages in a flood.
 const FLOOD: usize = 200;
 /// How often a message is garbled until it does not decode.
@@ -55,13 +57,15 @@ impl SimCluster {
         let mut sent = false;
         for (link, victim) in self.victims(at) {
             let others = self.hosts.iter().filter_map(|h| h.replica).filter(|r| *r != victim).collect();
-            let encoder = Encoder::default();
+            let encoder = Encoder::new(Limits { gaps: TOO_MANY_GAPS, ..Limits::default() });
             let mut forger = Forger { store: &store, me: store.me(), victim, others, rng: &mut rng, encoder };
             let forged = match lie {
                 Lie::Report => forger.report(),
                 Lie::Origin => forger.origin(),
                 Lie::Events => forger.events(),
-                Lie::HugeContext => forger.huge_context(),
+                Lie::HugeContext => forger.huge_context(GAPS),
+                Lie::TornContext => forger.huge_context(TOO_MANY_GAPS),
+                Lie::Piece => forger.piece(),
                 Lie::Noise => forger.noise(),
                 Lie::Garbled => self.garbled(at, &mut forger),
                 Lie::Hello => self.second_hello(at, link),
@@ -140,24 +144,20 @@ impl Forger<'_> {
                 if self.rng.bool() {
                     floor.add_range(self.me, 1, 1 << 20);
                 }
-                let frontier = Ctx::default();
-                Part::FullChunk(FullChunk {
-                    partition,
-                    session: 1 << 40,
-                    index: 0,
-                    last: true,
-                    ctx,
-                    frontier,
-                    floor,
-                    fragments,
-                })
+                Part::FullChunk(FullChunk { ctx, floor, fragments, ..only_chunk(partition) })
             }
         };
         self.frame(&Frame { from: self.me, hlc: self.hlc(), parts: vec![part] })
     }
 
-    /// Names as many replicas and gaps as fit, in a report and in a batch.
-    fn huge_context(&mut self) -> Vec<Forged> {
+    /// Sends the second piece of what it has not begun.
+    fn piece(&mut self) -> Vec<Forged> {
+        let chunk = FullChunk { index: 1, ..only_chunk(self.partition()) };
+        self.frame(&Frame { from: self.me, hlc: self.hlc(), parts: vec![Part::FullChunk(chunk)] })
+    }
+
+    /// Names many replicas and so many gaps, in a report and in a batch.
+    fn huge_context(&mut self, gaps: u64) -> Vec<Forged> {
         let id = self.partition();
         let mut ctx = self.seen(id);
         let mut strangers: Vec<u64> = (0..STRANGERS).map(|_| self.rng.u64(1..)).collect();
@@ -165,7 +165,7 @@ impl Forger<'_> {
         for stranger in strangers {
             ctx.add_range(ReplicaId(stranger), 1, self.rng.u64(1..1 << 40));
         }
-        let gaps: Vec<(u64, u64)> = (1..=GAPS).map(|n| (n * 3, n * 3)).collect();
+        let gaps: Vec<(u64, u64)> = (1..=gaps).map(|n| (n * 3, n * 3)).collect();
         ctx.add_seen(ReplicaId(self.rng.u64(1..)), &Seen::new(0, &gaps));
         let news = ctx.iter().map(|(replica, seen)| (replica, seen.clone())).collect();
         let mut forged = self.control(&Control::Report { hlc: self.hlc(), changed: vec![(id, news)], members: None });
@@ -258,6 +258,12 @@ impl Forger<'_> {
     fn frame(&mut self, frame: &Frame) -> Vec<Forged> {
         self.encoder.encode_frame(frame, self.store.spaces()).map(Forged::Log).into_iter().collect()
     }
+}
+
+/// Returns a full synchronisation of nothing in one piece.
+fn only_chunk(partition: PartitionId) -> FullChunk {
+    let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
+    FullChunk { partition, session: 1 << 40, index: 0, last: true, ctx, frontier, floor, fragments: Vec::new() }
 }
 
 /// Returns more of a replica's events than anybody has seen.

@@ -20,6 +20,7 @@ mod cluster;
 mod config;
 mod host;
 mod liar;
+mod limit;
 mod minimise;
 mod network;
 mod newer;
@@ -34,6 +35,7 @@ pub mod workload;
 
 pub use cluster::SimCluster;
 pub use config::SimConfig;
+pub use limit::Limit;
 pub use minimise::{minimise, minimise_by};
 pub use network::Weather;
 pub use plan::{Ack, Action, Carrier, HOSTS_MAX, Lie, Op, OpKind, Plan, Setting, Step};

@@ -359,6 +359,10 @@ pub enum Lie {
     Events,
     /// A context with as many replicas and gaps as fit.
     HugeContext,
+    /// A context with more gaps than fit.
+    TornContext,
+    /// A piece of a full synchronisation whose earlier pieces were never sent.
+    Piece,
     /// Bytes of no meaning on the control stream.
     Noise,
     /// A real message of its own with bytes changed.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::check::{Invariant, Violation};
 use super::cluster::SimCluster;
+use super::limit::Limit;
 use super::plan::{Ack, Action, Op, OpKind, Plan, Setting, Step};
 use super::tale::Tale;
 use super::watcher::Watcher;
@@ -172,6 +173,8 @@ impl Workload for Watched {
 pub struct Report {
     /// What was found wrong, if anything was.
     pub failure: Option<Failure>,
+    /// What was found wrong and is not promised to hold; the run ended there.
+    pub excused: Option<(Limit, Failure)>,
     /// The hash of everything that was delivered.
     pub trace: u64,
     /// Rare events, and how often each happened.
@@ -302,8 +305,13 @@ impl<'a> Run<'a> {
         if let Some(failure) = &failure {
             tale.say(cluster.as_ref(), &format!("FAILED {failure}"));
         }
+        let (excused, failure) = match (failure, cluster.as_ref().and_then(SimCluster::limit)) {
+            (Some(failure), Some(limit)) if limit.excuses(&failure.invariant) => (Some((limit, failure)), None),
+            (failure, _) => (None, failure),
+        };
         Report {
             failure,
+            excused,
             trace: cluster.as_ref().map_or(0, SimCluster::trace),
             virtual_time: cluster.as_ref().map_or(Duration::ZERO, SimCluster::elapsed),
             hits: probe::take(),

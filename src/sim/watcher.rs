@@ -119,6 +119,7 @@ impl Watcher {
         let at = cluster.place(at);
         let Some(store) = cluster.store(at).filter(|_| cluster.has_clients(at)) else { return Ok(()) };
         let now_ms = check::decides_ms(&store, cluster.now(at).wall_ms);
+        self.latest_ms = self.latest_ms.max(cluster.decides_ms());
         let (key, mutation) = self.workload.mutation(op, now_ms);
         let Ok(space) = open(&store, key.space) else { return Ok(()) };
         let before = store.with_entry(&KeyRef::new(&space, &key.name), |entry| entry.cloned());
@@ -157,12 +158,11 @@ impl Watcher {
         let dots: BTreeSet<_> = done.iter().map(|(_, written)| written.dot).collect();
         let made = |r: &&Record| r.partition == *id && dots.contains(&r.dot);
         let records: Vec<&Record> = self.history.of(&call.key).filter(made).collect();
-        let late_ms = self.latest_ms.max(call.now_ms);
         let entry = call.before.as_ref();
         let gone = entry.and_then(cell).filter(|cell| cell.is_grave()).map(Cell::stamp);
         let author = Author {
             now: self.history.view(*id, past, call.now_ms).of(&call.key),
-            late: self.history.view(*id, past, late_ms).of(&call.key),
+            late: self.history.view(*id, past, self.latest_ms).of(&call.key),
             holed: tree(entry).is_some_and(Tree::is_hole),
             evicted: self.may_miss(&call.key, gone),
             replica: store.me(),
@@ -200,7 +200,7 @@ impl Watcher {
         let Some(store) = cluster.store(at).filter(|_| cluster.has_clients(at)) else { return Ok(()) };
         let wall_ms = cluster.now(at).wall_ms;
         let (shown_at_ms, now_ms) = (store.clock().visible_ms(wall_ms), check::decides_ms(&store, wall_ms));
-        self.latest_ms = self.latest_ms.max(now_ms);
+        self.latest_ms = self.latest_ms.max(cluster.decides_ms());
         let when = Moment { now_ms, latest_ms: self.latest_ms };
         let client = self.clients.entry(client).or_default();
         if !client.is_covered(|id| store.read(id).map(|p| p.ctx().clone())) {
@@ -284,11 +284,11 @@ impl Watcher {
     fn look(&mut self, cluster: &SimCluster) -> Result<(), Violation> {
         self.bury(cluster);
         self.looked_at = cluster.elapsed();
+        self.latest_ms = self.latest_ms.max(cluster.decides_ms());
         let mut all = Vec::new();
         for at in 0..cluster.host_count() {
             let Some(node) = cluster.node(at) else { continue };
             let wall_ms = cluster.now(at).wall_ms;
-            self.latest_ms = self.latest_ms.max(check::decides_ms(node.store(), wall_ms));
             if cluster.is_honest(at) {
                 let seat = self.seats.entry(at).or_insert_with(|| Seat::new(node, wall_ms));
                 let news = seat.look(node, wall_ms, &self.history).map_err(at_host(at))?;

@@ -143,10 +143,7 @@ impl Partition {
                 }
             }
             Some(Err(Misfit::Duplicate(found))) => applied.duplicates.push(found.replica),
-            Some(Err(Misfit::State(_))) | None => {
-                sometimes!(StateQuarantined);
-                applied.quarantined += 1;
-            }
+            Some(Err(Misfit::State(_))) | None => applied.quarantined += 1,
         }
         match space.family() {
             Family::Epoch => {

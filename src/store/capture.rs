@@ -41,18 +41,15 @@ impl Partition {
     /// Captures my events after number `after`.
     #[must_use]
     pub fn capture_own(&self, after: u64, budget: Budget) -> Captured {
-        self.capture(self.log.from(self.me, after + 1), after, budget)
+        let captured = self.capture(self.log.from(self.me, after + 1), after, budget);
+        covering(captured, |dot| dot.replica == self.me && dot.seq > after)
     }
 
     /// Captures the events a peer lacks, by what is known of its context.
     #[must_use]
     pub fn capture_lacking(&self, known: &Ctx, budget: Budget) -> Captured {
         let lacking = self.log.origins().flat_map(|origin| self.lacking_of(origin, known));
-        let mut captured = self.capture(lacking, 0, budget);
-        if planted!(CoversOnlyMissing) {
-            captured.batch.fragments.iter_mut().for_each(|f| f.covers.retain(|(dot, _)| !known.has(*dot)));
-        }
-        captured
+        covering(self.capture(lacking, 0, budget), |dot| !known.has(dot))
     }
 
     /// Captures the events of one origin that a peer lacks.
@@ -125,6 +122,14 @@ impl Partition {
             Body::Register(_) | Body::Custom(_) => None,
         }
     }
+}
+
+/// Returns what was captured as it is. The mistake is to leave out what it was not captured for.
+fn covering(mut captured: Captured, asked: impl Fn(Dot) -> bool) -> Captured {
+    if planted!(CoversOnlyAsked) {
+        captured.batch.fragments.iter_mut().for_each(|f| f.covers.retain(|(dot, _)| asked(*dot)));
+    }
+    captured
 }
 
 /// The (slot, scope) pairs a capture will restrict to; a whole key swallows its parts.

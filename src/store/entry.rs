@@ -469,11 +469,10 @@ mod tests {
                     assert_eq!(entry.unmark(dot), plain.is_empty());
                 }
                 assert_eq!(entry.is_settled(), plain.is_empty());
-                let all_whole = plain.values().any(|s| s == whole);
-                for seq in 1..6 {
-                    let own = plain.get(&self::dot(seq));
-                    let carried = own.map(|own| if all_whole { whole.clone() } else { own.clone() });
-                    assert_eq!(entry.fragment_scope(self::dot(seq)), carried);
+                let all = plain.values().find(|s| *s == whole);
+                for dot in (1..6).map(self::dot) {
+                    let carried = plain.get(&dot).map(|own| all.unwrap_or(own).clone());
+                    assert_eq!(entry.fragment_scope(dot), carried);
                 }
                 for scope in scopes {
                     let inside = plain.iter().filter(|(_, s)| scope.covers(s)).map(|(d, s)| (*d, s.clone()));

@@ -215,6 +215,27 @@ impl Keyspaces {
         }
     }
 
+    /// Returns the keyspace that [`Keyspaces::open`] would find, or none if it would make one; makes nothing.
+    ///
+    /// # Errors
+    /// As [`Keyspaces::open`], but for the number of keyspaces.
+    pub fn lookup(&self, name: &str, family: Family) -> Result<Option<Arc<Keyspace>>, OpenError> {
+        let target = name.strip_prefix(EPOCHS);
+        let len = target.unwrap_or(name).len();
+        if len == 0 || len > NAME_BYTES_MAX || target.is_some() != (family == Family::Epoch) {
+            return Err(OpenError::BadName { len: name.len(), max: NAME_BYTES_MAX });
+        }
+        if let Some(target) = target {
+            self.lookup(target, Family::Register)?;
+        }
+        let Some(found) = self.find(name) else { return Ok(None) };
+        if found.family == family {
+            return Ok(Some(found));
+        }
+        let (existing, wanted) = (found.family.name(), family.name());
+        Err(OpenError::OtherFamily { name: name.to_owned(), existing, wanted })
+    }
+
     /// Returns the companion keyspace that holds the epochs of a register keyspace.
     ///
     /// # Errors

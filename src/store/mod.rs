@@ -29,7 +29,7 @@ use dirty::Dirty;
 pub use entry::{Body, Entry};
 pub use epoch::Selector;
 pub use fragment::{Applied, Batch, Fragment, Full, Refused};
-pub use keyspace::{Family, Keyspace, Keyspaces};
+pub use keyspace::{Family, KEYSPACES_MAX, Keyspace, Keyspaces};
 pub use partition::{KeyRef, Partition};
 pub use tally::{Tallied, Tally};
 pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};

@@ -38,6 +38,7 @@ fn is_there(store: &Store, space: &Keyspace, key: &[u8]) -> bool {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it is long, and does nothing its neighbours do not")]
 fn the_number_of_partitions_is_a_power_of_two_within_bounds() {
     for (asked, made) in [(0, 1), (1, 1), (3, 4), (64, 64), (1 << 20, super::PARTITIONS_MAX)] {
         let store = store(asked);

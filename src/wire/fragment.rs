@@ -13,6 +13,8 @@
 //! * The family decides which body follows, so a register keyspace carries cells and nothing else.
 //! * What a map lists ascends, lies inside the scope and is not empty; siblings ascend.
 
+use std::collections::BTreeMap;
+
 use super::limits::{Counted, Unsendable};
 use super::mark::{REPLICA, Run, TTL, put_deadline, put_dot, put_seq, take_deadline, take_dot, take_seq};
 use super::pack::{Pen, Reader, malformed, width};
@@ -246,6 +248,11 @@ impl<'a> FragmentsIn<'a> {
         Self { run, spaces, last_space: None }
     }
 
+    /// See [`SpacesIn::open`].
+    pub(super) fn open_spaces(&self) -> Result<BTreeMap<KeyspaceId, KeyspaceId>, PeerFault> {
+        self.spaces.open()
+    }
+
     pub(super) fn take(&mut self, reader: &mut Reader<'_>, ctx: &Ctx) -> Result<Fragment, PeerFault> {
         reader.tally.add(Counted::Fragments, 1)?;
         let head = reader.uint()?;
@@ -333,7 +340,7 @@ impl<'a> FragmentsIn<'a> {
             return Ok(None);
         }
         let (generation, deadline) = self.run.take(reader, head)?;
-        let mut merged = std::collections::BTreeMap::new();
+        let mut merged = BTreeMap::new();
         for _ in 0..reader.uint()? {
             reader.tally.add(Counted::Elems, 1)?;
             let dot = take_dot(reader, ctx)?;

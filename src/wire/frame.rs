@@ -93,6 +93,16 @@ pub(super) fn take_frame(input: &[u8], spaces: &Keyspaces, limits: Limits) -> Re
         parts.push(take_part(&mut reader, &mut fragments)?);
     }
     reader.end()?;
+    let opened = fragments.open_spaces()?;
+    if !opened.is_empty() {
+        let fragments = parts.iter_mut().flat_map(|part| match part {
+            Part::Batch(batch) => &mut batch.fragments,
+            Part::FullChunk(chunk) => &mut chunk.fragments,
+        });
+        for fragment in fragments {
+            fragment.keyspace = opened.get(&fragment.keyspace).copied().unwrap_or(fragment.keyspace);
+        }
+    }
     Ok(Frame { from, hlc, parts })
 }
 

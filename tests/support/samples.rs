@@ -165,9 +165,12 @@ fn fragments() -> Vec<(&'static str, Vec<Fragment>)> {
     retouched.stamp.replica = A;
     let mut hole = fragment(Family::Map, "u2", Scope::Key);
     hole.branch.hole = true;
+    let mut held = path_fragment(Family::Map, "u2", sku.clone(), vec![elem(dot(A, 120), 0, NEVER, "1")]);
+    held.branch.hole = true;
     let name = named("visits");
     let mut counter = fragment(Family::Counter, "page", Scope::Path(Path::Counter(name.clone())));
-    let contributions = vec![(A, contribution(120, 9, 0)), (B, contribution(44, 1, 2))];
+    let touch = Some(dot(B, 40));
+    let contributions = vec![(A, contribution(120, 9, 0)), (B, Contribution { touch, ..contribution(44, 1, 2) })];
     counter.branch.counters = vec![(name.clone(), contributions.clone())];
     counter.covers = vec![(dot(A, 120), counter.scope.clone())];
     let mut whole = fragment(Family::Map, "u1", Scope::Key);
@@ -196,6 +199,7 @@ fn fragments() -> Vec<(&'static str, Vec<Fragment>)> {
         ("map_touched", vec![path_fragment(Family::Map, "u1", sku, vec![retouched])]),
         ("map_ttl", vec![path_fragment(Family::Map, "u1", ttl, vec![elem(dot(A, 120), 1, MS + 10, "")])]),
         ("map_hole", vec![hole]),
+        ("map_held", vec![held]),
         ("map_whole", vec![whole]),
         ("counter", vec![counter]),
         (

@@ -12,6 +12,14 @@ const LIVES: &[(OpKind, &[OpKind])] = &[
     (OpKind::UpdateCustom, &[OpKind::UpdateCustom, OpKind::UpdateCustom, OpKind::DeleteCustom]),
 ];
 
+/// Per type, the write that begins a life, those that change it where it ends, and the one that extends it elsewhere.
+const EXTENDED: &[(OpKind, &[OpKind], OpKind)] = &[
+    (OpKind::Set, &[OpKind::Touch], OpKind::Touch),
+    (OpKind::Put, &[OpKind::TouchField, OpKind::Remove, OpKind::ExpireKey], OpKind::TouchField),
+    (OpKind::Increment, &[OpKind::Reset, OpKind::Clear, OpKind::TouchCounter, OpKind::Increment], OpKind::TouchCounter),
+    (OpKind::UpdateCustom, &[OpKind::UpdateCustom], OpKind::UpdateCustom),
+];
+
 impl Draw {
     fn op(&mut self, ms: u64, at: u8, op: Op) {
         let ack = self.ack();
@@ -55,6 +63,54 @@ pub(super) fn ended_apart(draw: &mut Draw, from: u64) {
     }
     let healed = until + draw.soon_ms();
     draw.heal(healed);
+}
+
+/// One host changes a value and sees its life end, while another one, which cannot hear it, has extended it.
+pub(super) fn extended_apart(draw: &mut Draw, from: u64) {
+    if !draw.is_on(Class::Cuts) {
+        return ended_apart(draw, from);
+    }
+    let Some((begin, changes, extend)) = draw.rng.choice(EXTENDED).copied() else { return };
+    let (key, name, away) = (draw.rng.u8(..draw.keys), draw.rng.u8(..2), draw.node());
+    let (by, first) = (draw.other(away), draw.node());
+    // A third of the longest, or what ends within some seconds.
+    let ttl = u8::try_from((4_000 * 255 / draw.setting.ttl_ms_max.max(1)).clamp(1, 85)).unwrap_or(85);
+    let op = |kind, ttl| Op { kind, key, name, ttl };
+    draw.op(from, first, op(begin, ttl));
+    let end = from + draw.lives_ms(ttl);
+    let apart = from + draw.rng.u64(..=(end - from).min(600));
+    draw.at(apart, Action::Isolate { at: away });
+    let (changed, extended) = (apart + draw.rng.u64(..=end - apart), apart + draw.rng.u64(..=end - apart));
+    if let Some(change) = draw.rng.choice(changes).copied() {
+        draw.op(changed, away, op(change, ttl));
+    }
+    draw.op(extended, by, op(extend, 255));
+    let healed = end + draw.lives_ms(ttl) + draw.rng.u64(200..2_000);
+    draw.heal(healed);
+}
+
+/// The clock of a host steps back after values have ended by it, and they are asked for again.
+pub(super) fn ended_before_a_step_back(draw: &mut Draw, from: u64) {
+    if !draw.is_on(Class::Skew) {
+        return many_at_once(draw, from);
+    }
+    let (at, ahead_ms, ttl) = (draw.node(), draw.rng.u16(1_000..9_000), draw.rng.u8(1..20));
+    draw.at(from, Action::Skew { at, ms: i64::from(ahead_ms) });
+    let (key, name) = (draw.rng.u8(..draw.keys), draw.rng.u8(..2));
+    let op = |kind, ttl| Op { kind, key, name, ttl };
+    for kind in [OpKind::Set, OpKind::Put, OpKind::Increment] {
+        draw.op(from + 1, at, op(kind, ttl));
+    }
+    let end = from + 1 + draw.lives_ms(ttl).min(u64::from(ahead_ms));
+    draw.op(end + 1, at, op(OpKind::AddMember, 0));
+    draw.at(end + 2, Action::Skew { at, ms: 0 });
+    for kind in [OpKind::Touch, OpKind::TouchField, OpKind::TouchCounter] {
+        draw.op(end + 3, at, op(kind, 255));
+    }
+    if draw.is_on(Class::Reads) {
+        let client = draw.rng.u8(..4);
+        draw.at(end + 2, Action::Read { client, at, key });
+    }
 }
 
 /// Several writes of one client at one instant, with one time to live for all.

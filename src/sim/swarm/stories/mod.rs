@@ -19,14 +19,17 @@ use crate::sim::plan::{Action, OpKind};
 use clocks::{
     all_clocks, burst, far_future, long_pause, pause, pause_across_a_collection, skew, starts_in_the_future, steps_back,
 };
-use keys::{ended_apart, evicted_at_once, many_at_once, truncated_one_way};
+use keys::{ended_apart, ended_before_a_step_back, evicted_at_once, extended_apart, many_at_once, truncated_one_way};
 use members::{
     all_but_one, all_spares, clone, clone_apart, crash, crash_after_write, delete_then_join, delete_then_restart,
     donor_dies, donor_of_a_spare_dies, join_and_leave, join_under_writes, remove_each_other, remove_the_dead, rolling,
     stop, unheard_of, zombie,
 };
 use network::{alone, bridge, deletes_behind_a_cut, flapping, halves, one_way, slow, swizzle};
-use state::{bulk, evict_and_join, evictions, lies, lies_while_one_is_away, pressure, truncations};
+use state::{
+    ahead_of_a_joiner, bulk, evict_and_join, evicted_apart, evictions, lies, lies_while_joining,
+    lies_while_one_is_away, pressure, truncations,
+};
 
 type Story = fn(&mut Draw, u64);
 
@@ -56,11 +59,13 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Remove => &[remove_the_dead, zombie, zombie, remove_each_other, unheard_of],
         Class::Clone => &[clone, clone_apart],
         Class::Memory => &[pressure],
-        Class::Large => &[bulk],
-        Class::Evict => &[evictions, evict_and_join, evicted_at_once],
+        Class::Large => &[bulk, ahead_of_a_joiner],
+        Class::Evict => &[evictions, evict_and_join, evicted_at_once, evicted_apart],
         Class::Truncate => &[truncations, deletes_behind_a_cut, truncated_one_way],
-        Class::Ttl => &[ended_apart, ended_apart, many_at_once],
-        Class::Liars => &[lies, lies_while_one_is_away],
+        Class::Ttl => {
+            &[ended_apart, ended_apart, extended_apart, extended_apart, many_at_once, ended_before_a_step_back]
+        }
+        Class::Liars => &[lies, lies_while_one_is_away, lies_while_joining],
         Class::Loss | Class::Duplicate | Class::Corrupt | Class::Delay | Class::Newer | Class::Acks | Class::Reads => {
             &[]
         }

@@ -8,6 +8,8 @@ const LIES: &[Lie] = &[
     Lie::Origin,
     Lie::Events,
     Lie::HugeContext,
+    Lie::TornContext,
+    Lie::Piece,
     Lie::Noise,
     Lie::Garbled,
     Lie::Hello,
@@ -41,11 +43,41 @@ pub(super) fn bulk(draw: &mut Draw, from: u64) {
         draw.at(from, Action::Slow { at: other, bytes_per_ms });
         draw.at(from + 8_000, Action::Slow { at: other, bytes_per_ms: 0 });
     }
+    large_writes(draw, from, at);
+}
+
+/// So many within a tenth of a second that several are large.
+fn large_writes(draw: &mut Draw, from: u64, at: u8) {
     let within = draw.rng.u64(..100);
     for _ in 0..draw.rng.u8(8..40) {
         let ms = from + draw.rng.u64(..=within);
         let kind = if draw.rng.u8(..4) == 0 { OpKind::Put } else { OpKind::Set };
         draw.write(ms, at, kind);
+    }
+}
+
+/// A host joins again, perhaps reading slowly, while the clocks of all others run ahead by about what is tolerated: some
+/// pieces of what it is given wait for the clock and others do not.
+pub(super) fn ahead_of_a_joiner(draw: &mut Draw, from: u64) {
+    if draw.setting.value_bytes == 0 || !draw.is_on(Class::Skew) || !draw.is_on(Class::Crash) {
+        return bulk(draw, from);
+    }
+    let joiner = draw.node();
+    let by = draw.other(joiner);
+    large_writes(draw, from, by);
+    draw.end(from + 200, joiner);
+    let start = from + 300 + draw.soon_ms();
+    draw.at(start, Action::Start { at: joiner });
+    if draw.is_on(Class::Slow) {
+        let bytes_per_ms = draw.rng.u16(50..1_000);
+        draw.at(start, Action::Slow { at: joiner, bytes_per_ms });
+        draw.at(start + 4_000, Action::Slow { at: joiner, bytes_per_ms: 0 });
+    }
+    let (ahead, ms) = (start + draw.rng.u64(..600), i64::from(draw.rng.u16(950..1_400)));
+    for at in (0..draw.nodes()).filter(|at| *at != joiner) {
+        draw.at(ahead, Action::Skew { at, ms });
+        draw.at(start + 6_000, Action::Skew { at, ms: 0 });
+        draw.writes(ahead, at, 6, 1_000);
     }
 }
 
@@ -73,6 +105,31 @@ pub(super) fn evict_and_join(draw: &mut Draw, from: u64) {
     } else {
         draw.writes(settled, by, 4, 500);
     }
+}
+
+/// A map settles and everybody gives it back; meanwhile one starts anew where it sees nobody, founds a cluster of its own
+/// and writes to the map; then the two meet.
+pub(super) fn evicted_apart(draw: &mut Draw, from: u64) {
+    if !draw.is_on(Class::Crash) || !draw.is_on(Class::Cuts) {
+        return evict_and_join(draw, from);
+    }
+    let (away, key) = (draw.node(), draw.rng.u8(..draw.keys));
+    let by = draw.other(away);
+    for ms in [from, from + 5, from + 10] {
+        draw.write_key(ms, by, OpKind::Put, key);
+    }
+    let apart = from + draw.rng.u64(1_000..4_000);
+    draw.at(apart, Action::Isolate { at: away });
+    draw.at(apart + 10, Action::Crash { at: away });
+    draw.at(apart + 20, Action::Start { at: away });
+    for at in (0..draw.nodes()).filter(|at| *at != away) {
+        draw.at(apart + 500, Action::Evict { at, key, map: true });
+    }
+    let founded = apart + draw.rng.u64(2_200..4_000);
+    draw.write_key(founded, away, OpKind::Put, key);
+    draw.write_key(founded + 10, away, OpKind::Put, key);
+    let end = founded + draw.while_ms();
+    draw.heal(end);
 }
 
 pub(super) fn truncations(draw: &mut Draw, from: u64) {
@@ -110,4 +167,20 @@ pub(super) fn lies_while_one_is_away(draw: &mut Draw, from: u64) {
     }
     let end = from + 2_000 + draw.while_ms();
     draw.heal(end);
+}
+
+/// The liar joins again, and lies to those who are about to give it a snapshot or to take it for a member.
+pub(super) fn lies_while_joining(draw: &mut Draw, from: u64) {
+    if !draw.is_on(Class::Crash) {
+        return lies(draw, from);
+    }
+    let at = liar(draw);
+    draw.end(from, at);
+    let start = from + 1 + draw.soon_ms();
+    draw.at(start, Action::Start { at });
+    for _ in 0..draw.rng.u8(4..12) {
+        let lie = draw.rng.choice(&[Lie::Flood, Lie::Flood, Lie::Piece, Lie::Report]).copied().unwrap_or(Lie::Flood);
+        let ms = start + draw.rng.u64(..1_000);
+        draw.at(ms, Action::Forge { at, lie });
+    }
 }
