@@ -271,6 +271,7 @@ fn a_joiner_of_a_donor_with_a_hole_has_the_hole_and_takes_nothing_from_anybody()
     a.put("m", field("h"), &b("3"), FOREVER);
     let mut j = a.joined_by(3);
     assert!(j.is_hole("m"), "or it would show a part of the map as the whole");
+    assert_eq!(j.read("m", &field("h"), 0), Some(b("3")), "what the donor knows again the joiner knows");
     j.put("m", field("i"), &b("4"), FOREVER);
     sync_all(&mut [&mut a, &mut x, &mut j], 3);
     x.deliver(&j.full());

@@ -290,4 +290,14 @@ mod tests {
         a.apply(newer.clone());
         assert_eq!(a, newer);
     }
+
+    #[test]
+    fn of_one_value_the_later_deadline_is_news_and_nothing_else_is() {
+        let mut reg = value("v", 5, 1, 100);
+        let (known, mut touched) = (reg.clone(), reg.clone());
+        touched.extend(dot(2, 1), 200);
+        assert_eq!((reg.join(&known), reg.join(&touched)), (Ok(false), Ok(true)));
+        assert_eq!((reg.join(&touched), reg.join(&known)), (Ok(false), Ok(false)));
+        assert_eq!((reg.deadline, reg.touch), (200, dot(2, 1)));
+    }
 }

@@ -585,4 +585,29 @@ mod tests {
         upto_one.reset_remove(&upto(3).to_vclock());
         assert_eq!(upto_one, Tree::default());
     }
+
+    #[test]
+    fn a_path_that_a_hole_knows_again_joins_like_that_of_any_map() {
+        let (mut hole, mut other, g) = (Tree::default(), Tree::default(), Scope::Path(field("g")));
+        hole.evict();
+        hole.put(field("g"), elem(1, 1, 1, NEVER));
+        other.put(field("g"), elem(2, 1, 2, NEVER));
+        let (mine, mut theirs) = (upto(1), Ctx::default());
+        theirs.add_range(ReplicaId(2), 1, 1);
+        assert!(hole.join(&other.restrict(&g), &g, &mine, &theirs));
+        assert_eq!(hole.siblings(&field("g")).len(), 2, "neither saw the other");
+        theirs.join(&mine);
+        assert!(!hole.join(&hole.restrict(&g), &g, &theirs, &theirs));
+        assert!(hole.join(&other.restrict(&g), &g, &theirs, &theirs));
+        assert_eq!(hole.siblings(&field("g")).len(), 1, "one was removed elsewhere");
+    }
+
+    #[test]
+    fn a_hole_that_inherits_another_holds_what_nobody_answers_for() {
+        let mut hole = holding();
+        hole.inherit_hole(BTreeSet::from([field("f")]), &BTreeSet::new(), &upto(1));
+        assert_eq!(hole.admission().elems.len(), 1);
+        hole.inherit_hole(BTreeSet::from([field("g")]), &BTreeSet::new(), &upto(1));
+        assert_eq!((hole.admission().elems, hole.known_paths()), (vec![], Some(&BTreeSet::from([field("g")]))));
+    }
 }

@@ -230,6 +230,7 @@ mod tests {
             assert_eq!(Selector::of_key(&selector.to_key()), Some(selector));
         }
         assert_eq!(Selector::of_key(&[9, 1]), None);
+        assert_eq!(Selector::of_key(&[0, b'x']), None, "all of them need no text");
         assert_eq!(Selector::of_key(&[]), None);
     }
 

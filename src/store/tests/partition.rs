@@ -4,11 +4,14 @@ use bytes::Bytes;
 
 use super::super::apply::Around;
 use super::super::write::Tick;
-use super::super::{Batch, Budget, ENTRY_BYTES_MAX, FIELDS_MAX, Family, KeyRef, Keyspace, Keyspaces, Partition};
-use crate::clock::HlcClock;
-use crate::crdt::{Ctx, Dot, NEVER, Path};
+use super::super::{
+    Applied, Batch, Budget, ENTRY_BYTES_MAX, FIELDS_MAX, Family, Fragment, Full, KeyRef, Keyspace, Keyspaces,
+    Partition, Refused,
+};
+use crate::clock::{HlcClock, Stamp};
+use crate::crdt::{Ctx, Custom, Dot, NEVER, Path, Payload, Scope};
 use crate::error::WriteError;
-use crate::id::{PartitionId, ReplicaId};
+use crate::id::{KeyspaceId, PartitionId, ReplicaId};
 
 const ME: ReplicaId = ReplicaId(1);
 const PEER: ReplicaId = ReplicaId(2);
@@ -43,9 +46,9 @@ impl One {
         self.write("maps", key, |p, at, t| p.put(at, path, Bytes::from(vec![1; len]), NEVER, t));
     }
 
-    fn apply(&mut self, from: ReplicaId, batch: &Batch) {
+    fn apply(&mut self, from: ReplicaId, batch: &Batch) -> Applied {
         let around = Around { spaces: &self.spaces, collect_before_ms: 0 };
-        self.partition.apply(from, batch, &around).unwrap();
+        self.partition.apply(from, batch, &around).unwrap()
     }
 
     fn space(&self, name: &str) -> std::sync::Arc<Keyspace> {
@@ -89,6 +92,9 @@ fn a_capture_takes_one_fragment_whatever_it_weighs_and_ends_when_its_bytes_are_s
     assert_eq!(taken(&one, 0), (1, true));
     assert_eq!(taken(&one, 2_500), (3, true), "fields weigh what they hold, like registers");
     assert_eq!(taken(&one, 1 << 20), (8, false));
+    let mut keys = One::new(ME, 1 << 10);
+    ["a", "b", "c", "d"].into_iter().for_each(|key| keys.set(&key.repeat(1_000), 0, NEVER));
+    assert_eq!(taken(&keys, 2_200), (2, true), "keys have a weight, too");
 }
 
 #[test]
@@ -202,4 +208,152 @@ fn entries_come_and_go_and_leave_their_room_behind() {
     one.set("d", 100, NEVER);
     assert_eq!((one.partition.len(), one.space("regs").used()), (3, full));
     assert_eq!(one.partition.entries().map(|(_, key, _)| key.as_ref()).collect::<Vec<_>>(), [b"a", b"d", b"c"]);
+    assert_eq!(one.partition.index.len(), 3, "what is gone is not looked for either");
+}
+
+#[test]
+fn concurrent_writes_are_conflicts_where_they_meet_and_writes_that_saw_each_other_are_not() {
+    let writes: [fn(&mut One); 2] = [|one| one.set("k", 9, NEVER), |one| one.put("m", "f", 9)];
+    for write in writes {
+        let (mut one, mut peer) = (One::new(ME, 1 << 10), One::new(PEER, 1 << 10));
+        write(&mut one);
+        write(&mut peer);
+        let theirs = peer.partition.capture_own(0, ALL).batch;
+        let (first, again) = (one.apply(PEER, &theirs), one.apply(PEER, &theirs));
+        assert_eq!([(first.conflicts, first.news), (again.conflicts, again.news)], [(1, 1), (0, 0)]);
+        write(&mut one);
+        let mine = one.partition.capture_own(0, ALL).batch;
+        let seen = peer.apply(ME, &mine);
+        assert_eq!((seen.conflicts, seen.news), (0, 2), "it saw what it replaces");
+    }
+}
+
+/// Every second event of a replica, so many of them: as many gaps.
+fn scattered(replica: ReplicaId, gaps: u64) -> impl Iterator<Item = Dot> {
+    (1..=gaps).map(move |n| Dot { replica, seq: 2 * n })
+}
+
+fn taken(one: &mut One, dots: impl Iterator<Item = Dot>) -> Result<u64, Refused> {
+    let mut fragment = Fragment::empty(one.space("regs").id(), Bytes::from_static(b"k"), Scope::Path(Path::Register));
+    fragment.covers = dots.map(|dot| (dot, fragment.scope.clone())).collect();
+    let batch = Batch { partition: PartitionId(0), ctx: Ctx::default(), fragments: vec![fragment] };
+    let around = Around { spaces: &one.spaces, collect_before_ms: 0 };
+    one.partition.apply(PEER, &batch, &around).map(|applied| applied.news)
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it is long, and does nothing its neighbours do not")]
+fn a_batch_that_would_leave_too_many_gaps_is_refused_and_one_that_closes_some_is_not() {
+    let one_dot = |seq| std::iter::once(Dot { replica: PEER, seq });
+    let mut one = One::new(ME, 1 << 20);
+    assert_eq!(taken(&mut one, scattered(PEER, 2_048)), Ok(2_048));
+    let before = one.partition.ctx().clone();
+    assert_eq!(taken(&mut one, one_dot(5_000)), Err(Refused::Scattered), "too many of one replica");
+    assert_eq!(one.partition.ctx(), &before);
+    assert_eq!([one_dot(3), one_dot(5_000), one_dot(4_999)].map(|dots| taken(&mut one, dots)), [Ok(1), Ok(1), Ok(1)]);
+
+    let mut one = One::new(ME, 1 << 20);
+    for replica in 2..10 {
+        assert_eq!(taken(&mut one, scattered(ReplicaId(replica), 1_000)), Ok(1_000));
+    }
+    assert_eq!(taken(&mut one, scattered(ReplicaId(10), 192)), Ok(192));
+    assert_eq!(taken(&mut one, scattered(ReplicaId(11), 1)), Err(Refused::Scattered), "too many of all together");
+    let full = |dots: &mut dyn Iterator<Item = Dot>| {
+        let mut batch = Batch { partition: PartitionId(0), ctx: Ctx::default(), fragments: Vec::new() };
+        dots.for_each(|dot| batch.ctx.add(dot));
+        Full { batch, frontier: Ctx::default(), floor: Ctx::default() }
+    };
+    let around = Around { spaces: &one.spaces, collect_before_ms: 0 };
+    let refused = one.partition.apply_full(PEER, &full(&mut scattered(ReplicaId(11), 1)), &around);
+    assert_eq!(refused, Err(Refused::Scattered));
+    let known = one.partition.apply_full(PEER, &full(&mut scattered(PEER, 1_000)), &around);
+    assert_eq!(known, Ok(Applied::default()));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "it is long, and does nothing its neighbours do not")]
+fn a_context_that_has_too_many_gaps_already_takes_what_opens_no_other() {
+    for replicas in [1, 5] {
+        let mut one = One::new(ME, 1 << 20);
+        for replica in 2..2 + replicas {
+            scattered(ReplicaId(replica), 2_049).for_each(|dot| one.partition.ctx.add(dot));
+        }
+        let next = |seq| std::iter::once(Dot { replica: PEER, seq });
+        assert_eq!(taken(&mut one, next(4_099)), Ok(1), "next to the last");
+        assert_eq!(taken(&mut one, next(3)), Ok(1), "between the first two");
+        assert_eq!(taken(&mut one, [4_101, 4_103].into_iter().flat_map(next)), Err(Refused::Scattered));
+    }
+}
+
+#[test]
+fn an_eviction_says_whether_it_gave_anything_back() {
+    let mut one = One::new(ME, 1 << 10);
+    let evict = |one: &mut One, key: &str| one.write("regs", key, |p, at, _| p.evict(at, 0));
+    one.set("k", 100, NEVER);
+    let full = one.space("regs").used();
+    assert!(evict(&mut one, "k") && one.space("regs").used() == full - 100);
+    assert!(!evict(&mut one, "k") && !evict(&mut one, "never written"));
+    one.write("regs", "k", |p, at, t| p.delete(at, t));
+    assert!(!evict(&mut one, "k"));
+    one.put("m", "f", 100);
+    let evict = |one: &mut One| one.write("maps", "m", |p, at, _| p.evict(at, 0));
+    assert!(!evict(&mut one), "not before it is stable");
+    one.partition.collect(&[], &one.spaces, 0);
+    assert!(evict(&mut one) && !evict(&mut one));
+}
+
+#[test]
+fn keys_whose_hashes_collide_are_different_keys_all_the_same() {
+    let mut one = One::new(ME, 1 << 10);
+    let (regs, maps) = (one.space("regs"), one.space("maps"));
+    let tick = Tick { clock: &one.clock, wall_ms: WALL_MS };
+    let at = |space, key| KeyRef { space, key, hash: 7 };
+    one.partition.set(&at(&regs, b"a"), Bytes::from_static(b"a"), NEVER, &tick);
+    assert!(one.partition.entry(&at(&regs, b"b")).is_none() && one.partition.entry(&at(&maps, b"a")).is_none());
+    one.partition.set(&at(&regs, b"b"), Bytes::from_static(b"b"), NEVER, &tick);
+    one.partition.put(&at(&maps, b"a"), Path::Field(Bytes::new()), Bytes::new(), NEVER, &tick);
+    assert_eq!(one.partition.len(), 3);
+    assert!(one.partition.entry(&KeyRef { hash: 8, ..at(&regs, b"a") }).is_none());
+}
+
+#[test]
+fn what_a_batch_changed_is_told_of_watched_keyspaces_only() {
+    let (mut one, mut peer) = (One::new(ME, 1 << 10), One::new(PEER, 1 << 10));
+    let regs = one.space("regs");
+    regs.watch();
+    peer.set("k", 9, NEVER);
+    peer.put("m", "f", 9);
+    let batch = peer.partition.capture_own(0, ALL).batch;
+    assert_eq!(one.apply(PEER, &batch).changed, [(regs.id(), Bytes::from_static(b"k"))]);
+    assert_eq!(one.apply(PEER, &batch).changed, [], "it was known");
+    let around = Around { spaces: &one.spaces, collect_before_ms: 0 };
+    let mut gone = peer.partition.capture_full();
+    gone.batch.fragments.clear();
+    let applied = one.partition.apply_full(PEER, &gone, &around).unwrap();
+    assert_eq!(applied.changed, [(regs.id(), Bytes::from_static(b"k"))], "a value that the sender has no more");
+}
+
+#[test]
+fn fragments_that_cannot_be_joined_are_counted_and_their_events_stay_missing() {
+    let (mut one, mut peer) = (One::new(ME, 1 << 10), One::new(PEER, 1 << 10));
+    ["a", "b", "c"].into_iter().for_each(|key| peer.set(key, 9, NEVER));
+    let mut batch = peer.partition.capture_own(0, ALL).batch;
+    batch.fragments.iter_mut().take(2).for_each(|f| f.keyspace = KeyspaceId(9));
+    let applied = one.apply(PEER, &batch);
+    assert_eq!((applied.quarantined, applied.news), (2, 1));
+    let missing = [1, 2, 3].map(|seq| !one.partition.ctx().has(Dot { replica: PEER, seq }));
+    assert_eq!(missing, [true, true, false]);
+    let customs = one.spaces.open("custom", Family::Custom).unwrap();
+    let states = ["x", "y"].map(|key| {
+        let mut fragment = Fragment::empty(customs.id(), Bytes::from_static(key.as_bytes()), Scope::Path(Path::Custom));
+        let state = Payload::Value(Bytes::from_static(b"s"));
+        fragment.custom = Some(Custom::new(Stamp::default(), Dot { replica: PEER, seq: 9 }, state, NEVER));
+        fragment
+    });
+    let mut unmergeable = Batch { fragments: states.to_vec(), ..batch };
+    assert_eq!(one.apply(PEER, &unmergeable).quarantined, 0);
+    for fragment in &mut unmergeable.fragments {
+        fragment.custom.as_mut().unwrap().merged = [(ReplicaId(3), 1)].into();
+    }
+    assert_eq!(one.apply(PEER, &unmergeable).quarantined, 2, "nobody here knows how to merge");
 }
