@@ -3,8 +3,7 @@
 # build with `--cfg shuttle`.
 #
 # SHUTTLE_SCHEDULES is how many schedules of each of two kinds a scenario runs under. The tests' own choice, 5,000, takes
-# ten seconds after the build, and the faults that were planted to see these tests fail needed a few hundred. Loom has no
-# such number: it is through when it has tried all.
+# ten seconds after the build. Loom has no such number: it is through when it has tried all.
 export RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/shuttle
 
 cargo test --locked --test shuttle --test loom

@@ -386,6 +386,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it is long, and does nothing its neighbours do not")]
     fn there_are_only_so_many_keyspaces_and_those_there_are_still_open() {
         let spaces = table();
         for n in 0..KEYSPACES_MAX {

@@ -149,7 +149,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(3);
         for _ in 0..if cfg!(miri) { 1 } else { 300 } {
             let (mut log, mut plain) = (Log::default(), BTreeMap::new());
-            for _ in 0..200 {
+            for _ in 0..if cfg!(miri) { 80 } else { 200 } {
                 let dot = Dot { replica: ReplicaId(rng.u64(1..3)), seq: rng.u64(1..40) };
                 if rng.u8(..3) == 0 {
                     assert_eq!(log.remove(dot), plain.remove(&dot));

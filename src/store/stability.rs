@@ -278,7 +278,7 @@ mod tests {
             let all = (1..4).flat_map(|r| (1..20).map(move |seq| Dot { replica: ReplicaId(r), seq }));
             all.filter(|dot| ctx.has(*dot)).collect()
         };
-        for _ in 0..if cfg!(miri) { 4 } else { 3_000 } {
+        for _ in 0..if cfg!(miri) { 2 } else { 3_000 } {
             let mut ctx = || {
                 let mut ctx = Ctx::default();
                 for _ in 0..rng.usize(1..9) {

@@ -150,6 +150,7 @@ fn a_map_of_very_many_fields_takes_no_other_and_says_why() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "it is long, and does nothing its neighbours do not")]
 fn a_sweep_is_bounded_and_says_whether_more_is_due() {
     let mut one = One::new(ME, 1 << 10);
     for n in 0..300 {
