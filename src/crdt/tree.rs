@@ -610,4 +610,15 @@ mod tests {
         hole.inherit_hole(BTreeSet::from([field("g")]), &BTreeSet::new(), &upto(1));
         assert_eq!((hole.admission().elems, hole.known_paths()), (vec![], Some(&BTreeSet::from([field("g")]))));
     }
+
+    #[test]
+    fn what_a_hole_holds_is_shown_next_to_what_makes_its_path_known() {
+        let (mut hole, mut other, g) = (holding(), Tree::default(), Scope::Path(field("g")));
+        other.put(field("g"), elem(2, 1, 2, NEVER));
+        let mut theirs = Ctx::default();
+        theirs.add_range(ReplicaId(2), 1, 1);
+        assert!(hole.join(&other.restrict(&g), &g, &upto(2), &theirs));
+        assert_eq!(hole.siblings(&field("g")).len(), 2);
+        assert_eq!(hole.admission().elems, []);
+    }
 }

@@ -246,7 +246,9 @@ fn taken(one: &mut One, dots: impl Iterator<Item = Dot>) -> Result<u64, Refused>
 fn a_batch_that_would_leave_too_many_gaps_is_refused_and_one_that_closes_some_is_not() {
     let one_dot = |seq| std::iter::once(Dot { replica: PEER, seq });
     let mut one = One::new(ME, 1 << 20);
-    assert_eq!(taken(&mut one, scattered(PEER, 2_048)), Ok(2_048));
+    let two = |replica| [9_000, 9_001].map(|seq| Dot { replica, seq }).into_iter();
+    assert_eq!(taken(&mut one, scattered(PEER, 2_047)), Ok(2_047));
+    assert_eq!(taken(&mut one, two(PEER)), Ok(2), "two events beyond one gap, the last");
     let before = one.partition.ctx().clone();
     assert_eq!(taken(&mut one, one_dot(5_000)), Err(Refused::Scattered), "too many of one replica");
     assert_eq!(one.partition.ctx(), &before);
@@ -256,7 +258,8 @@ fn a_batch_that_would_leave_too_many_gaps_is_refused_and_one_that_closes_some_is
     for replica in 2..10 {
         assert_eq!(taken(&mut one, scattered(ReplicaId(replica), 1_000)), Ok(1_000));
     }
-    assert_eq!(taken(&mut one, scattered(ReplicaId(10), 192)), Ok(192));
+    assert_eq!(taken(&mut one, scattered(ReplicaId(10), 191)), Ok(191));
+    assert_eq!(taken(&mut one, two(ReplicaId(10))), Ok(2));
     assert_eq!(taken(&mut one, scattered(ReplicaId(11), 1)), Err(Refused::Scattered), "too many of all together");
     let full = |dots: &mut dyn Iterator<Item = Dot>| {
         let mut batch = Batch { partition: PartitionId(0), ctx: Ctx::default(), fragments: Vec::new() };
