@@ -52,17 +52,35 @@ This build has no faults in it: they are compiled in by a flag of their own, so 
   RUSTFLAGS=\"--cfg planted\" CARGO_TARGET_DIR=target/planted \\
   cargo run --release --no-default-features --features sim --example simulate -- --planted all";
 
-/// Runs seeds with a fault planted until one sees it.
+/// Runs seeds with a fault planted until one sees it. A seed that fails without the fault sees something else: it is named
+/// and passed over.
 pub(crate) fn hunt(cli: &Cli, profile: Profile, fault: Fault) -> PlantedResult {
-    let limits = Limits { from: cli.from, seeds: cli.seeds(), minutes: cli.minutes, failures: 1 };
-    let bar = Progress::new(limits, fault.name());
+    let whole = Limits { from: cli.from, seeds: cli.seeds(), minutes: cli.minutes, failures: 1 };
+    let (bar, mut rest) = (Progress::new(whole, fault.name()), whole);
+    loop {
+        let mut tally = Tally::default();
+        Fleet { profile, threads: cli.threads(), fault: Some(fault) }.run(rest, |outcome| {
+            tally.add(outcome);
+            bar.show(&tally);
+        });
+        let tried = |seed: u64| seed.wrapping_sub(whole.from) + 1;
+        let Some(failed) = tally.failures.into_iter().min_by_key(|failed| tried(failed.seed)) else {
+            bar.finish();
+            return PlantedResult { fault, caught: None, seeds: rest.from.wrapping_sub(whole.from) + tally.seeds };
+        };
+        let seeds = tried(failed.seed);
+        if !fails_anyway(profile, failed.seed) {
+            bar.finish();
+            return PlantedResult { fault, caught: Some(failed), seeds };
+        }
+        eprintln!("seed {} fails without {}, too: {}", failed.seed, fault.name(), failed.failure);
+        rest = Limits { from: failed.seed.wrapping_add(1), seeds: whole.seeds.saturating_sub(seeds), ..whole };
+    }
+}
+
+fn fails_anyway(profile: Profile, seed: u64) -> bool {
     let mut tally = Tally::default();
-    Fleet { profile, threads: cli.threads(), fault: Some(fault) }.run(limits, |outcome| {
-        tally.add(outcome);
-        bar.show(&tally);
-    });
-    bar.finish();
-    let caught = tally.failures.into_iter().min_by_key(|failed| failed.seed.wrapping_sub(limits.from));
-    let seeds = caught.as_ref().map_or(tally.seeds, |failed| failed.seed.wrapping_sub(limits.from) + 1);
-    PlantedResult { fault, caught, seeds }
+    let one = Limits { from: seed, seeds: 1, minutes: None, failures: 1 };
+    Fleet { profile, threads: 1, fault: None }.run(one, |outcome| tally.add(outcome));
+    !tally.failures.is_empty()
 }
