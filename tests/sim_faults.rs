@@ -13,20 +13,6 @@ use driftless::node::{CloseCode, Event, Level, Mark};
 use driftless::sim::{Action, Lie, Setting, SimCluster, Weather};
 use driftless::store::{Family, KeyRef, Store};
 
-const LIES: [Lie; 11] = [
-    Lie::Clock,
-    Lie::Report,
-    Lie::Origin,
-    Lie::Events,
-    Lie::HugeContext,
-    Lie::TornContext,
-    Lie::Piece,
-    Lie::Noise,
-    Lie::Garbled,
-    Lie::Hello,
-    Lie::Flood,
-];
-
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -385,7 +371,7 @@ fn a_keyspace_has_its_budget_and_entries_give_memory_back() {
 
 #[test]
 fn a_liar_is_refused_and_harms_nobody_honest() {
-    for (lie, seed) in LIES.into_iter().zip(17..) {
+    for (lie, seed) in Lie::ALL.iter().copied().zip(17..) {
         let mut cluster = formed(seed, &Setting { nodes: 4, liars: 0b1000, ..calm() });
         assert!(!cluster.perform(Action::Forge { at: 0, lie }), "honest hosts do not lie");
         let mut faults = Vec::new();
@@ -483,7 +469,7 @@ fn storm(seed: u64) -> SimCluster {
             14 => Action::Clone { of: at },
             15 => Action::Remove { by: at, at: to },
             16 => Action::Truncate { at, keep: rng.u8(..20) },
-            17..24 => Action::Forge { at: 3, lie: LIES[rng.usize(..8)] },
+            17..24 => Action::Forge { at: 3, lie: *rng.choice(Lie::ALL).unwrap() },
             _ => Action::Rest,
         });
         assert_eq!((0..cluster.host_count()).find_map(|at| cluster.gauges(at)?.over()), None, "seed {seed}");

@@ -18,29 +18,6 @@ use driftless::sim::workload::{self, MAPS, REGISTERS, SPACES};
 use driftless::sim::{Ack, Action, Op, OpKind, Setting, SimCluster, Watcher, Weather};
 use driftless::store::{Around, Batch, Body, Fragment, Intent, KeyRef, Partition};
 
-/// Every kind of mutation.
-const KINDS: [OpKind; 20] = [
-    OpKind::Set,
-    OpKind::SetTagged,
-    OpKind::Delete,
-    OpKind::Touch,
-    OpKind::Put,
-    OpKind::Remove,
-    OpKind::TouchField,
-    OpKind::AddMember,
-    OpKind::RemoveMember,
-    OpKind::Increment,
-    OpKind::Decrement,
-    OpKind::Reset,
-    OpKind::TouchCounter,
-    OpKind::ExpireKey,
-    OpKind::Clear,
-    OpKind::UpdateCustom,
-    OpKind::DeleteCustom,
-    OpKind::InvalidateAll,
-    OpKind::InvalidateTag,
-    OpKind::InvalidatePrefix,
-];
 const LONG: Duration = Duration::from_secs(30);
 
 /// A cluster, and who watches it.
@@ -134,7 +111,7 @@ fn whole_runs_of_every_mutation_hold() {
         };
         let mut scene = Scene::with(&setting);
         for _ in 0..150 {
-            let kind = KINDS[rng.usize(..KINDS.len())];
+            let kind = *rng.choice(OpKind::ALL).unwrap();
             let op = Op { kind, key: rng.u8(..4), name: rng.u8(..4), ttl: if rng.bool() { rng.u8(1..) } else { 0 } };
             let ack = (rng.u8(..5) == 0).then(|| Ack { all: rng.bool(), within_ms: rng.u16(10..2_000) });
             let at = rng.usize(..setting.nodes);

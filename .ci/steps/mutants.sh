@@ -6,6 +6,7 @@ score_min=85
 target=${CARGO_TARGET_DIR:-target}
 
 cargo mutants --version || cargo install --locked cargo-mutants
+(($#)) || set -- 'src/clock/**' 'src/crdt/**' 'src/store/**'
 files=()
 for glob in "$@"; do
     files+=(--file "$glob")

@@ -1,6 +1,6 @@
-# Whole clusters in virtual time: the same 1,000 seeds every time, 2,000 that only this commit has, and whether the
-# checks see mistakes that are planted; and 200 seeds over QUIC. Each of the four counts as one test. Any of them is run by hand as it stands
-# here; `just nightly` runs a hundred times as many seeds and plants every fault.
+# Whole clusters in virtual time: the same 1,000 seeds every time, 2,000 that only this commit has, 200 over QUIC, and
+# whether the checks see mistakes that are planted. Each of the four counts as one test. Any of them is run by hand as it
+# stands here; `just nightly` runs a hundred times as many seeds and plants every fault.
 #
 # Assertions and overflow checks are on: a broken invariant inside a node is a failure of its seed. So the build is one
 # of its own.
@@ -21,18 +21,7 @@ fast_seeds=2000
 commit=$(git rev-parse HEAD 2>/dev/null) || commit=$(find src -name '*.rs' -print0 | sort -z | xargs -0 cat | sha256sum)
 from=$((16#${commit:0:12}))
 
-status=0
-gate() {
-    local name=$1
-    shift
-    echo "== $name"
-    if "$@"; then
-        echo "test result: ok. 1 passed; 0 failed"
-    else
-        echo "test result: FAILED. 0 passed; 1 failed"
-        status=1
-    fi
-}
+source .ci/gate.sh
 simulate=(cargo run --locked --release --no-default-features --features sim --example simulate --)
 
 CARGO_TARGET_DIR=$target/checked gate "1,000 seeds" "${simulate[@]}" --seeds 1000 --json "$figures/fixed.json"

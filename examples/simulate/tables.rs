@@ -52,6 +52,9 @@ pub(crate) fn verdict(tally: &Tally, holds: bool, judged: bool) -> String {
     let never = tally.never();
     let mut out =
         format!("verdict        {}: {} failures", if holds { "holds" } else { "FAILS" }, tally.failures.len());
+    if tally.excuses_too_much() {
+        out += &format!(", more excused than is rare: {} of {} seeds", tally.excused.len(), tally.seeds);
+    }
     if judged && !never.is_empty() {
         out += &format!(", events that never happened: {}", never.join(", "));
     }

@@ -16,9 +16,6 @@ use zstd::bulk::{Compressor, Decompressor};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What a decoder sets up for its first message is about 1,200 bytes.
-const SET_UP_ONCE: usize = 2_048;
-
 /// Whatever they have compressed and decompressed before must not matter.
 #[derive(Default)]
 struct Used {
@@ -40,8 +37,7 @@ fn means_what_it_holds(used: &mut Used, block: Block<'_>, spaces: &Keyspaces) {
     let length = u64::from(length);
     let too_long = length > limits.plain_bytes || length > limits.ratio * u64::try_from(block.len()).unwrap();
     if too_long {
-        let refused = matches!(result, Err(PeerFault::OverLimit { .. }));
-        assert!(refused && most < SET_UP_ONCE, "{result:?} took {most} bytes");
+        assert!(matches!(result, Err(PeerFault::OverLimit { .. })) && most < 1 << 10, "{result:?} took {most} bytes");
     } else if let Some(plain) = known.or_else(|| used.unpacker.decompress(&block, room).ok()) {
         // zstd decompresses what is more, or less, or followed by more blocks than declared; we do not.
         let as_plain = used.decoder.decode_frame(&[&[1, 0], &plain[..]].concat(), spaces, &limits);

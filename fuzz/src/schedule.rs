@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use driftless::sim::{Ack, Action, Carrier, Lie, Op, OpKind, Plan, Setting, Step, Weather};
 
-use crate::world::KINDS;
 
 /// Most steps of a plan.
 const STEPS_MAX: usize = 24;
@@ -54,7 +53,7 @@ fn step(&[what, after, places, subject, amount]: &[u8; 5]) -> Step {
 
 /// More than half of what happens is traffic.
 fn action(what: u8, (at, to): (u8, u8), subject: u8, amount: u8) -> Action {
-    if let Some(kind) = KINDS.get(usize::from(what % 48)) {
+    if let Some(kind) = OpKind::ALL.get(usize::from(what % 48)) {
         return write(at, *kind, subject, amount);
     }
     match what % 48 {

@@ -25,30 +25,6 @@ const ACTIONS_MAX: usize = 96;
 /// Most mail under way.
 const MAIL_MAX: usize = 16;
 
-/// The local mutations.
-pub const KINDS: [OpKind; 20] = [
-    OpKind::Set,
-    OpKind::SetTagged,
-    OpKind::Delete,
-    OpKind::Touch,
-    OpKind::Put,
-    OpKind::Remove,
-    OpKind::TouchField,
-    OpKind::AddMember,
-    OpKind::RemoveMember,
-    OpKind::Increment,
-    OpKind::Decrement,
-    OpKind::Reset,
-    OpKind::TouchCounter,
-    OpKind::ExpireKey,
-    OpKind::Clear,
-    OpKind::UpdateCustom,
-    OpKind::DeleteCustom,
-    OpKind::InvalidateAll,
-    OpKind::InvalidateTag,
-    OpKind::InvalidatePrefix,
-];
-
 /// What may happen besides writes and exchanges.
 #[derive(Clone, Copy, Debug)]
 pub struct May {
@@ -89,7 +65,7 @@ impl World {
             let count = self.replicas.len();
             let (at, other) = (usize::from(places & 3) % count, usize::from(places >> 2 & 3) % count);
             self.set_clocks();
-            match (KINDS.get(usize::from(what % 32)), what % 32) {
+            match (OpKind::ALL.get(usize::from(what % 32)), what % 32) {
                 (Some(kind), _) => self.write(at, *kind, subject, amount),
                 (None, 20..=22) => self.send(at, other, subject, amount),
                 (None, 23..=25) => self.receive(usize::from(subject), amount & 1 == 1),

@@ -98,14 +98,6 @@ pub struct Branch {
     pub hole: bool,
 }
 
-impl Branch {
-    fn with<'a>(mut self, more: impl Iterator<Item = (&'a Path, &'a Vec<Elem>)>) -> Self {
-        self.elems.extend(more.map(|(path, siblings)| (path.clone(), siblings.clone())));
-        self.elems.sort_by(|a, b| a.0.cmp(&b.0));
-        self
-    }
-}
-
 /// The state of a map entry.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tree {
@@ -269,12 +261,14 @@ impl Tree {
         let siblings = |(path, s): (&Path, &Vec<Elem>)| (path.clone(), s.clone());
         let held = |path| self.hole.as_ref().and_then(|hole| hole.held.map().get_key_value(path));
         match scope {
-            Scope::Key => Branch {
-                elems: self.elems.map().iter().map(siblings).collect(),
-                counters: self.counters.iter().map(contributions).collect(),
-                hole: self.hole.is_some() && !planted!(HoleAnswersEmpty),
+            Scope::Key => {
+                let mut elems: Vec<_> = self.elems.map().iter().chain(self.held()).map(siblings).collect();
+                if self.is_hole() {
+                    elems.sort_by(|(a, _), (b, _)| a.cmp(b));
+                }
+                let counters = self.counters.iter().map(contributions).collect();
+                Branch { elems, counters, hole: self.is_hole() && !planted!(HoleAnswersEmpty) }
             }
-            .with(self.held()),
             Scope::Path(Path::Counter(name)) => Branch {
                 counters: self.counters.get_key_value(name).map(contributions).into_iter().collect(),
                 ..Branch::default()
@@ -287,15 +281,17 @@ impl Tree {
         }
     }
 
-    /// Returns what a hole holds of paths it does not know.
-    fn held(&self) -> impl Iterator<Item = (&Path, &Vec<Elem>)> {
-        self.hole.iter().flat_map(|hole| hole.held.map())
-    }
-
     /// Returns the fragment of the whole key by which a hole is admitted: what it knows is listed elsewhere.
     #[must_use]
     pub fn admission(&self) -> Branch {
-        Branch { elems: Vec::new(), ..self.restrict(&Scope::Key) }.with(self.held())
+        let mut admission = self.restrict(&Scope::Key);
+        admission.elems.retain(|(path, _)| !self.knows(path));
+        admission
+    }
+
+    /// Returns what a hole holds of paths it does not know.
+    fn held(&self) -> impl Iterator<Item = (&Path, &Vec<Elem>)> {
+        self.hole.iter().flat_map(|hole| hole.held.map())
     }
 
     /// Joins a fragment's branch in; returns whether anything changed.

@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher13;
 use super::carrier::Carriage;
 use super::config::SimConfig;
 use super::host::{Host, LinkNote, true_ms};
-use super::limit::Limit;
+use super::limit::Lineage;
 use super::network::Conditions;
 use super::newer;
 use super::plan::{Carrier, Setting};
@@ -43,9 +43,7 @@ pub struct SimCluster {
     pub(super) ordered: BTreeSet<ReplicaId>,
     /// An operator looks after the cluster: who learns that it was removed is started again.
     pub(super) tended: bool,
-    pub(super) limit: Option<Limit>,
-    /// The earlier replicas of nodes that founded a cluster.
-    pub(super) founders_before: BTreeSet<ReplicaId>,
+    pub(super) lineage: Lineage,
     trace: SipHasher13,
     pub(super) delivered: Delivered,
 }
@@ -74,8 +72,7 @@ impl SimCluster {
             next_wait: 1 << 32,
             ordered: BTreeSet::new(),
             tended: false,
-            limit: None,
-            founders_before: BTreeSet::new(),
+            lineage: Lineage::default(),
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
             carriage,

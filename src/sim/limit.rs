@@ -2,10 +2,12 @@
 //!
 //! # Invariants
 //! * A limit excuses what a host shows, never that hosts differ, that a bound is passed, or a panic.
-//! * Once a run is beyond a limit it stays there.
+//! * Once a run is beyond a limit it stays beyond one.
 
 use super::check::Invariant;
 use super::cluster::SimCluster;
+use crate::clock::Mono;
+use crate::id::ReplicaId;
 
 /// Why what a run shows may be older than history calls for (section 6 of `docs/design.md`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,30 +41,48 @@ impl Limit {
     }
 }
 
+/// Where the members of a run come from.
+#[derive(Debug, Default)]
+pub(super) struct Lineage {
+    let_in_by_removed: bool,
+    /// When one of two processes of a node first founded.
+    twin_founded: Option<Mono>,
+    /// The earlier replicas of nodes that founded, and when they did.
+    founders_before: Vec<(ReplicaId, Mono)>,
+}
+
 impl SimCluster {
-    /// Returns the limit this run went beyond first, if it did.
+    /// Returns a limit this run went beyond, if it did. Founders are beyond one when they have been there for as long as
+    /// the others remember at least what they delete (R-AGE).
     #[must_use]
     pub fn limit(&self) -> Option<Limit> {
-        let removed = self.founders_before.iter().any(|earlier| self.ordered.contains(earlier));
-        self.limit.or_else(|| removed.then_some(Limit::FoundedAfterRemoval))
+        let Lineage { let_in_by_removed, twin_founded, founders_before } = &self.lineage;
+        let old = |since: &Mono| self.now.since(*since) >= self.config.node.replication.collect_after;
+        let removed = founders_before.iter().any(|(earlier, since)| self.ordered.contains(earlier) && old(since));
+        [
+            (*let_in_by_removed, Limit::LetInByRemoved),
+            (twin_founded.as_ref().is_some_and(old), Limit::FoundedTwice),
+            (removed, Limit::FoundedAfterRemoval),
+        ]
+        .into_iter()
+        .find_map(|(beyond, limit)| beyond.then_some(limit))
     }
 
     /// A host has joined, or founded.
     pub(super) fn note_joined(&mut self, at: usize, founded: bool) {
         let Some(host) = self.hosts.get(at) else { return };
         let (node, donor) = (host.identity.node, host.donor);
-        if founded {
-            let earlier = self.hosts.iter().filter(|h| h.identity.node == node).flat_map(|h| &h.earlier);
-            self.founders_before.extend(earlier);
-        }
-        let mut others = (0..self.hosts.len()).filter(|other| *other != at && self.is_running(*other));
         let is = |other: usize, node| self.hosts.get(other).is_some_and(|h| h.identity.node == node);
-        let beyond = if founded {
-            others.any(|other| is(other, node)).then_some(Limit::FoundedTwice)
-        } else {
+        let mut others = (0..self.hosts.len()).filter(|other| *other != at && self.is_running(*other));
+        if !founded {
             let of_removed = others.any(|other| donor.is_some_and(|d| is(other, d)) && self.is_removed(other));
-            of_removed.then_some(Limit::LetInByRemoved)
-        };
-        self.limit = self.limit.or(beyond);
+            self.lineage.let_in_by_removed |= of_removed;
+            return;
+        }
+        if others.any(|other| is(other, node)) {
+            self.lineage.twin_founded.get_or_insert(self.now);
+        }
+        let earlier = self.hosts.iter().filter(|h| h.identity.node == node).flat_map(|h| &h.earlier);
+        self.lineage.founders_before.extend(earlier.map(|replica| (*replica, self.now)));
     }
 }

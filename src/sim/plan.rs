@@ -19,6 +19,21 @@ use serde::{Deserialize, Serialize};
 
 use super::network::Weather;
 
+/// Declares an enum once, and the list of all it has.
+macro_rules! listed {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$of:meta])* $variant:ident,)+ }) => {
+        $(#[$meta])*
+        pub enum $name {
+            $($(#[$of])* $variant,)+
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+        }
+    };
+}
+
 /// One run.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -313,30 +328,32 @@ pub struct Op {
     pub ttl: u8,
 }
 
-/// Local mutations.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "each is the store's mutation of the same name")]
-pub enum OpKind {
-    Set,
-    SetTagged,
-    Delete,
-    Touch,
-    Put,
-    Remove,
-    TouchField,
-    AddMember,
-    RemoveMember,
-    Increment,
-    Decrement,
-    Reset,
-    TouchCounter,
-    ExpireKey,
-    Clear,
-    UpdateCustom,
-    DeleteCustom,
-    InvalidateAll,
-    InvalidateTag,
-    InvalidatePrefix,
+listed! {
+    /// Local mutations.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+    #[expect(missing_docs, reason = "each is the store's mutation of the same name")]
+    pub enum OpKind {
+        Set,
+        SetTagged,
+        Delete,
+        Touch,
+        Put,
+        Remove,
+        TouchField,
+        AddMember,
+        RemoveMember,
+        Increment,
+        Decrement,
+        Reset,
+        TouchCounter,
+        ExpireKey,
+        Clear,
+        UpdateCustom,
+        DeleteCustom,
+        InvalidateAll,
+        InvalidateTag,
+        InvalidatePrefix,
+    }
 }
 
 /// How far a receipt must come, within how long.
@@ -348,31 +365,33 @@ pub struct Ack {
     pub within_ms: u16,
 }
 
-/// What a liar sends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Lie {
-    /// A report that claims to have seen far more than there is.
-    Report,
-    /// A frame that claims to come from the receiver.
-    Origin,
-    /// A batch that covers events of the receiver which the receiver never made.
-    Events,
-    /// A context with as many replicas and gaps as fit.
-    HugeContext,
-    /// A context with more gaps than fit.
-    TornContext,
-    /// A piece of a full synchronisation whose earlier pieces were never sent.
-    Piece,
-    /// Bytes of no meaning on the control stream.
-    Noise,
-    /// A real message of its own with bytes changed.
-    Garbled,
-    /// A second hello.
-    Hello,
-    /// A flood of small control messages.
-    Flood,
-    /// A clock as far ahead as is accepted, its counter full.
-    Clock,
+listed! {
+    /// What a liar sends.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+    pub enum Lie {
+        /// A report that claims to have seen far more than there is.
+        Report,
+        /// A frame that claims to come from the receiver.
+        Origin,
+        /// A batch that covers events of the receiver which the receiver never made.
+        Events,
+        /// A context with as many replicas and gaps as fit.
+        HugeContext,
+        /// A context with more gaps than fit.
+        TornContext,
+        /// A piece of a full synchronisation whose earlier pieces were never sent.
+        Piece,
+        /// Bytes of no meaning on the control stream.
+        Noise,
+        /// A real message of its own with bytes changed.
+        Garbled,
+        /// A second hello.
+        Hello,
+        /// A flood of small control messages.
+        Flood,
+        /// A clock as far ahead as is accepted, its counter full.
+        Clock,
+    }
 }
 
 fn is_zero(n: &u8) -> bool {

@@ -348,10 +348,8 @@ impl<'a> Run<'a> {
 
     fn step(&mut self, cluster: &mut SimCluster, step: Step, tale: &mut Tale) -> Result<(), Failure> {
         // Clients of a host that does not run, or stands still, do nothing.
-        let client_at = |at: u8| {
-            let at = usize::from(at) % cluster.host_count().max(1);
-            Some(at).filter(|at| cluster.is_running(*at) && !cluster.is_paused(*at))
-        };
+        let client_at =
+            |at: u8| Some(cluster.place(at)).filter(|at| cluster.is_running(*at) && !cluster.is_paused(*at));
         if let Action::Write { at, op, ack } = step.action {
             let at = client_at(at);
             tale.step(cluster, &step, at.is_some());

@@ -12,8 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::entry::Body;
 use super::fragment::{Batch, Fragment, Full};
 use super::partition::Partition;
-use crate::crdt::tree::Branch;
-use crate::crdt::{Ctx, Dot, Path, Scope, Tree};
+use crate::crdt::{Ctx, Dot, Path, Scope};
 use crate::id::ReplicaId;
 use crate::probe::{planted, sometimes};
 
@@ -92,35 +91,15 @@ impl Partition {
     /// An evicted map answers for the paths it knows and admits the hole.
     fn full_fragments(&self, slot: u32) -> Vec<Fragment> {
         let Some(s) = self.slot(slot) else { return Vec::new() };
-        let whole = s.entry.restrict(s.keyspace, &s.key, &Scope::Key);
-        let mut all: Vec<Fragment> = self
-            .known_paths(slot)
-            .into_iter()
-            .flatten()
-            .map(|path| s.entry.restrict(s.keyspace, &s.key, &Scope::Path(path.clone())))
-            .collect();
-        if whole.branch.hole {
-            sometimes!(HoleAdmitted);
-            all.push(Fragment { branch: self.admission(slot), ..whole });
-        } else {
-            all.push(whole);
-        }
+        let restrict = |scope| s.entry.restrict(s.keyspace, &s.key, &scope);
+        let whole = restrict(Scope::Key);
+        let Body::Tree(tree) = &s.entry.body else { return vec![whole] };
+        let known = tree.known_paths().into_iter().flatten();
+        let mut all: Vec<Fragment> = known.map(|path| restrict(Scope::Path(path.clone()))).collect();
+        let hole = whole.branch.hole;
+        sometimes!(HoleAdmitted, if hole);
+        all.push(if hole { Fragment { branch: tree.admission(), ..whole } } else { whole });
         all
-    }
-
-    fn known_paths(&self, slot: u32) -> Option<&BTreeSet<Path>> {
-        self.tree_in(slot)?.known_paths()
-    }
-
-    fn admission(&self, slot: u32) -> Branch {
-        self.tree_in(slot).map(Tree::admission).unwrap_or_default()
-    }
-
-    fn tree_in(&self, slot: u32) -> Option<&Tree> {
-        match &self.slot(slot)?.entry.body {
-            Body::Tree(tree) => Some(tree),
-            Body::Register(_) | Body::Custom(_) => None,
-        }
     }
 }
 

@@ -205,14 +205,11 @@ impl Keyspaces {
     /// [`OpenError`] when the name is bad, the family differs or there are too many. Nothing is
     /// opened then.
     pub fn open(&self, name: &str, family: Family) -> Result<Arc<Keyspace>, OpenError> {
-        match (family, name.strip_prefix(EPOCHS)) {
-            (Family::Epoch, Some(target)) => {
-                let target = self.open(target, Family::Register)?;
-                self.open_with(name, family, None, Some(target.id()))
-            }
-            (Family::Epoch, None) | (_, Some(_)) => Err(OpenError::BadName { len: name.len(), max: NAME_BYTES_MAX }),
-            (_, None) => self.open_with(name, family, None, None),
+        if let Some(found) = self.lookup(name, family)? {
+            return Ok(found);
         }
+        let target = name.strip_prefix(EPOCHS).map(|target| self.open(target, Family::Register)).transpose()?;
+        self.open_with(name, family, None, target.map(|space| space.id()))
     }
 
     /// Returns the keyspace that [`Keyspaces::open`] would find, or none if it would make one; makes nothing.
@@ -228,12 +225,7 @@ impl Keyspaces {
         if let Some(target) = target {
             self.lookup(target, Family::Register)?;
         }
-        let Some(found) = self.find(name) else { return Ok(None) };
-        if found.family == family {
-            return Ok(Some(found));
-        }
-        let (existing, wanted) = (found.family.name(), family.name());
-        Err(OpenError::OtherFamily { name: name.to_owned(), existing, wanted })
+        self.find(name).map(|found| of_family(found, family)).transpose()
     }
 
     /// Returns the companion keyspace that holds the epochs of a register keyspace.
@@ -265,11 +257,7 @@ impl Keyspaces {
         }
         let mut all = self.all.write();
         if let Some(found) = all.iter().find(|k| k.name() == name) {
-            if found.family == family {
-                return Ok(Arc::clone(found));
-            }
-            let (existing, wanted) = (found.family.name(), family.name());
-            return Err(OpenError::OtherFamily { name: name.to_owned(), existing, wanted });
+            return of_family(Arc::clone(found), family);
         }
         let next = u16::try_from(all.len()).ok().filter(|_| all.len() < KEYSPACES_MAX);
         let id = KeyspaceId(next.ok_or(OpenError::TooMany { max: KEYSPACES_MAX })?);
@@ -307,6 +295,15 @@ impl Keyspaces {
     pub fn snapshot(&self) -> Vec<Arc<Keyspace>> {
         self.all.read().clone()
     }
+}
+
+/// Returns a keyspace that was found if it is of the family that is wanted.
+fn of_family(found: Arc<Keyspace>, wanted: Family) -> Result<Arc<Keyspace>, OpenError> {
+    if found.family == wanted {
+        return Ok(found);
+    }
+    let (name, existing) = (found.name().to_owned(), found.family.name());
+    Err(OpenError::OtherFamily { name, existing, wanted: wanted.name() })
 }
 
 #[cfg(test)]

@@ -83,12 +83,11 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes a frame. Keyspaces it names that nobody has opened here are opened, even when a
-    /// later part of it turns out to be faulty; nothing else changes.
+    /// Decodes a frame. Keyspaces it names that nobody has opened here are opened once the whole of it was read.
     ///
     /// # Errors
     /// [`PeerFault`] when the frame is malformed, exceeds a limit or does not fit the keyspaces
-    /// here; it is to be dropped whole.
+    /// here; it is to be dropped whole, and no keyspace was opened for it unless there was room for some of them only.
     pub fn decode_frame(&mut self, message: &[u8], spaces: &Keyspaces, limits: &Limits) -> Result<Frame, PeerFault> {
         take_frame(open(message, Kind::Frame, &mut self.unpacker, limits)?, spaces, *limits)
     }

@@ -3,20 +3,6 @@
 use crate::sim::plan::{Action, Lie, OpKind};
 use crate::sim::swarm::{Class, Draw};
 
-const LIES: &[Lie] = &[
-    Lie::Report,
-    Lie::Origin,
-    Lie::Events,
-    Lie::HugeContext,
-    Lie::TornContext,
-    Lie::Piece,
-    Lie::Noise,
-    Lie::Garbled,
-    Lie::Hello,
-    Lie::Flood,
-    Lie::Clock,
-];
-
 /// More is written than the budget takes.
 pub(super) fn pressure(draw: &mut Draw, from: u64) {
     for _ in 0..draw.rng.u8(5..20) {
@@ -146,7 +132,7 @@ fn liar(draw: &Draw) -> u8 {
 pub(super) fn lies(draw: &mut Draw, from: u64) {
     let at = liar(draw);
     for _ in 0..draw.rng.u8(1..8) {
-        let (ms, lie) = (from + draw.rng.u64(..5_000), draw.rng.choice(LIES).copied().unwrap_or(Lie::Noise));
+        let (ms, lie) = (from + draw.rng.u64(..5_000), draw.rng.choice(Lie::ALL).copied().unwrap_or(Lie::Noise));
         draw.at(ms, Action::Forge { at, lie });
     }
 }
