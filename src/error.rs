@@ -352,9 +352,11 @@ pub enum PeerFault {
         /// The last event there is.
         made: u64,
     },
-    /// The peer and we were founded apart and neither can take the other's history in.
+    /// The peer and we were founded apart and neither can take the other's history in. The one with the lower replica id
+    /// is removed.
     #[error(
-        "partition {partition} has two unrelated histories; stop one side's nodes of region {region} and start them with the other side reachable"
+        "partition {partition} has two unrelated histories, ours and that of region {region}; the process with the lower \
+         replica id is removed, start it again to take over the other's"
     )]
     SplitHistory {
         /// The partition.

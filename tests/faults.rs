@@ -179,7 +179,7 @@ fn a_replica_id_in_use_is_refused_whoever_has_it() {
     let fault = Bench::new().refused(|h| h.replica = ReplicaId(10));
     assert_eq!(fault, PeerFault::DuplicateReplica { replica: ReplicaId(10), other: node_id(1) });
     let mut bench = Bench::new();
-    let member = Member { node: node_id(2), region: RegionId::new("eu-central"), since_ms: 1 };
+    let member = Member { node: node_id(2), region: RegionId::new("eu-central"), since_ms: 1, sponsor: None };
     let mut members = MemberSet::default();
     members.add(ReplicaId(20), &member);
     bench.control(GOOD, &Control::Report { hlc: Hlc(1), changed: Vec::new(), members: Some(members) });

@@ -264,7 +264,10 @@ fn one_path(u: &mut Unstructured<'_>, key: Bytes) -> Made<Fragment> {
     if bool::arbitrary(u)? {
         match path {
             Path::Counter(name) => fragment.branch.counters.push((name, contributions(u)?)),
-            Path::Ttl | Path::Field(_) | Path::Member(..) => fragment.branch.elems.push((path, siblings(u)?)),
+            Path::Ttl | Path::Field(_) | Path::Member(..) => {
+                fragment.branch.hole = u.ratio(1, 8)?;
+                fragment.branch.elems.push((path, siblings(u)?));
+            }
             Path::Register | Path::Custom => {}
         }
     }
@@ -308,10 +311,12 @@ fn part(u: &mut Unstructured<'_>) -> Made<Part> {
 fn members(u: &mut Unstructured<'_>) -> Made<MemberSet> {
     let member = |u: &mut Unstructured<'_>| {
         let region = RegionId::new(u.choose(&["us-east", "eu-central", ""])?);
-        Ok(Member { node: node(u)?, region, since_ms: u.arbitrary()? })
+        let sponsor = if bool::arbitrary(u)? { Some(replica(u)?) } else { None };
+        Ok(Member { node: node(u)?, region, since_ms: u.arbitrary()?, sponsor })
     };
     let members = some(u, 3, |u| Ok((replica(u)?, member(u)?)))?.into_iter().collect();
-    Ok(MemberSet { members, removed: some(u, 2, replica)?.into_iter().collect() })
+    let mut ids = || Ok(some(u, 2, replica)?.into_iter().collect());
+    Ok(MemberSet { members, removed: ids()?, strangers: ids()? })
 }
 
 /// One of few nodes.

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use driftless::sim::{Ack, Action, Carrier, Lie, Op, OpKind, Plan, Setting, Step, Weather};
 
-
 /// Most steps of a plan.
 const STEPS_MAX: usize = 24;
 const LIES: [Lie; 8] =

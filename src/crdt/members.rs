@@ -8,6 +8,7 @@
 //! # Invariants
 //! * Both parts only grow; [`MemberSet::join`] is associative, commutative and idempotent.
 //! * A removed id stays removed (R-FENCE), whether its addition was ever heard of or not.
+//! * A stranger stays one; whether that matters is for each member to judge by what it has found stable (R-STRANGER).
 //!
 //! What is *not* here: whether a member is alive, and who may remove whom.
 
@@ -26,6 +27,8 @@ pub struct Member {
     /// When it joined by its own wall clock, in Unix milliseconds: of two live copies of one node
     /// the later one is meant.
     pub since_ms: u64,
+    /// The member it copied when it joined; none if it founded.
+    pub sponsor: Option<ReplicaId>,
 }
 
 /// Every replica that ever joined, and those of them that were removed.
@@ -35,6 +38,8 @@ pub struct MemberSet {
     pub members: BTreeMap<ReplicaId, Member>,
     /// The replicas that were removed, for ever.
     pub removed: BTreeSet<ReplicaId>,
+    /// Members that somebody had heard of too late ([`MemberSet::heard_of_too_late`]).
+    pub strangers: BTreeSet<ReplicaId>,
 }
 
 impl MemberSet {
@@ -67,7 +72,31 @@ impl MemberSet {
         for replica in &other.removed {
             changed |= self.remove(*replica);
         }
-        changed
+        let known = self.strangers.len();
+        self.strangers.extend(&other.strangers);
+        changed || self.strangers.len() > known
+    }
+
+    /// Returns the members in `news` of whom I hear too late: who let them in was a member here and was removed, or they
+    /// founded and all replicas of their node I know of were removed. Nobody here has waited for what they know.
+    #[must_use]
+    pub fn heard_of_too_late(&self, news: &Self) -> BTreeSet<ReplicaId> {
+        let unknown = || news.members.iter().filter(|(replica, _)| !self.members.contains_key(replica));
+        let was_removed = |sponsor: &ReplicaId| self.members.contains_key(sponsor) && self.removed.contains(sponsor);
+        let given_up = |node| self.members.values().any(|m| m.node == node) && self.of_node(node).next().is_none();
+        let mut late = BTreeSet::new();
+        loop {
+            let of_late = |member: &Member| match &member.sponsor {
+                Some(sponsor) => was_removed(sponsor) || late.contains(sponsor),
+                None => given_up(member.node),
+            };
+            let more: Vec<ReplicaId> =
+                unknown().filter(|(replica, m)| !late.contains(*replica) && of_late(m)).map(|(r, _)| *r).collect();
+            if more.is_empty() {
+                return late;
+            }
+            late.extend(more);
+        }
     }
 
     /// Removes every copy of a node but its latest; returns whether there was one. Two donors that
@@ -89,6 +118,12 @@ impl MemberSet {
         sometimes!(MemberSuperseded, if !old.is_empty());
         self.removed.extend(&old);
         !old.is_empty()
+    }
+
+    /// Iterates over every replica that is named anywhere, some of them more than once.
+    pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> {
+        let sponsors = self.members.values().filter_map(|member| member.sponsor);
+        self.members.keys().chain(&self.removed).chain(&self.strangers).copied().chain(sponsors)
     }
 
     /// Iterates over the members not removed, in order of replica id.
@@ -119,13 +154,14 @@ mod tests {
     use super::*;
 
     fn member(node: u128, region: &str) -> Member {
-        Member { node: NodeId(uuid::Uuid::from_u128(node)), region: RegionId::new(region), since_ms: 7 }
+        Member { node: NodeId(uuid::Uuid::from_u128(node)), region: RegionId::new(region), since_ms: 7, sponsor: None }
     }
 
     fn set(members: &[(u64, u128)], removed: &[u64]) -> MemberSet {
         MemberSet {
             members: members.iter().map(|&(r, n)| (ReplicaId(r), member(n, "eu"))).collect(),
             removed: removed.iter().map(|&r| ReplicaId(r)).collect(),
+            strangers: BTreeSet::new(),
         }
     }
 
@@ -177,6 +213,43 @@ mod tests {
         assert_eq!(here.get(ReplicaId(4)), Some(&large));
         assert!(here.remove(ReplicaId(4)) && !here.remove(ReplicaId(4)));
         assert_eq!((here.get(ReplicaId(4)), here.get(ReplicaId(5))), (None, None));
+    }
+
+    fn let_in(by: u64, node: u128) -> Member {
+        Member { sponsor: Some(ReplicaId(by)), ..member(node, "eu") }
+    }
+
+    fn late(here: &MemberSet, news: &[(u64, Member)]) -> Vec<u64> {
+        let members = news.iter().map(|(r, m)| (ReplicaId(*r), m.clone())).collect();
+        here.heard_of_too_late(&MemberSet { members, ..MemberSet::default() }).iter().map(|r| r.0).collect()
+    }
+
+    #[test]
+    fn who_was_let_in_by_one_that_is_removed_here_is_heard_of_too_late_and_so_is_whom_it_let_in() {
+        let here = set(&[(1, 1), (2, 2)], &[2]);
+        assert_eq!(late(&here, &[(5, let_in(2, 3)), (4, let_in(5, 4)), (6, let_in(1, 6))]), [4, 5]);
+        assert_eq!(late(&set(&[(2, 2), (5, 3)], &[2]), &[(5, let_in(2, 3))]), [0; 0], "it was known before");
+        assert_eq!(late(&set(&[(1, 1)], &[2]), &[(5, let_in(2, 3))]), [0; 0], "the sponsor never was a member here");
+        let mut here = set(&[(1, 1), (2, 2)], &[]);
+        let news = MemberSet { members: [(ReplicaId(5), let_in(2, 3))].into(), ..set(&[], &[2]) };
+        assert!(here.heard_of_too_late(&news).is_empty(), "until now it was waited for");
+        assert!(here.join(&news));
+    }
+
+    #[test]
+    fn a_founder_is_heard_of_too_late_when_its_node_was_given_up() {
+        let founder = member(2, "eu");
+        assert_eq!(late(&set(&[(1, 1), (2, 2)], &[2]), &[(5, founder.clone())]), [5]);
+        assert_eq!(late(&set(&[(1, 1), (2, 2)], &[]), &[(5, founder.clone())]), [0; 0], "it succeeds");
+        assert_eq!(late(&set(&[(1, 1)], &[]), &[(5, founder)]), [0; 0], "nobody was met there, so nothing is stable");
+    }
+
+    #[test]
+    fn strangers_are_told_on_and_are_news() {
+        let mut here = set(&[(1, 1)], &[]);
+        let news = MemberSet { strangers: [ReplicaId(1)].into(), ..MemberSet::default() };
+        assert!(here.join(&news) && !here.join(&news));
+        assert_eq!(here.strangers, [ReplicaId(1)].into());
     }
 
     #[test]

@@ -275,7 +275,7 @@ impl Tree {
             },
             Scope::Path(path) => Branch {
                 elems: held(path).or_else(|| self.elems.map().get_key_value(path)).map(siblings).into_iter().collect(),
-                hole: held(path).is_some() && !planted!(HoleAnswersEmpty),
+                hole: !self.knows(path) && !planted!(HoleAnswersEmpty),
                 ..Branch::default()
             },
         }
@@ -332,7 +332,7 @@ impl Tree {
         paths
     }
 
-    /// What a hole lists is live: it is added, and nothing goes for it.
+    /// What a hole lists is live: it is added. What it does not list may have been evicted there.
     fn join_held(&mut self, branch: &Branch, mine: &Ctx) -> bool {
         let mut changed = false;
         for (path, incoming) in &branch.elems {
@@ -569,6 +569,8 @@ mod tests {
         hole.put(field("g"), elem(1, 3, 3, NEVER));
         assert_eq!(hole.admission().elems, [], "a path that is known is listed on its own");
         assert_eq!(hole.restrict(&Scope::Path(field("g"))).elems.len(), 1);
+        assert!(!hole.restrict(&Scope::Path(field("g"))).hole, "it answers for what it knows");
+        assert!(hole.restrict(&Scope::Path(field("h"))).hole, "and not for what it neither knows nor holds");
     }
 
     #[test]

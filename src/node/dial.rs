@@ -34,7 +34,10 @@ struct Slot {
     state: State,
     backoff: Duration,
     peer: Option<(NodeId, ReplicaId)>,
+    /// The peer refuses our clock.
     clock_refused: bool,
+    /// A member answers, and we refuse its clock.
+    member_apart: bool,
 }
 
 /// All configured addresses.
@@ -46,7 +49,7 @@ impl Slots {
     #[must_use]
     pub fn new(count: usize) -> Self {
         let state = State::Idle { at: Mono::default() };
-        let slot = Slot { state, backoff: BACKOFF_MIN, peer: None, clock_refused: false };
+        let slot = Slot { state, backoff: BACKOFF_MIN, peer: None, clock_refused: false, member_apart: false };
         Self(vec![slot; count])
     }
 
@@ -97,6 +100,7 @@ impl Slots {
         if let Some(slot) = self.0.get_mut(slot.0) {
             slot.peer = Some((node, replica));
             slot.backoff = BACKOFF_MIN;
+            slot.member_apart = false;
         }
     }
 
@@ -114,6 +118,7 @@ impl Slots {
         if let Some(slot) = self.0.get_mut(slot.0) {
             slot.state = State::Idle { at: now.plus(jittered(slot.backoff, rng)) };
             slot.backoff = (slot.backoff * 2).min(BACKOFF_MAX);
+            slot.member_apart = false;
         }
     }
 
@@ -149,6 +154,19 @@ impl Slots {
         if let Some(slot) = self.0.get_mut(slot.0) {
             slot.clock_refused = true;
         }
+    }
+
+    /// Notes that a member answers at an address whose clock we refuse.
+    pub fn member_is_apart(&mut self, slot: PeerSlot) {
+        if let Some(slot) = self.0.get_mut(slot.0) {
+            slot.member_apart = true;
+        }
+    }
+
+    /// Tells whether there is a cluster, and only the clocks keep this node out of it.
+    #[must_use]
+    pub fn is_kept_out(&self) -> bool {
+        self.0.iter().any(|s| s.member_apart)
     }
 
     /// Tells whether a majority of the addresses refuses our clock.
@@ -220,5 +238,17 @@ mod tests {
         assert!(slots.majority_refuses(), "a hello is no consent");
         assert!(slots.clock_accepted(node(1)) && !slots.clock_accepted(node(1)));
         assert!(!slots.majority_refuses());
+    }
+
+    #[test]
+    fn a_clock_keeps_a_node_out_until_it_is_put_right_or_nobody_answers() {
+        let (mut slots, mut rng) = (Slots::new(2), fastrand::Rng::with_seed(1));
+        assert!(!slots.is_kept_out());
+        slots.member_is_apart(PeerSlot(0));
+        slots.member_is_apart(PeerSlot(1));
+        slots.met(PeerSlot(0), node(1), ReplicaId(1));
+        assert!(slots.is_kept_out(), "by the other one");
+        slots.failed(PeerSlot(1), Mono(1), &mut rng);
+        assert!(!slots.is_kept_out());
     }
 }

@@ -7,6 +7,8 @@
 //! # Invariants
 //! * A message is checked before anything of it is taken in.
 
+use std::collections::BTreeSet;
+
 use crate::crdt::{Ctx, MemberSet, Seen};
 use crate::error::PeerFault;
 use crate::id::{PartitionId, ReplicaId};
@@ -47,10 +49,9 @@ impl Node {
 
     /// Checks that all members together are no more than a message can name.
     pub(super) fn check_members(&self, news: &MemberSet) -> Result<(), PeerFault> {
-        let unknown = news.members.keys().filter(|replica| !self.members.members.contains_key(replica)).count();
-        let removed = news.removed.difference(&self.members.removed).count();
-        let len = (self.members.members.len() + unknown).max(self.members.removed.len() + removed);
-        let (len, max) = (u64::try_from(len).unwrap_or(u64::MAX), self.limits.replicas);
+        let named: BTreeSet<ReplicaId> =
+            [&self.members, &self.hearsay, news].into_iter().flat_map(MemberSet::replicas).collect();
+        let (len, max) = (u64::try_from(named.len()).unwrap_or(u64::MAX), self.limits.replicas);
         if len > max { Err(PeerFault::OverLimit { what: "number of members", len, max }) } else { Ok(()) }
     }
 

@@ -98,6 +98,9 @@ impl Node {
             return self.close(link, CloseCode::Goodbye, "this replica was removed from the cluster");
         }
         if let Err(fault) = self.check_hello(now, link, &hello) {
+            if let (PeerFault::ClockDrift { .. }, true, Some(slot)) = (&fault, hello.joined, self.slots.of_link(link)) {
+                self.slots.member_is_apart(slot);
+            }
             self.fault(link, fault);
             return;
         }
@@ -246,9 +249,11 @@ impl Node {
             let ready = self.ready();
             self.send_control(link, &ready);
         }
-        if hello.joined && self.join.is_joined() {
-            self.on_members(now, &hello.members);
-            self.start_session(link);
+        if hello.joined {
+            self.hear(now, link, &hello.members);
+            if self.join.is_joined() {
+                self.start_session(now, link);
+            }
         }
         self.check_own_clock();
         self.seek(now);
@@ -258,7 +263,7 @@ impl Node {
     }
 
     /// Both sides have joined: send what the peer lacks and note what it has.
-    pub(super) fn start_session(&mut self, link: LinkId) {
+    pub(super) fn start_session(&mut self, now: Now, link: LinkId) {
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         let replica = session.replica;
         for id in self.store.partition_ids() {
@@ -267,7 +272,9 @@ impl Node {
             }
             session.peer.catch_up(id, &self.store, false);
         }
-        self.pump(link);
+        if !self.fence_strangers(now, link) {
+            self.pump(link);
+        }
     }
 
     pub(super) fn send_control(&mut self, link: LinkId, message: &Control) {

@@ -20,6 +20,7 @@ use crate::node::input::LinkId;
 use crate::node::link::spread;
 use crate::node::output::CloseCode;
 use crate::probe::{planted, sometimes};
+use crate::store::Full;
 use crate::wire::Control;
 
 /// How far a node has come in joining.
@@ -28,7 +29,7 @@ pub(super) enum Join {
     /// Looking for a donor since then.
     Seeking { since: Option<Mono> },
     /// Receiving from a donor.
-    Receiving { donor: LinkId, got: BTreeSet<PartitionId>, done: bool },
+    Receiving { donor: LinkId, sponsor: ReplicaId, got: BTreeSet<PartitionId>, done: bool },
     /// Joined.
     Joined,
 }
@@ -54,14 +55,15 @@ impl Node {
             Join::Receiving { donor, .. } if self.links.contains_key(donor) => return,
             Join::Receiving { .. } => {
                 sometimes!(DonorLost);
+                self.hearsay.join(&std::mem::take(&mut self.members));
                 now.mono
             }
             Join::Seeking { since } => *since.get_or_insert(now.mono),
         };
         self.join = Join::Seeking { since: Some(since) };
-        let donor = self.links.iter().find(|(_, l)| l.session.as_ref().is_some_and(|s| s.joined)).map(|(id, _)| *id);
-        if let Some(donor) = donor {
-            self.join = Join::Receiving { donor, got: BTreeSet::new(), done: false };
+        let found = self.sessions().find(|(_, s)| s.joined).map(|(id, s)| (id, s.replica));
+        if let Some((donor, sponsor)) = found {
+            self.join = Join::Receiving { donor, sponsor, got: BTreeSet::new(), done: false };
             self.send_control(donor, &Control::Join);
             return;
         }
@@ -69,8 +71,9 @@ impl Node {
         let lowest = self.sessions().all(|(_, s)| self.me.replica < s.replica);
         let complete = self.slots.all_met(|node| self.is_connected(node));
         sometimes!(LowerLeftToFound, if waited && !lowest);
-        sometimes!(FoundingRefusedForClock, if waited && lowest && self.slots.majority_refuses());
-        if lowest && (complete || waited) && !self.slots.majority_refuses() {
+        let clock_is_off = self.slots.majority_refuses() || self.slots.is_kept_out();
+        sometimes!(FoundingRefusedForClock, if waited && lowest && clock_is_off);
+        if lowest && (complete || waited) && !clock_is_off {
             sometimes!(FoundedAlone, if !self.slots.is_empty() && self.sessions().next().is_none());
             sometimes!(FoundedOfSome, if !complete && self.sessions().next().is_some());
             sometimes!(FoundedOfAll, if complete && !self.slots.is_empty());
@@ -113,7 +116,12 @@ impl Node {
             return;
         }
         let Some(l) = self.links.get_mut(&link) else { return };
-        let member = Member { node: l.identity.node, region: l.identity.region.clone(), since_ms: l.hello_ms };
+        let member = Member {
+            node: l.identity.node,
+            region: l.identity.region.clone(),
+            since_ms: l.hello_ms,
+            sponsor: Some(self.me.replica),
+        };
         let Some(session) = l.session.as_deref_mut() else { return };
         session.donated = true;
         let joiner = session.replica;
@@ -165,11 +173,52 @@ impl Node {
         }
     }
 
+    /// Refuses a donor that has forgotten what a former donor of mine, which died, has never heard of: of what I copied
+    /// there I cannot tell what was deleted since. I have written nothing, so I begin again under another id.
+    pub(super) fn mixes_donors(&mut self, now: Now, full: &Full) -> bool {
+        let mixed = !self.join.is_joined()
+            && self
+                .store
+                .read(full.batch.partition)
+                .is_some_and(|p| !p.ctx().includes(&full.frontier) && !full.batch.ctx.includes(p.ctx()));
+        if mixed && !planted!(StrangersTrusted) {
+            self.remove(now, self.me.replica);
+            return true;
+        }
+        false
+    }
+
+    /// R-STRANGER: of members that were heard of too late, removes those that have not seen all that is stable here. What
+    /// they bring may be what was deleted and forgotten here without them. Returns whether the peer on `link` is one.
+    pub(super) fn fence_strangers(&mut self, now: Now, link: LinkId) -> bool {
+        if self.members.strangers.is_empty() || planted!(StrangersTrusted) {
+            return false;
+        }
+        let is_behind =
+            |member| self.store.partition_ids().any(|id| self.store.read(id).is_some_and(|p| p.is_ahead_of(member)));
+        let strange: Vec<(LinkId, ReplicaId)> = self
+            .sessions()
+            .filter(|(_, s)| s.joined && self.members.strangers.contains(&s.replica) && is_behind(s.replica))
+            .map(|(id, s)| (id, s.replica))
+            .collect();
+        for (_, replica) in &strange {
+            sometimes!(StrangerFenced);
+            self.remove(now, *replica);
+        }
+        strange.iter().any(|(id, _)| *id == link)
+    }
+
     fn finish_join(&mut self, now: Now, founded: bool) {
-        self.join = Join::Joined;
+        let sponsor = match std::mem::replace(&mut self.join, Join::Joined) {
+            Join::Receiving { sponsor, .. } => Some(sponsor),
+            Join::Seeking { .. } | Join::Joined => None,
+        };
         let mut own = MemberSet::default();
-        own.add(self.me.replica, &Member { node: self.me.node, region: self.me.region.clone(), since_ms: now.wall_ms });
+        let (node, region) = (self.me.node, self.me.region.clone());
+        own.add(self.me.replica, &Member { node, region, since_ms: now.wall_ms, sponsor });
         self.on_members(now, &own);
+        let hearsay = std::mem::take(&mut self.hearsay);
+        self.on_members(now, &hearsay);
         self.set_gate();
         self.event(Event::Joined { founded });
         let ready = self.ready();
@@ -177,7 +226,7 @@ impl Node {
         for (link, joined) in links {
             self.send_control(link, &ready);
             if joined {
-                self.start_session(link);
+                self.start_session(now, link);
             }
         }
     }
@@ -202,19 +251,32 @@ impl Node {
             session.peer.report(id, &ctx);
         }
         session.peer.begin();
+        self.hear(now, link, members);
         if self.join.is_joined() {
-            self.on_members(now, members);
-            self.start_session(link);
+            self.start_session(now, link);
         }
         self.seek(now);
+    }
+
+    /// Takes in what a peer says of members. What is stable here when this node has joined is what its donor found stable,
+    /// with the members its donor knew of: whoever others name is heard of after that.
+    pub(super) fn hear(&mut self, now: Now, link: LinkId, news: &MemberSet) {
+        if self.join.is_joined() || self.join.is_donor(link) || news.removed.contains(&self.me.replica) {
+            self.on_members(now, news);
+        } else {
+            self.hearsay.join(news);
+        }
     }
 
     /// Takes in what is known of members: who joined, and who was removed for ever.
     pub(super) fn on_members(&mut self, now: Now, news: &MemberSet) {
         let before = self.members.clone();
+        let late = self.members.heard_of_too_late(news);
         if !self.members.join(news) {
             return;
         }
+        sometimes!(HeardOfTooLate, if !late.is_empty());
+        self.members.strangers.extend(late);
         self.members.supersede();
         self.members_version += 1;
         let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
@@ -234,6 +296,14 @@ impl Node {
         let mut news = MemberSet::default();
         news.remove(replica);
         self.on_members(now, &news);
+    }
+
+    /// Of two members whose histories do not fit the lower gives way: each calls something stable that the other has not
+    /// seen, so neither can take in the other's state.
+    pub(super) fn outlast(&mut self, now: Now, replica: ReplicaId) {
+        if replica < self.me.replica {
+            self.remove(now, replica);
+        }
     }
 
     /// Tells whether this replica was removed: it writes nothing, joins nobody and dials nobody any more.

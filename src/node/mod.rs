@@ -77,6 +77,8 @@ pub struct Node {
     store: Arc<Store>,
     rng: fastrand::Rng,
     members: MemberSet,
+    /// What others than the donor say of members, until this node has joined.
+    hearsay: MemberSet,
     /// Grows with every change of `members`.
     members_version: u64,
     links: BTreeMap<LinkId, Link>,
@@ -118,6 +120,7 @@ impl Node {
         Ok(Self {
             rng: fastrand::Rng::with_seed(seed),
             members: MemberSet::default(),
+            hearsay: MemberSet::default(),
             members_version: 1,
             links: BTreeMap::new(),
             slots: Slots::new(config.node.peers.len()),

@@ -60,7 +60,7 @@ impl Node {
             (Control::Ready { members, ctxs }, true) => self.on_ready(now, link, &members, ctxs),
             (Control::Report { hlc: _, changed, members }, true) => {
                 if let Some(members) = members {
-                    self.on_members(now, &members);
+                    self.hear(now, link, &members);
                     if planted!(ReportDropped) {
                         return;
                     }
@@ -251,7 +251,9 @@ impl Node {
                 sometimes!(StaleSenderSynchronised);
                 self.stats.stale_batches += 1;
                 session.peer.synchronise(batch.partition);
-                self.pump(link);
+                if !self.fence_strangers(now, link) {
+                    self.pump(link);
+                }
             }
             // What lies between comes again by itself, and then this.
             Err(Refused::Scattered) => {}
@@ -277,6 +279,9 @@ impl Node {
 
     fn apply_full(&mut self, now: Now, link: LinkId, full: &Full) {
         let partition = full.batch.partition;
+        if self.mixes_donors(now, full) {
+            return;
+        }
         let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         let Some(mut p) = self.store.lock(partition) else { return };
@@ -291,6 +296,7 @@ impl Node {
                 self.note_report(link, partition, &full.batch.ctx);
                 self.applied(partition, applied);
                 self.on_received(now, partition);
+                self.fence_strangers(now, link);
             }
             Err(Refused::Scattered) => {}
             Err(Refused::Stale) if is_late => {
@@ -308,10 +314,14 @@ impl Node {
                 *stale += 1;
                 let unrelated = *stale > STALE_FULLS_MAX;
                 session.peer.synchronise(partition);
+                let theirs = session.replica;
                 if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
-                    return self.fault(link, PeerFault::SplitHistory { partition, region });
+                    self.fault(link, PeerFault::SplitHistory { partition, region });
+                    return self.outlast(now, theirs);
                 }
-                self.pump(link);
+                if !self.fence_strangers(now, link) {
+                    self.pump(link);
+                }
             }
         }
     }

@@ -327,6 +327,10 @@ rare! {
     JoinedWhileGreeting,
     /// The link to a donor ended before the joiner had everything.
     DonorLost,
+    /// A member was heard of after who let it in had been removed here, or after its node had been given up.
+    HeardOfTooLate,
+    /// Such a member had not seen all that was stable here, and was removed.
+    StrangerFenced,
     /// A donor served two joiners at once.
     TwoJoinersAtOnce,
     /// A node's next copy replaced its earlier one.

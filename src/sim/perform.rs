@@ -310,6 +310,12 @@ impl SimCluster {
         (0..self.host_count()).any(|other| (other == at || self.is_honest(other)) && knows(other))
     }
 
+    /// Tells whether an honest node has heard of a member too late.
+    #[must_use]
+    pub fn is_stranger(&self, replica: ReplicaId) -> bool {
+        self.honest().filter_map(|at| self.node(at)).any(|node| node.members().strangers.contains(&replica))
+    }
+
     /// Iterates over the hosts that run, keep to the protocol and were not removed.
     pub fn honest(&self) -> impl Iterator<Item = usize> {
         (0..self.host_count()).filter(|at| self.is_running(*at) && self.is_honest(*at) && !self.is_removed(*at))

@@ -416,7 +416,7 @@ impl Watcher {
             self.nothing_invented(node.store()).map_err(at_host(*at))?;
             check::accounted(node.store()).map_err(at_host(*at))?;
         }
-        self.nothing_lost(&nodes)?;
+        self.nothing_lost(cluster, &nodes)?;
         let patient = |wait: &&Pending| nodes.iter().any(|(at, _)| *at == wait.at);
         self.pending
             .iter()
@@ -444,11 +444,12 @@ impl Watcher {
         Ok(())
     }
 
-    fn nothing_lost(&self, nodes: &[(usize, &Node)]) -> Result<(), Violation> {
+    fn nothing_lost(&self, cluster: &SimCluster, nodes: &[(usize, &Node)]) -> Result<(), Violation> {
         let survivors: BTreeSet<ReplicaId> = nodes.iter().map(|(_, node)| node.me().replica).collect();
         let Some(last) = self.seats.values().find(|seat| survivors.contains(&seat.replica)) else { return Ok(()) };
-        // One that was removed since, and runs on, was removed by mistake.
-        let running: BTreeSet<ReplicaId> = self.seats.values().map(|seat| seat.replica).collect();
+        // One that was removed since, runs on, and is no stranger, was removed by mistake.
+        let running = self.seats.values().map(|seat| seat.replica).filter(|replica| !cluster.is_stranger(*replica));
+        let running: BTreeSet<ReplicaId> = running.collect();
         for (replica, contexts) in self.held.iter().filter(|(replica, _)| running.contains(replica)) {
             let lost = contexts.iter().zip(&last.contexts).find(|(held, last)| !last.includes(held));
             if let Some((held, last)) = lost {

@@ -5,6 +5,8 @@
 //! beat    = replica seq clock sent wall [echo held]
 //! ```
 
+use std::collections::BTreeSet;
+
 use super::context::{put_changed, put_ctxs, take_changed, take_ctxs, take_partition};
 use super::hello::{put_hello, take_hello};
 use super::limits::{Counted, Limits, Unsendable};
@@ -88,9 +90,16 @@ pub(super) fn put_members(pen: &mut Pen<'_>, set: &MemberSet) -> Result<(), Unse
         pen.bytes("length of a node id", member.node.0.as_bytes(), 16)?;
         pen.text(member.region.as_str())?;
         pen.uint(member.since_ms);
+        pen.flag(member.sponsor.is_some());
+        member.sponsor.map_or(Ok(()), |sponsor| pen.replica(sponsor))?;
     }
-    pen.count(set.removed.len());
-    set.removed.iter().try_for_each(|replica| pen.replica(*replica))
+    put_ids(pen, &set.removed)?;
+    put_ids(pen, &set.strangers)
+}
+
+fn put_ids(pen: &mut Pen<'_>, ids: &BTreeSet<ReplicaId>) -> Result<(), Unsendable> {
+    pen.count(ids.len());
+    ids.iter().try_for_each(|replica| pen.replica(*replica))
 }
 
 pub(super) fn take_members(reader: &mut Reader<'_>) -> Result<MemberSet, PeerFault> {
@@ -98,21 +107,29 @@ pub(super) fn take_members(reader: &mut Reader<'_>) -> Result<MemberSet, PeerFau
     for _ in 0..reader.uint()? {
         reader.tally.add(Counted::Seen, 1)?;
         let replica = reader.replica()?;
-        let member =
-            Member { node: take_node(reader)?, region: RegionId::new(reader.text()?), since_ms: reader.uint()? };
+        let (node, region, since_ms) = (take_node(reader)?, RegionId::new(reader.text()?), reader.uint()?);
+        let sponsor = if reader.flag()? { Some(reader.replica()?) } else { None };
+        let member = Member { node, region, since_ms, sponsor };
         if set.members.last_key_value().is_some_and(|(last, _)| *last >= replica) {
             return Err(malformed("the members do not ascend"));
         }
         set.members.insert(replica, member);
     }
+    set.removed = take_ids(reader, "the removed members do not ascend")?;
+    set.strangers = take_ids(reader, "the strangers do not ascend")?;
+    Ok(set)
+}
+
+fn take_ids(reader: &mut Reader<'_>, why: &'static str) -> Result<BTreeSet<ReplicaId>, PeerFault> {
+    let mut ids = BTreeSet::new();
     for _ in 0..reader.uint()? {
         let replica: ReplicaId = reader.replica()?;
-        if set.removed.last().is_some_and(|last| *last >= replica) {
-            return Err(malformed("the removed members do not ascend"));
+        if ids.last().is_some_and(|last| *last >= replica) {
+            return Err(malformed(why));
         }
-        set.removed.insert(replica);
+        ids.insert(replica);
     }
-    Ok(set)
+    Ok(ids)
 }
 
 fn take_node(reader: &mut Reader<'_>) -> Result<NodeId, PeerFault> {

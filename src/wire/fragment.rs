@@ -369,6 +369,7 @@ impl<'a> FragmentsIn<'a> {
         let path = take_path(reader)?;
         match &path {
             Path::Register | Path::Custom => return Err(malformed("a map has no such path")),
+            Path::Counter(_) if fragment.branch.hole => return Err(malformed("no counter was ever evicted")),
             Path::Counter(name) => {
                 let all = self.take_contributions(reader, ctx)?;
                 if !all.is_empty() {
@@ -381,9 +382,6 @@ impl<'a> FragmentsIn<'a> {
                     fragment.branch.elems.push((path.clone(), siblings));
                 }
             }
-        }
-        if fragment.branch.hole && fragment.branch.elems.is_empty() {
-            return Err(malformed("a fragment of one path says nothing about it"));
         }
         fragment.scope = Scope::Path(path);
         Ok(())

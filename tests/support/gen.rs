@@ -197,8 +197,9 @@ pub(crate) fn map_fragment() -> impl Strategy<Value = Fragment> {
 
 /// A fragment of one path, present or removed.
 pub(crate) fn path_fragment() -> impl Strategy<Value = Fragment> {
-    (bytes(0..20), elem_path(), proptest::option::of(siblings()), any::<bool>(), dots()).prop_map(
-        |(key, path, siblings, own, dots)| {
+    let hole = proptest::bool::weighted(0.1);
+    (bytes(0..20), elem_path(), proptest::option::of(siblings()), any::<bool>(), dots(), hole).prop_map(
+        |(key, path, siblings, own, dots, hole)| {
             let family = if matches!(path, Path::Member(..)) { Family::Set } else { Family::Map };
             let scope = Scope::Path(path.clone());
             let mut fragment = Fragment::empty(keyspace(family), key, scope.clone());
@@ -207,6 +208,7 @@ pub(crate) fn path_fragment() -> impl Strategy<Value = Fragment> {
                 Some(_) | None => dots,
             };
             fragment.branch.elems = siblings.into_iter().map(|s| (path.clone(), s)).collect();
+            fragment.branch.hole = hole;
             fragment.covers = covered(dots, &scope);
             fragment
         },
@@ -287,10 +289,10 @@ fn node() -> impl Strategy<Value = NodeId> {
 }
 
 pub(crate) fn members() -> impl Strategy<Value = MemberSet> {
-    let member =
-        (node(), region(), any::<u64>()).prop_map(|(node, region, since_ms)| Member { node, region, since_ms });
-    (btree_map(replica(), member, 0..4), btree_set(replica(), 0..3))
-        .prop_map(|(members, removed)| MemberSet { members, removed })
+    let member = (node(), region(), any::<u64>(), proptest::option::of(replica()))
+        .prop_map(|(node, region, since_ms, sponsor)| Member { node, region, since_ms, sponsor });
+    (btree_map(replica(), member, 0..4), btree_set(replica(), 0..3), btree_set(replica(), 0..3))
+        .prop_map(|(members, removed, strangers)| MemberSet { members, removed, strangers })
 }
 
 pub(crate) fn ctxs() -> impl Strategy<Value = Vec<(PartitionId, Ctx)>> {

@@ -245,14 +245,16 @@ fn frames() -> Vec<(&'static str, Frame)> {
 }
 
 fn members() -> MemberSet {
-    let member = |node, region| Member {
+    let member = |node, region, sponsor| Member {
         node: NodeId(uuid::Uuid::from_u128(node)),
         region: RegionId::new(region),
         since_ms: MS,
+        sponsor,
     };
     MemberSet {
-        members: BTreeMap::from([(A, member(1, "us-east")), (B, member(2, "eu-central"))]),
+        members: BTreeMap::from([(A, member(1, "us-east", None)), (B, member(2, "eu-central", Some(A)))]),
         removed: BTreeSet::from([ReplicaId(5)]),
+        strangers: BTreeSet::from([B]),
     }
 }
 

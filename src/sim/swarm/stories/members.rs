@@ -195,7 +195,8 @@ pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
     }
     let joins = from + 1_000 + draw.rng.u64(..3_000);
     draw.at(joins, Action::Start { at: joiner });
-    let dies = joins + draw.rng.u64(500..4_000);
+    let trip = u64::try_from(draw.setting.weather.delay_max.as_millis()).unwrap_or(300);
+    let dies = joins + if draw.rng.bool() { draw.rng.u64(..=trip * 8 + 100) } else { draw.rng.u64(500..4_000) };
     draw.at(dies, Action::Crash { at: donor });
     if draw.rng.bool() {
         let ms = joins + draw.rng.u64(..5_000);

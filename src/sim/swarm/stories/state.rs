@@ -113,7 +113,8 @@ pub(super) fn evicted_apart(draw: &mut Draw, from: u64) {
     }
     let founded = apart + draw.rng.u64(2_200..4_000);
     draw.write_key(founded, away, OpKind::Put, key);
-    draw.write_key(founded + 10, away, OpKind::Put, key);
+    let again = if draw.rng.bool() { OpKind::Put } else { OpKind::Remove };
+    draw.write_key(founded + 10, away, again, key);
     let end = founded + draw.while_ms();
     draw.heal(end);
 }
