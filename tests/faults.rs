@@ -471,35 +471,81 @@ fn more_members_than_a_message_can_name_are_refused() {
     assert!(!bench.control(BAD, &removals(1_000)).iter().any(|o| matches!(o, Output::Close { .. })));
     let outputs = bench.control(BAD, &removals(100_000));
     let fault = bench.fault_in(&outputs);
-    assert_eq!(fault, PeerFault::OverLimit { what: "number of members", len: 18_000, max: 16_384 });
+    assert_eq!(fault, PeerFault::OverLimit { what: "number of members", len: 18_001, max: 16_384 });
 }
 
-/// A former donor may have had more than the next one, and then it is the joiner who is ahead.
-#[test]
-fn a_joiner_that_has_more_than_its_second_donor_joins() {
+/// All of a partition, without a value, and all of it stable.
+fn full(partition: PartitionId, ctx: &Ctx) -> Part {
+    let (ctx, frontier, floor, fragments) = (ctx.clone(), ctx.clone(), ctx.clone(), Vec::new());
+    Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: true, ctx, frontier, floor, fragments })
+}
+
+fn seen(replica: u64, upto: u64) -> Ctx {
+    let mut ctx = Ctx::default();
+    ctx.add_range(ReplicaId(replica), 1, upto);
+    ctx
+}
+
+/// A joiner that has copied a partition from a donor which died, and now copies everything from the good node.
+fn second_donor(first: &Ctx, second: &Ctx) -> Bench {
     let config = Config::wan("us-east", "unused:0").peers(["a:1", "b:1"]);
     let me = Me { node: node_id(1), region: RegionId::new("us-east"), replica: ReplicaId(10) };
     let store = Arc::new(Store::new(me.replica, config.store()));
     let node = Node::new(me, config, Arc::clone(&store), 7).unwrap();
     let mut bench = Bench { node, store, encoder: Encoder::default(), keys: 0 };
     bench.handle(Input::Deadline);
-    let full = |partition, ctx: &Ctx| {
-        let (ctx, frontier, floor, fragments) = (ctx.clone(), ctx.clone(), ctx.clone(), Vec::new());
-        Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: true, ctx, frontier, floor, fragments })
-    };
-    let mut history = Ctx::default();
-    history.add_range(ReplicaId(30), 1, 4);
     let hello = Hello { joined: true, custom: Vec::new(), ..bench.hello() };
     bench.control(BAD, &Control::Hello(hello.clone()));
-    bench.frame(BAD, 30, vec![full(PartitionId(0), &history)]);
+    bench.frame(BAD, 30, vec![full(PartitionId(0), first)]);
     bench.handle(Input::LinkDown { link: BAD, reason: LinkEnd::TimedOut });
     bench.link_up(GOOD, identity(2, "eu-central"));
     let good = Hello { node: node_id(2), region: RegionId::new("eu-central"), replica: ReplicaId(20), ..hello };
     bench.control(GOOD, &Control::Hello(good));
     let ids = bench.store.partition_ids();
-    ids.for_each(|id| bench.frame(GOOD, 20, vec![full(id, &Ctx::default())]));
+    ids.for_each(|id| bench.frame(GOOD, 20, vec![full(id, second)]));
     bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS) });
-    assert!(bench.node.stats().joined);
+    bench
+}
+
+/// A former donor may have had more than the next one, and then it is the joiner who is ahead.
+#[test]
+fn a_joiner_that_has_more_than_its_second_donor_joins() {
+    assert!(second_donor(&seen(30, 4), &Ctx::default()).node.stats().joined);
+    assert!(second_donor(&seen(30, 4), &seen(30, 5)).node.stats().joined, "or the next one has more");
+}
+
+/// What the first donor knew may be what the cluster has deleted since, and forgotten without it.
+#[test]
+fn a_joiner_whose_donors_do_not_know_of_each_other_begins_again() {
+    let bench = second_donor(&seen(30, 4), &seen(20, 1));
+    assert!(!bench.node.stats().joined && bench.node.members().is_removed(ReplicaId(10)));
+}
+
+/// A node whose sponsor was removed here before anybody heard of it, and one of which that is not so.
+#[test]
+fn a_stranger_that_has_not_seen_what_is_stable_here_is_removed() {
+    for (sponsor, seen_by_it, fenced) in [
+        (Some(ReplicaId(40)), Ctx::default(), true),
+        (Some(ReplicaId(40)), seen(20, 1), false),
+        (Some(ReplicaId(20)), Ctx::default(), false),
+        (None, Ctx::default(), false),
+    ] {
+        let mut bench = Bench::new();
+        let region = RegionId::new("ap-southeast");
+        let member = |node, sponsor| Member { node: node_id(node), region: region.clone(), since_ms: 1, sponsor };
+        let mut members = MemberSet::default();
+        members.add(ReplicaId(20), &member(2, None));
+        members.add(ReplicaId(40), &member(4, None));
+        members.remove(ReplicaId(40));
+        let id = PartitionId(0);
+        bench.control(GOOD, &Control::Ready { members, ctxs: vec![(id, seen(20, 1))] });
+        bench.frame(GOOD, 20, vec![full(id, &seen(20, 1))]);
+        let mut hello = bench.hello();
+        (hello.joined, hello.ctxs) = (true, vec![(id, seen_by_it)]);
+        hello.members.add(ReplicaId(30), &member(3, sponsor));
+        bench.control(BAD, &Control::Hello(hello));
+        assert_eq!(bench.node.members().is_removed(ReplicaId(30)), fenced, "{sponsor:?}");
+    }
 }
 
 /// Whoever covers every other event of its own must not keep us from saying what we have seen.

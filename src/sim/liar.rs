@@ -266,8 +266,11 @@ fn only_chunk(partition: PartitionId) -> FullChunk {
     FullChunk { partition, session: 1 << 40, index: 0, last: true, ctx, frontier, floor, fragments: Vec::new() }
 }
 
-/// Returns more of a replica's events than anybody has seen.
+/// Returns what the liar has really seen of a replica, and events of it that nobody ever made. To claim what was made and
+/// not seen would harm those who join through the liar, and nobody can tell.
 fn beyond(store: &Store, id: PartitionId, replica: ReplicaId, rng: &mut fastrand::Rng) -> Seen {
-    let seen = store.read(id).and_then(|p| p.ctx().of(replica).map(Seen::max)).unwrap_or(0);
-    Seen::new(seen + (1 << 20) + rng.u64(..1 << 30), &[])
+    let seen = store.read(id).and_then(|p| p.ctx().of(replica).cloned()).unwrap_or_default();
+    let far = seen.max() + (1 << 20) + rng.u64(..1 << 30);
+    let ranges: Vec<(u64, u64)> = seen.above().iter().copied().chain([(far, far + (1 << 20))]).collect();
+    Seen::new(seen.base(), &ranges)
 }
