@@ -279,6 +279,21 @@ fn what_waited_for_a_hello_or_for_the_clock_is_news_when_it_is_joined_in() {
 
 #[test]
 fn a_history_that_cannot_be_taken_in_is_refused_and_not_retried_for_ever() {
+    let (bench, outputs) = strange_histories(9, &Ctx::default());
+    let fault = bench.fault_in(&outputs);
+    assert!(matches!(fault, PeerFault::SplitHistory { region, .. } if region == RegionId::new("ap-southeast")));
+}
+
+/// Where neither can take in the other's, the lower replica gives way, and everybody is told.
+#[test]
+fn of_two_histories_that_exclude_each_other_the_one_of_the_lower_replica_ends() {
+    let (bench, outputs) = strange_histories(2, &seen(30, 1));
+    assert!(outputs.contains(&Output::Event(Event::Removed)) && bench.node.members().is_removed(ReplicaId(10)));
+    assert!(!bench.node.members().is_removed(ReplicaId(30)));
+}
+
+/// A member sends so many synchronisations that predate what is stable here, and call this stable themselves.
+fn strange_histories(count: u64, frontier: &Ctx) -> (Bench, Vec<Output>) {
     let mut bench = Bench::new();
     bench.session();
     let space = bench.store.spaces().open("registers", Family::Register).unwrap();
@@ -300,11 +315,11 @@ fn a_history_that_cannot_be_taken_in_is_refused_and_not_retried_for_ever() {
         index: 0,
         last: true,
         ctx: theirs.clone(),
-        frontier: Ctx::default(),
-        floor: Ctx::default(),
+        frontier: frontier.clone(),
+        floor: frontier.clone(),
         fragments: Vec::new(),
     };
-    let outputs: Vec<Output> = (1..=9)
+    let outputs = (1..=count)
         .flat_map(|session| {
             let frame =
                 Frame { from: ReplicaId(30), hlc: Hlc::from_ms(WALL_MS), parts: vec![Part::FullChunk(chunk(session))] };
@@ -314,7 +329,7 @@ fn a_history_that_cannot_be_taken_in_is_refused_and_not_retried_for_ever() {
         })
         .filter(|o| matches!(o, Output::Close { .. } | Output::Event(_)))
         .collect();
-    assert_eq!(bench.fault_in(&outputs), PeerFault::SplitHistory { partition, region: RegionId::new("ap-southeast") });
+    (bench, outputs)
 }
 
 /// The keys of the registers in the frames that were sent to a peer, and whether any frame held a custom state.

@@ -24,7 +24,7 @@ use super::context::{Ctx, Dot};
 use super::register::Payload;
 use crate::clock::Stamp;
 use crate::id::ReplicaId;
-use crate::probe::{planted, sometimes};
+use crate::probe::sometimes;
 
 /// Bytes that are no state of the type registered for their keyspace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -156,7 +156,6 @@ impl Custom {
     /// A stub says nothing about a state: it loses to any state of its generation, whole.
     fn rank(&self) -> u8 {
         match self.state {
-            Payload::Absent if planted!(CustomStubClaims) => 1,
             Payload::Absent => 0,
             Payload::Value(_) => 1,
             Payload::Tombstone => 2,

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{NodeId, RegionId, ReplicaId};
-use crate::probe::{planted, sometimes};
+use crate::probe::planted;
 
 /// Whose running copy a replica is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -24,10 +24,10 @@ pub struct Member {
     pub node: NodeId,
     /// The node's region.
     pub region: RegionId,
-    /// When it joined by its own wall clock, in Unix milliseconds: of two live copies of one node
-    /// the later one is meant.
+    /// When it joined by its own wall clock, in Unix milliseconds: of two copies of one node that both speak the later one
+    /// is meant.
     pub since_ms: u64,
-    /// The member it copied when it joined; none if it founded.
+    /// The member it copied, last and perhaps not to the end, before it joined or founded.
     pub sponsor: Option<ReplicaId>,
 }
 
@@ -97,27 +97,6 @@ impl MemberSet {
             }
             late.extend(more);
         }
-    }
-
-    /// Removes every copy of a node but its latest; returns whether there was one. Two donors that
-    /// could not hear of each other may each have let in another copy of a node.
-    pub fn supersede(&mut self) -> bool {
-        if planted!(CopiesOfOneNodeStay) {
-            return false;
-        }
-        let mut latest: BTreeMap<NodeId, (u64, ReplicaId)> = BTreeMap::new();
-        for (replica, member) in self.live() {
-            let best = latest.entry(member.node).or_default();
-            *best = (*best).max((member.since_ms, replica));
-        }
-        let old: Vec<ReplicaId> = self
-            .live()
-            .filter(|(replica, member)| latest.get(&member.node).is_some_and(|(_, best)| best != replica))
-            .map(|(replica, _)| replica)
-            .collect();
-        sometimes!(MemberSuperseded, if !old.is_empty());
-        self.removed.extend(&old);
-        !old.is_empty()
     }
 
     /// Iterates over every replica that is named anywhere, some of them more than once.
@@ -194,14 +173,6 @@ mod tests {
         here.join(&set(&[(5, 1)], &[]));
         assert_eq!(live(&here), [1]);
         assert!(here.is_removed(ReplicaId(5)) && here.get(ReplicaId(5)).is_none());
-    }
-
-    #[test]
-    fn of_two_copies_of_one_node_the_later_stays_whoever_let_them_in() {
-        let mut here = set(&[(8, 1), (4, 2)], &[]);
-        here.add(ReplicaId(2), &Member { since_ms: 9, ..member(1, "eu") });
-        assert!(here.supersede() && !here.supersede());
-        assert_eq!(live(&here), [2, 4]);
     }
 
     #[test]

@@ -118,11 +118,13 @@ impl Node {
             self.check_own_clock();
             return;
         }
+        let same_node = |id| self.links.get(&id).is_some_and(|l| l.identity.node == hello.node);
+        let rival = self.sessions().any(|(id, session)| session.replica != hello.replica && same_node(id));
         if !self.settle_duplicate(link, &hello) {
             self.close(link, CloseCode::Superseded, "there is another link to the same replica");
             return;
         }
-        self.open_session(now, link, hello);
+        self.open_session(now, link, hello, rival);
     }
 
     /// Returns what a peer's clock shows now at the latest: its hello may have been under way for as long as the link is
@@ -215,7 +217,7 @@ impl Node {
         true
     }
 
-    fn open_session(&mut self, now: Now, link: LinkId, hello: Hello) {
+    fn open_session(&mut self, now: Now, link: LinkId, hello: Hello, rival: bool) {
         let count = self.store.partition_count();
         let Some(place) = self.links.get_mut(&link) else { return };
         let session = Session {
@@ -252,7 +254,7 @@ impl Node {
         if hello.joined {
             self.hear(now, link, &hello.members);
             if self.join.is_joined() {
-                self.start_session(now, link);
+                self.meet(now, link, hello.replica, rival);
             }
         }
         self.check_own_clock();

@@ -159,8 +159,9 @@ impl Node {
 
     /// A partition came in full from the donor.
     pub(super) fn on_received(&mut self, now: Now, partition: PartitionId) {
-        if let Join::Receiving { got, .. } = &mut self.join {
+        if let Join::Receiving { got, sponsor, .. } = &mut self.join {
             got.insert(partition);
+            self.copied_from = Some(*sponsor);
         }
         self.try_finish(now);
     }
@@ -209,10 +210,8 @@ impl Node {
     }
 
     fn finish_join(&mut self, now: Now, founded: bool) {
-        let sponsor = match std::mem::replace(&mut self.join, Join::Joined) {
-            Join::Receiving { sponsor, .. } => Some(sponsor),
-            Join::Seeking { .. } | Join::Joined => None,
-        };
+        self.join = Join::Joined;
+        let sponsor = self.copied_from;
         let mut own = MemberSet::default();
         let (node, region) = (self.me.node, self.me.region.clone());
         own.add(self.me.replica, &Member { node, region, since_ms: now.wall_ms, sponsor });
@@ -222,12 +221,20 @@ impl Node {
         self.set_gate();
         self.event(Event::Joined { founded });
         let ready = self.ready();
-        let links: Vec<(LinkId, bool)> = self.sessions().map(|(id, s)| (id, s.joined)).collect();
-        for (link, joined) in links {
+        let links: Vec<(LinkId, ReplicaId, bool)> = self.sessions().map(|(id, s)| (id, s.replica, s.joined)).collect();
+        for (link, replica, joined) in links {
             self.send_control(link, &ready);
             if joined {
-                self.start_session(now, link);
+                self.meet(now, link, replica, false);
             }
+        }
+    }
+
+    /// Both sides have joined.
+    pub(super) fn meet(&mut self, now: Now, link: LinkId, replica: ReplicaId, rival: bool) {
+        if let Some(node) = self.links.get(&link).map(|l| l.identity.node) {
+            self.settle_copies(now, node, replica, rival);
+            self.start_session(now, link);
         }
     }
 
@@ -251,11 +258,29 @@ impl Node {
             session.peer.report(id, &ctx);
         }
         session.peer.begin();
+        let replica = session.replica;
         self.hear(now, link, members);
         if self.join.is_joined() {
-            self.start_session(now, link);
+            self.meet(now, link, replica, false);
         }
         self.seek(now);
+    }
+
+    /// Of the copies of a node that are members, the one that speaks is meant; if another one spoke as well just now, the
+    /// one that joined later. Two donors that could not hear of each other may each have let one in, or one has founded.
+    pub(super) fn settle_copies(&mut self, now: Now, node: NodeId, speaks: ReplicaId, rival: bool) {
+        if planted!(CopiesOfOneNodeStay) {
+            return;
+        }
+        let copies = || self.members.live().filter(|(_, member)| member.node == node);
+        let latest = copies().map(|(replica, member)| (member.since_ms, replica)).max().filter(|_| rival);
+        let keep = latest.map_or(speaks, |(_, replica)| replica);
+        let mut news = MemberSet::default();
+        copies().filter(|(replica, _)| *replica != keep).for_each(|(replica, _)| {
+            news.remove(replica);
+        });
+        sometimes!(MemberSuperseded, if !news.removed.is_empty());
+        self.on_members(now, &news);
     }
 
     /// Takes in what a peer says of members. What is stable here when this node has joined is what its donor found stable,
@@ -277,7 +302,6 @@ impl Node {
         }
         sometimes!(HeardOfTooLate, if !late.is_empty());
         self.members.strangers.extend(late);
-        self.members.supersede();
         self.members_version += 1;
         let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
         joined.into_iter().for_each(|replica| self.event(Event::MemberJoined { replica }));
@@ -301,9 +325,7 @@ impl Node {
     /// Of two members whose histories do not fit the lower gives way: each calls something stable that the other has not
     /// seen, so neither can take in the other's state.
     pub(super) fn outlast(&mut self, now: Now, replica: ReplicaId) {
-        if replica < self.me.replica {
-            self.remove(now, replica);
-        }
+        self.remove(now, replica.min(self.me.replica));
     }
 
     /// Tells whether this replica was removed: it writes nothing, joins nobody and dials nobody any more.

@@ -5,6 +5,7 @@
 //! * At most one session per replica: a duplicate link is closed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -22,6 +23,10 @@ use crate::wire::FullChunk;
 /// Most bytes of unfinished full synchronisations staged per link: half of a keyspace's default
 /// budget in one partition. Past it the link is closed: use more partitions.
 pub const STAGED_BYTES_MAX: usize = 512 << 20;
+
+/// How long the next piece of a synchronisation may take before it counts as not coming: twice what a sender waits before
+/// it begins again.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// A connection.
 #[derive(Debug)]
@@ -156,6 +161,8 @@ pub struct Staging {
 #[derive(Debug)]
 struct Open {
     session: u64,
+    /// When the last piece came.
+    at: Mono,
     next: u32,
     bytes: usize,
     full: Full,
@@ -182,7 +189,7 @@ impl Staging {
     }
 
     /// Adds a piece.
-    pub fn add(&mut self, chunk: FullChunk) -> Staged {
+    pub fn add(&mut self, now: Mono, chunk: FullChunk) -> Staged {
         let fragments: usize = chunk.fragments.iter().map(Fragment::weight).sum();
         let bytes = fragments + [&chunk.ctx, &chunk.frontier, &chunk.floor].map(Ctx::weight).iter().sum::<usize>();
         if self.bytes + bytes > STAGED_BYTES_MAX {
@@ -193,13 +200,14 @@ impl Staging {
             self.forget(id);
             let batch = Batch { partition: id, ctx: chunk.ctx, fragments: Vec::new() };
             let full = Full { batch, frontier: chunk.frontier, floor: chunk.floor };
-            self.open.insert(id, Open { session: chunk.session, next: 0, bytes: 0, full });
+            self.open.insert(id, Open { session: chunk.session, at: now, next: 0, bytes: 0, full });
         }
         let Some(open) = self.open.get_mut(&id).filter(|o| o.session == chunk.session && o.next == chunk.index) else {
             self.forget(id);
             return Staged::Broken;
         };
         open.next += 1;
+        open.at = now;
         open.bytes += bytes;
         self.bytes += bytes;
         open.full.batch.fragments.extend(chunk.fragments);
@@ -213,6 +221,16 @@ impl Staging {
         let open = self.open.remove(&id)?;
         self.bytes -= open.bytes;
         Some(open.full)
+    }
+
+    /// Forgets what nobody goes on with: no piece came for long, and `has` tells that I have seen all of it by now, so the
+    /// sender will not begin again.
+    pub fn forget_stalled(&mut self, now: Mono, has: impl Fn(PartitionId, &Ctx) -> bool) {
+        let stalled = |open: &Open| now.since(open.at) >= STALLED_AFTER;
+        let gone = self.open.iter().filter(|(id, open)| stalled(open) && has(**id, &open.full.batch.ctx));
+        for id in gone.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.forget(id);
+        }
     }
 
     fn forget(&mut self, id: PartitionId) {
@@ -235,6 +253,7 @@ pub fn spread(count: usize, sparse: Vec<(PartitionId, Ctx)>) -> Vec<Ctx> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crdt::Dot;
 
     fn chunk(session: u64, index: u32, last: bool) -> FullChunk {
         let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
@@ -244,11 +263,27 @@ mod tests {
     #[test]
     fn a_partition_is_whole_only_with_every_piece_in_order() {
         let mut staging = Staging::default();
-        assert!(matches!(staging.add(chunk(1, 0, false)), Staged::Waiting));
-        assert!(matches!(staging.add(chunk(1, 2, true)), Staged::Broken));
-        assert!(matches!(staging.add(chunk(1, 1, false)), Staged::Broken));
-        assert!(matches!(staging.add(chunk(2, 0, false)), Staged::Waiting));
-        assert!(matches!(staging.add(chunk(2, 1, true)), Staged::Whole(_)));
+        let mut add = |session, index, last| staging.add(Mono(0), chunk(session, index, last));
+        assert!(matches!(add(1, 0, false), Staged::Waiting));
+        assert!(matches!(add(1, 2, true), Staged::Broken));
+        assert!(matches!(add(1, 1, false), Staged::Broken));
+        assert!(matches!(add(2, 0, false), Staged::Waiting));
+        assert!(matches!(add(2, 1, true), Staged::Whole(_)));
+    }
+
+    #[test]
+    fn what_nobody_goes_on_with_is_forgotten_once_it_is_known_from_elsewhere() {
+        let mut staging = Staging::default();
+        let mut ctx = Ctx::default();
+        ctx.add_range(ReplicaId(1), 1, 9);
+        let later = Mono(0).plus(STALLED_AFTER);
+        assert!(matches!(staging.add(Mono(0), FullChunk { ctx, ..chunk(1, 0, false) }), Staged::Waiting));
+        staging.forget_stalled(Mono(1), |_, _| true);
+        staging.forget_stalled(later, |_, _| false);
+        assert!(staging.bytes() > 0, "a slow link takes its time");
+        staging.forget_stalled(later, |id, ctx| id == PartitionId(3) && ctx.has(Dot { replica: ReplicaId(1), seq: 9 }));
+        assert_eq!(staging.bytes(), 0);
+        assert!(matches!(staging.add(later, chunk(1, 1, true)), Staged::Broken), "and asked for again if it comes");
     }
 
     #[test]
@@ -256,9 +291,9 @@ mod tests {
         let mut staging = Staging::default();
         let mut ctx = Ctx::default();
         (1..=1_000).for_each(|n| ctx.add_range(ReplicaId(n), 1, 9));
-        assert!(matches!(staging.add(FullChunk { ctx: ctx.clone(), ..chunk(1, 0, false) }), Staged::Waiting));
+        assert!(matches!(staging.add(Mono(0), FullChunk { ctx: ctx.clone(), ..chunk(1, 0, false) }), Staged::Waiting));
         assert!(staging.bytes() >= 1_000 * size_of::<ReplicaId>());
-        assert!(matches!(staging.add(FullChunk { ctx, ..chunk(2, 0, true) }), Staged::Whole(_)));
+        assert!(matches!(staging.add(Mono(0), FullChunk { ctx, ..chunk(2, 0, true) }), Staged::Whole(_)));
         assert_eq!(staging.bytes(), 0);
     }
 

@@ -84,6 +84,8 @@ pub struct Node {
     links: BTreeMap<LinkId, Link>,
     slots: Slots,
     join: Join,
+    /// The last member of whom this node took state before it joined.
+    copied_from: Option<ReplicaId>,
     outbox: Outbox,
     waits: Waits,
     pen: Pen,
@@ -125,6 +127,7 @@ impl Node {
             links: BTreeMap::new(),
             slots: Slots::new(config.node.peers.len()),
             join: Join::Seeking { since: None },
+            copied_from: None,
             outbox,
             waits: Waits::default(),
             pen: Pen::default(),

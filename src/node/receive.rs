@@ -27,6 +27,8 @@ use crate::wire::{Beat, Control, Frame, FullChunk, Part};
 const REPORT_BYTES: usize = 256 * 1024;
 /// Full synchronisations refused in a row before the histories count as unrelated.
 const STALE_FULLS_MAX: u32 = 8;
+/// The same if the sender calls stable what is unknown here: then neither will ever be able to take the other's.
+const MUTUAL_FULLS_MAX: u32 = 1;
 
 impl Node {
     /// Returns a number that grows with everything of others that is joined in, whichever input let it: frames may
@@ -263,7 +265,7 @@ impl Node {
     fn stage(&mut self, now: Now, link: LinkId, chunk: FullChunk) {
         let partition = chunk.partition;
         let Some(session) = self.session_mut(link) else { return };
-        match session.staging.add(chunk) {
+        match session.staging.add(now.mono, chunk) {
             Staged::Waiting => {}
             Staged::Whole(full) => self.apply_full(now, link, &full),
             Staged::Broken => {
@@ -288,6 +290,7 @@ impl Node {
         let result = p.apply_full(session.replica, full, &around);
         let is_late = session.peer.known(partition).is_some_and(|known| known.includes(p.frontier()));
         let has_all = p.ctx().includes(&full.batch.ctx);
+        let mutual = !p.ctx().includes(&full.frontier);
         drop(p);
         match result {
             Ok(applied) => {
@@ -312,12 +315,14 @@ impl Node {
             Err(Refused::Stale) => {
                 let stale = session.stale_fulls.entry(partition).or_default();
                 *stale += 1;
-                let unrelated = *stale > STALE_FULLS_MAX;
+                let unrelated = *stale > if mutual { MUTUAL_FULLS_MAX } else { STALE_FULLS_MAX };
                 session.peer.synchronise(partition);
                 let theirs = session.replica;
                 if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
                     self.fault(link, PeerFault::SplitHistory { partition, region });
-                    return self.outlast(now, theirs);
+                    return if mutual {
+                        self.outlast(now, theirs);
+                    };
                 }
                 if !self.fence_strangers(now, link) {
                     self.pump(link);

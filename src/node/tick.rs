@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::{Mono, Now};
+use crate::crdt::Ctx;
 use crate::membership::Verdict;
 use crate::node::Node;
 use crate::node::event::Event;
@@ -169,6 +170,8 @@ impl Node {
         let mut behind = Vec::new();
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|s| s.receives()) else { continue };
+            let has = |id, ctx: &Ctx| self.store.read(id).is_some_and(|p| p.ctx().includes(ctx));
+            session.staging.forget_stalled(now.mono, |id, ctx| self.join.is_joined() && has(id, ctx));
             session.peer.check_progress(now.mono, &self.store);
             if !session.joined {
                 behind.push(*id);

@@ -77,8 +77,6 @@ faults! {
     UnseenCountsAsRemoved,
     /// A custom state expires while an event of its entry is unstable.
     CustomExpiresUnsettled,
-    /// The stub of a custom state claims the events it no longer holds.
-    CustomStubClaims,
 
     // store: what is sent, joined and forgotten
     /// A removal mints no event.
@@ -125,8 +123,6 @@ faults! {
     DroppedRecordsNotInFloor,
     /// An entry whose records were dropped counts as settled.
     TruncationForgotten,
-    /// An empty entry whose records were dropped goes.
-    EmptyTruncatedGoes,
     /// A map whose records were dropped is evicted.
     TruncatedMapEvicted,
     /// A map with unstable events is evicted.

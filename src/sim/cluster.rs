@@ -10,6 +10,7 @@ use siphasher::sip::SipHasher13;
 
 use super::carrier::Carriage;
 use super::config::SimConfig;
+use super::given::Given;
 use super::host::{Host, LinkNote, true_ms};
 use super::limit::Lineage;
 use super::network::Conditions;
@@ -44,6 +45,7 @@ pub struct SimCluster {
     /// An operator looks after the cluster: who learns that it was removed is started again.
     pub(super) tended: bool,
     pub(super) lineage: Lineage,
+    pub(super) given: Given,
     trace: SipHasher13,
     pub(super) delivered: Delivered,
 }
@@ -73,6 +75,7 @@ impl SimCluster {
             ordered: BTreeSet::new(),
             tended: false,
             lineage: Lineage::default(),
+            given: Given::default(),
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
             carriage,
@@ -456,6 +459,11 @@ impl SimCluster {
                 if let Event::Joined { founded } = event {
                     host.joined_at = Some(self.now);
                     self.note_joined(at, founded);
+                    if !founded {
+                        self.note_given(at);
+                    }
+                } else if let Event::MemberJoined { replica } = event {
+                    self.note_counted(at, replica);
                 }
             }
             Output::Changed(_) => {}

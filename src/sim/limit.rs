@@ -4,6 +4,8 @@
 //! * A limit excuses what a host shows and what it loses, never that hosts differ, that a bound is passed, or a panic.
 //! * Once a run is beyond a limit it stays beyond it.
 
+use std::time::Duration;
+
 use super::check::Invariant;
 use super::cluster::SimCluster;
 use crate::clock::Mono;
@@ -14,6 +16,8 @@ use crate::clock::Mono;
 pub enum Limit {
     /// Of two processes of one node, one founded a cluster of its own.
     FoundedTwice,
+    /// A host founded where it saw nobody, with a clock further behind than members accept of each other.
+    FoundedBehind,
 }
 
 impl Limit {
@@ -22,6 +26,7 @@ impl Limit {
     pub fn name(self) -> &'static str {
         match self {
             Self::FoundedTwice => "FoundedTwice",
+            Self::FoundedBehind => "FoundedBehind",
         }
     }
 
@@ -38,6 +43,8 @@ impl Limit {
 pub(super) struct Lineage {
     /// When one of two processes of a node first founded.
     twin_founded: Option<Mono>,
+    /// When, by its own clock, the first founded whose clock was too far behind.
+    founded_behind: Option<Mono>,
 }
 
 impl SimCluster {
@@ -46,12 +53,19 @@ impl SimCluster {
     #[must_use]
     pub fn limit(&self) -> Option<Limit> {
         let old = |since: &Mono| self.now.since(*since) >= self.config.node.replication.collect_after;
-        self.lineage.twin_founded.as_ref().is_some_and(old).then_some(Limit::FoundedTwice)
+        let Lineage { twin_founded, founded_behind } = &self.lineage;
+        let beyond = [(twin_founded, Limit::FoundedTwice), (founded_behind, Limit::FoundedBehind)];
+        beyond.into_iter().find_map(|(since, limit)| since.as_ref().is_some_and(old).then_some(limit))
     }
 
     /// A host has joined, or founded.
     pub(super) fn note_joined(&mut self, at: usize, founded: bool) {
-        let Some(node) = self.hosts.get(at).filter(|_| founded).map(|host| host.identity.node) else { return };
+        let Some(host) = self.hosts.get(at).filter(|_| founded) else { return };
+        let (node, behind) = (host.identity.node, Duration::from_millis(host.skew_ms.min(0).unsigned_abs()));
+        if behind > self.config.node.membership.max_drift {
+            let by_its_clock = u64::try_from(behind.as_nanos()).map_or(0, |behind| self.now.0.saturating_sub(behind));
+            self.lineage.founded_behind.get_or_insert(Mono(by_its_clock));
+        }
         let is_twin = |other: usize| self.hosts.get(other).is_some_and(|h| h.identity.node == node);
         if (0..self.hosts.len()).any(|other| other != at && self.is_running(other) && is_twin(other)) {
             self.lineage.twin_founded.get_or_insert(self.now);

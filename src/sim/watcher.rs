@@ -260,6 +260,7 @@ impl Watcher {
     /// # Errors
     /// [`Violation`] with the first thing that does not hold.
     pub fn after_step(&mut self, cluster: &mut SimCluster) -> Result<(), Violation> {
+        cluster.all_given()?;
         self.look(cluster)?;
         for (at, keys) in std::mem::take(&mut self.fresh) {
             keys.iter().try_for_each(|key| self.agrees(cluster, at, key))?;

@@ -365,7 +365,7 @@ impl Entry {
             Body::Custom(custom) => custom.is_none(),
         };
         sometimes!(EmptyTruncatedKept, if gone && self.truncated);
-        gone && (self.is_settled() || (self.is_stable() && planted!(EmptyTruncatedGoes)))
+        gone && self.is_settled()
     }
 
     /// Returns the bytes this entry is accounted for, without its key.

@@ -1,10 +1,37 @@
 //! Stories of time: clocks that are off, jump or are years ahead, and hosts that stand still.
 
-use crate::sim::plan::Action;
+use crate::sim::plan::{Action, OpKind};
 use crate::sim::swarm::{Class, Draw, log_uniform};
 
 const HOUR_MS: u64 = 3_600_000;
 const DECADE_MS: u64 = 10 * 365 * 24 * HOUR_MS;
+
+/// One starts anew where it sees nobody, with a clock that is behind: what it writes carries a stamp from before what the
+/// others have deleted. Its clock is put right, and they meet.
+pub(super) fn behind_and_apart(draw: &mut Draw, from: u64) {
+    if !draw.is_on(Class::Crash) || !draw.is_on(Class::Cuts) {
+        return skew(draw, from);
+    }
+    let (away, key) = (draw.node(), draw.rng.u8(..draw.keys));
+    let by = draw.other(away);
+    let deleted = from + draw.rng.u64(300..1_500);
+    for (kind, delete) in [(OpKind::Set, OpKind::Delete), (OpKind::UpdateCustom, OpKind::DeleteCustom)] {
+        draw.write_key(from, by, kind, key);
+        draw.write_key(deleted, by, delete, key);
+    }
+    let apart = deleted + draw.rng.u64(600..1_200);
+    draw.at(apart, Action::Isolate { at: away });
+    draw.at(apart + 10, Action::Crash { at: away });
+    let off = draw.rng.i64(4_000..10_000);
+    draw.at(apart + 15, Action::Skew { at: away, ms: -off });
+    draw.at(apart + 20, Action::Start { at: away });
+    let founded = apart + draw.rng.u64(2_200..3_000);
+    draw.write_key(founded, away, OpKind::Set, key);
+    draw.write_key(founded, away, OpKind::UpdateCustom, key);
+    draw.at(founded + 50, Action::Skew { at: away, ms: 0 });
+    let end = founded + draw.rng.u64(100..2_000);
+    draw.at(end, Action::Heal);
+}
 
 /// Up to ten seconds, either way, small ones as likely as large ones.
 fn skew_ms(draw: &mut Draw) -> i64 {

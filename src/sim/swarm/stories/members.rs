@@ -198,9 +198,9 @@ pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
     let trip = u64::try_from(draw.setting.weather.delay_max.as_millis()).unwrap_or(300);
     let dies = joins + if draw.rng.bool() { draw.rng.u64(..=trip * 8 + 100) } else { draw.rng.u64(500..4_000) };
     draw.at(dies, Action::Crash { at: donor });
-    if draw.rng.bool() {
+    for kind in [OpKind::Set, OpKind::Put] {
         let ms = joins + draw.rng.u64(..5_000);
-        draw.write_key(ms, joiner, OpKind::Set, key);
+        draw.write_key(ms, joiner, kind, key);
     }
     let removed = dies + draw.soon_ms();
     draw.at(removed, Action::Remove { by, at: donor });
@@ -208,7 +208,7 @@ pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
         let ms = joins + draw.rng.u64(..5_000);
         draw.write_key(ms, by, kind, key);
     }
-    let end = removed + draw.while_ms();
+    let end = removed + if draw.rng.bool() { draw.while_ms() } else { 11_000 + draw.soon_ms() };
     draw.at(end, Action::Heal);
     draw.at(end + 500, Action::Start { at: donor });
 }

@@ -17,7 +17,8 @@ mod state;
 use super::{Class, Draw, log_uniform, small};
 use crate::sim::plan::{Action, OpKind};
 use clocks::{
-    all_clocks, burst, far_future, long_pause, pause, pause_across_a_collection, skew, starts_in_the_future, steps_back,
+    all_clocks, behind_and_apart, burst, far_future, long_pause, pause, pause_across_a_collection, skew,
+    starts_in_the_future, steps_back,
 };
 use keys::{ended_apart, ended_before_a_step_back, evicted_at_once, extended_apart, many_at_once, truncated_one_way};
 use members::{
@@ -50,7 +51,7 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Cuts => &[one_way, alone, alone, halves, bridge, flapping, deletes_behind_a_cut, deletes_behind_a_cut],
         Class::Clogs => &[swizzle],
         Class::Slow => &[slow],
-        Class::Skew => &[skew, steps_back, all_clocks, burst],
+        Class::Skew => &[skew, steps_back, all_clocks, burst, behind_and_apart],
         Class::FarFuture => &[far_future, starts_in_the_future],
         Class::Pause => &[pause, pause, pause_across_a_collection, long_pause],
         Class::Crash => &[crash, crash, crash_after_write, all_but_one, donor_dies, donor_dies, delete_then_restart],
