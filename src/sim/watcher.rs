@@ -449,11 +449,10 @@ impl Watcher {
         let survivors: BTreeSet<ReplicaId> = nodes.iter().map(|(_, node)| node.me().replica).collect();
         let Some(last) = self.seats.values().find(|seat| survivors.contains(&seat.replica)) else { return Ok(()) };
         // One that was removed since, runs on, and is no stranger, was removed by mistake.
-        let running = self.seats.values().map(|seat| seat.replica).filter(|replica| !cluster.is_stranger(*replica));
-        let running: BTreeSet<ReplicaId> = running.collect();
-        for (replica, contexts) in self.held.iter().filter(|(replica, _)| running.contains(replica)) {
-            let lost = contexts.iter().zip(&last.contexts).find(|(held, last)| !last.includes(held));
-            if let Some((held, last)) = lost {
+        let runs = |replica| self.seats.values().any(|seat| seat.replica == replica) && !cluster.is_stranger(replica);
+        for (replica, contexts) in self.held.iter().filter(|(replica, _)| runs(**replica)) {
+            let mut kept = contexts.iter().zip(&last.contexts);
+            if let Some((held, last)) = kept.find(|(held, last)| !last.includes(held)) {
                 let what = format!("{replica} had seen {held:?} at the heal, and {last:?} is left of it");
                 return Err(Violation::new(Invariant::Survival, what));
             }

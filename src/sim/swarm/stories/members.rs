@@ -175,8 +175,8 @@ pub(super) fn zombie(draw: &mut Draw, from: u64) {
     draw.writes(end, at, 4, 1_500);
 }
 
-/// One joins through a donor that dies before anybody else hears of either. The others, none the wiser, remove the dead,
-/// delete what the joiner holds, and forget it.
+/// One joins, removed while it was down or never seen before, through a donor that dies before anybody else hears of it.
+/// The others, none the wiser, remove the dead, delete what the joiner holds, and forget it.
 pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
     let donor = draw.node();
     let joiner = if draw.spares().is_empty() { draw.other(donor) } else { spare(draw) };
@@ -193,7 +193,10 @@ pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
             draw.at(from + 1_000, Action::Cut { from: away, to: at });
         }
     }
-    let joins = from + 1_000 + draw.rng.u64(..3_000);
+    if draw.rng.bool() {
+        draw.at(from + 1_001, Action::Remove { by, at: joiner });
+    }
+    let joins = from + 1_010 + draw.rng.u64(..3_000);
     draw.at(joins, Action::Start { at: joiner });
     let trip = u64::try_from(draw.setting.weather.delay_max.as_millis()).unwrap_or(300);
     let dies = joins + if draw.rng.bool() { draw.rng.u64(..=trip * 8 + 100) } else { draw.rng.u64(500..4_000) };
@@ -208,7 +211,7 @@ pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
         let ms = joins + draw.rng.u64(..5_000);
         draw.write_key(ms, by, kind, key);
     }
-    let end = removed + if draw.rng.bool() { draw.while_ms() } else { 11_000 + draw.soon_ms() };
+    let end = removed + if draw.rng.bool() { draw.while_ms() } else { 16_000 + draw.soon_ms() };
     draw.at(end, Action::Heal);
     draw.at(end + 500, Action::Start { at: donor });
 }
