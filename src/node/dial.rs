@@ -36,8 +36,8 @@ struct Slot {
     peer: Option<(NodeId, ReplicaId)>,
     /// The peer refuses our clock.
     clock_refused: bool,
-    /// A member answers, and we refuse its clock.
-    member_apart: bool,
+    /// The member that answers and whose clock we refuse.
+    apart: Option<NodeId>,
 }
 
 /// All configured addresses.
@@ -49,7 +49,7 @@ impl Slots {
     #[must_use]
     pub fn new(count: usize) -> Self {
         let state = State::Idle { at: Mono::default() };
-        let slot = Slot { state, backoff: BACKOFF_MIN, peer: None, clock_refused: false, member_apart: false };
+        let slot = Slot { state, backoff: BACKOFF_MIN, peer: None, clock_refused: false, apart: None };
         Self(vec![slot; count])
     }
 
@@ -100,7 +100,7 @@ impl Slots {
         if let Some(slot) = self.0.get_mut(slot.0) {
             slot.peer = Some((node, replica));
             slot.backoff = BACKOFF_MIN;
-            slot.member_apart = false;
+            slot.apart = None;
         }
     }
 
@@ -110,6 +110,7 @@ impl Slots {
             if slot.peer.is_some_and(|(known, _)| known == node) {
                 slot.peer = Some((node, replica));
             }
+            slot.apart = slot.apart.filter(|apart| *apart != node);
         }
     }
 
@@ -118,7 +119,7 @@ impl Slots {
         if let Some(slot) = self.0.get_mut(slot.0) {
             slot.state = State::Idle { at: now.plus(jittered(slot.backoff, rng)) };
             slot.backoff = (slot.backoff * 2).min(BACKOFF_MAX);
-            slot.member_apart = false;
+            slot.apart = None;
         }
     }
 
@@ -157,16 +158,16 @@ impl Slots {
     }
 
     /// Notes that a member answers at an address whose clock we refuse.
-    pub fn member_is_apart(&mut self, slot: PeerSlot) {
+    pub fn member_is_apart(&mut self, slot: PeerSlot, node: NodeId) {
         if let Some(slot) = self.0.get_mut(slot.0) {
-            slot.member_apart = true;
+            slot.apart = Some(node);
         }
     }
 
     /// Tells whether there is a cluster, and only the clocks keep this node out of it.
     #[must_use]
     pub fn is_kept_out(&self) -> bool {
-        self.0.iter().any(|s| s.member_apart)
+        self.0.iter().any(|s| s.apart.is_some())
     }
 
     /// Tells whether a majority of the addresses refuses our clock.
@@ -242,11 +243,11 @@ mod tests {
 
     #[test]
     fn a_clock_keeps_a_node_out_until_it_is_put_right_or_nobody_answers() {
-        let (mut slots, mut rng) = (Slots::new(2), fastrand::Rng::with_seed(1));
+        let (mut slots, mut rng) = (Slots::new(3), fastrand::Rng::with_seed(1));
         assert!(!slots.is_kept_out());
-        slots.member_is_apart(PeerSlot(0));
-        slots.member_is_apart(PeerSlot(1));
-        slots.met(PeerSlot(0), node(1), ReplicaId(1));
+        [0, 1, 2].into_iter().zip(0..).for_each(|(at, n)| slots.member_is_apart(PeerSlot(at), node(n)));
+        slots.met(PeerSlot(0), node(0), ReplicaId(1));
+        slots.heard_from(node(2), ReplicaId(2));
         assert!(slots.is_kept_out(), "by the other one");
         slots.failed(PeerSlot(1), Mono(1), &mut rng);
         assert!(!slots.is_kept_out());

@@ -99,7 +99,7 @@ impl Node {
         }
         if let Err(fault) = self.check_hello(now, link, &hello) {
             if let (PeerFault::ClockDrift { .. }, true, Some(slot)) = (&fault, hello.joined, self.slots.of_link(link)) {
-                self.slots.member_is_apart(slot);
+                self.slots.member_is_apart(slot, hello.node);
             }
             self.fault(link, fault);
             return;

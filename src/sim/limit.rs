@@ -33,7 +33,7 @@ impl Limit {
     /// Tells whether it explains that an invariant does not hold.
     #[must_use]
     pub fn excuses(self, invariant: &str) -> bool {
-        let excused = [Invariant::History, Invariant::Resurrection, Invariant::Survival];
+        let excused = [Invariant::History, Invariant::Resurrection, Invariant::Survival, Invariant::Effect];
         excused.iter().any(|excused| excused.name() == invariant)
     }
 }
