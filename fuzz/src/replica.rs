@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use driftless::clock::{Hlc, Stamp};
+use driftless::clock::{Hlc, Mono, Stamp};
 use driftless::crdt::Ctx;
 use driftless::crdt::custom::Erased;
 use driftless::error::WriteError;
@@ -190,7 +190,7 @@ impl Replica {
         let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms() };
         match part {
             Part::Batch(batch) => self.change(|p| p.apply(from, &batch, &around)),
-            Part::FullChunk(chunk) => match staging.add(chunk) {
+            Part::FullChunk(chunk) => match staging.add(Mono(0), chunk) {
                 Staged::Waiting => Ok(Applied::default()),
                 Staged::Whole(full) => self.change(|p| p.apply_full(from, &full, &around)),
                 Staged::Broken | Staged::Full => panic!("every piece came, in order"),
