@@ -77,19 +77,18 @@ impl MemberSet {
         changed || self.strangers.len() > known
     }
 
-    /// Returns the members in `news` of whom I hear too late: who let them in was a member here and was removed, or is a
-    /// stranger, or they founded and all replicas of their node I know of were removed. Nobody here has waited for what
+    /// Returns the members in `news` of whom I hear too late: who let them in was a member here and was removed, or is
+    /// another of them, or they founded and all replicas of their node I know of were removed. Nobody here has waited for what
     /// they know.
     #[must_use]
     pub fn heard_of_too_late(&self, news: &Self) -> BTreeSet<ReplicaId> {
         let unknown = || news.members.iter().filter(|(replica, _)| !self.members.contains_key(replica));
         let was_removed = |sponsor: &ReplicaId| self.members.contains_key(sponsor) && self.removed.contains(sponsor);
         let given_up = |node| self.members.values().any(|m| m.node == node) && self.of_node(node).next().is_none();
-        let is_strange = |sponsor: &ReplicaId| self.strangers.contains(sponsor) || news.strangers.contains(sponsor);
         let mut late = BTreeSet::new();
         loop {
             let of_late = |member: &Member| match &member.sponsor {
-                Some(sponsor) => was_removed(sponsor) || is_strange(sponsor) || late.contains(sponsor),
+                Some(sponsor) => was_removed(sponsor) || late.contains(sponsor),
                 None => given_up(member.node),
             };
             let more: Vec<ReplicaId> =
@@ -203,8 +202,6 @@ mod tests {
         assert_eq!(late(&here, &[(5, let_in(2, 3)), (4, let_in(5, 4)), (6, let_in(1, 6))]), [4, 5]);
         assert_eq!(late(&set(&[(2, 2), (5, 3)], &[2]), &[(5, let_in(2, 3))]), [0; 0], "it was known before");
         assert_eq!(late(&set(&[(1, 1)], &[2]), &[(5, let_in(2, 3))]), [0; 0], "the sponsor never was a member here");
-        let strange = MemberSet { strangers: [ReplicaId(5)].into(), ..set(&[(1, 1), (5, 3)], &[]) };
-        assert_eq!(late(&strange, &[(6, let_in(5, 4))]), [6], "its sponsor is a stranger, removed or not");
         let mut here = set(&[(1, 1), (2, 2)], &[]);
         let news = MemberSet { members: [(ReplicaId(5), let_in(2, 3))].into(), ..set(&[], &[2]) };
         assert!(here.heard_of_too_late(&news).is_empty(), "until now it was waited for");
