@@ -352,11 +352,12 @@ pub enum PeerFault {
         /// The last event there is.
         made: u64,
     },
-    /// The peer and we were founded apart and neither can take the other's history in. The one with the lower replica id
-    /// is removed.
+    /// The peer and we were founded apart, and its history cannot be taken in here. If ours cannot be taken in there
+    /// either, the process with the lower replica id is removed as well, which is an event of its own.
     #[error(
-        "partition {partition} has two unrelated histories, ours and that of region {region}; the process with the lower \
-         replica id is removed, start it again to take over the other's"
+        "partition {partition} has two unrelated histories, ours and that of region {region}; nothing of theirs was \
+         applied and the link is closed. If one of the two processes is reported as removed, start that one again to take \
+         over the other's; if neither is, stop the one whose data you give up and start it again"
     )]
     SplitHistory {
         /// The partition.

@@ -2,134 +2,21 @@
 //! here, and leaves the other peers as they were.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
+#[path = "faults/bench.rs"]
+mod bench;
+
 use std::sync::Arc;
 
+use bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now};
 use bytes::Bytes;
 use driftless::clock::{Hlc, Mono, Now};
-use driftless::config::Config;
 use driftless::crdt::custom::Erased;
 use driftless::crdt::{Contribution, Ctx, Dot, Member, MemberSet, NEVER, Path, Scope, Seen};
 use driftless::error::PeerFault;
-use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId};
-use driftless::node::{CloseCode, Event, Input, LinkEnd, LinkId, Me, Node, Output, PeerIdentity};
+use driftless::id::{PartitionId, RegionId, ReplicaId};
+use driftless::node::{Event, Input, LinkEnd, LinkId, Output};
 use driftless::store::{Batch, Family, Fragment, Intent, KeyRef, Store};
-use driftless::wire::{Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part};
-
-const GOOD: LinkId = LinkId(1);
-const BAD: LinkId = LinkId(2);
-const WALL_MS: u64 = 1_700_000_000_000;
-
-fn now() -> Now {
-    Now { mono: Mono(1_000), wall_ms: WALL_MS }
-}
-
-fn node_id(n: u128) -> NodeId {
-    NodeId(uuid::Uuid::from_u128(n))
-}
-
-fn identity(n: u128, region: &str) -> PeerIdentity {
-    PeerIdentity { node: node_id(n), region: RegionId::new(region), expires_ms: u64::MAX }
-}
-
-/// A joined node with one good peer, and what it says.
-struct Bench {
-    node: Node,
-    store: Arc<Store>,
-    encoder: Encoder,
-    /// Keys that a test wrote here itself.
-    keys: u64,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let config = Config::wan("us-east", "unused:0").custom(
-            "docs",
-            "counter:1",
-            Arc::new(Erased::<crdts::PNCounter<u64>>::default()),
-        );
-        let me = Me { node: node_id(1), region: RegionId::new("us-east"), replica: ReplicaId(10) };
-        let store = Arc::new(Store::new(me.replica, config.store()));
-        let node = Node::new(me, config, Arc::clone(&store), 7).unwrap();
-        let mut bench = Self { node, store, encoder: Encoder::default(), keys: 0 };
-        bench.handle(Input::Deadline);
-        assert!(bench.node.stats().joined, "without peers it founds");
-        let outputs = bench.link_up(GOOD, identity(2, "eu-central"));
-        let hello =
-            outputs.iter().find_map(|o| if let Output::Control { bytes, .. } = o { Some(bytes.clone()) } else { None });
-        let Control::Hello(ours) = Decoder::default().decode_control(&hello.unwrap(), &Limits::default()).unwrap()
-        else {
-            panic!("the first message is a hello")
-        };
-        let good = Hello { node: node_id(2), region: RegionId::new("eu-central"), replica: ReplicaId(20), ..ours };
-        bench.control(GOOD, &Control::Hello(good));
-        assert_eq!(bench.node.stats().peers.len(), 1);
-        bench
-    }
-
-    fn handle(&mut self, input: Input) -> Vec<Output> {
-        self.node.handle(now(), input);
-        std::iter::from_fn(|| self.node.poll()).collect()
-    }
-
-    fn link_up(&mut self, link: LinkId, peer: PeerIdentity) -> Vec<Output> {
-        self.handle(Input::LinkUp { link, peer, dialled: None })
-    }
-
-    fn frame(&mut self, link: LinkId, from: u64, parts: Vec<Part>) {
-        let frame = Frame { from: ReplicaId(from), hlc: Hlc::from_ms(WALL_MS), parts };
-        let bytes = self.encoder.encode_frame(&frame, self.store.spaces()).unwrap();
-        self.handle(Input::Log { link, bytes });
-    }
-
-    fn control(&mut self, link: LinkId, message: &Control) -> Vec<Output> {
-        let bytes = self.encoder.encode_control(message).unwrap();
-        self.handle(Input::Control { link, bytes })
-    }
-
-    /// What a well-behaved third node would say.
-    fn hello(&mut self) -> Hello {
-        let outputs = self.link_up(BAD, identity(3, "ap-southeast"));
-        let bytes =
-            outputs.iter().find_map(|o| if let Output::Control { link: BAD, bytes } = o { Some(bytes) } else { None });
-        let Control::Hello(ours) = Decoder::default().decode_control(bytes.unwrap(), &Limits::default()).unwrap()
-        else {
-            panic!("the first message is a hello")
-        };
-        Hello { node: node_id(3), region: RegionId::new("ap-southeast"), replica: ReplicaId(30), ..ours }
-    }
-
-    /// Sends a spoiled hello and returns the fault it was refused for.
-    fn refused(&mut self, spoil: impl FnOnce(&mut Hello)) -> PeerFault {
-        let mut hello = self.hello();
-        spoil(&mut hello);
-        let outputs = self.control(BAD, &Control::Hello(hello));
-        self.fault_in(&outputs)
-    }
-
-    /// Checks that only the bad link was closed, and returns why.
-    fn fault_in(&self, outputs: &[Output]) -> PeerFault {
-        let closed: Vec<_> = outputs
-            .iter()
-            .filter_map(|o| if let Output::Close { link, code, .. } = o { Some((*link, *code)) } else { None })
-            .collect();
-        let fault = outputs
-            .iter()
-            .find_map(|o| if let Output::Event(Event::Refused { fault, .. }) = o { Some(fault.clone()) } else { None })
-            .unwrap();
-        assert_eq!(closed, [(BAD, CloseCode::of(&fault))]);
-        let peers = self.node.stats().peers;
-        assert!(peers.iter().any(|p| p.node == node_id(2) && p.up), "the good peer stays");
-        assert_eq!(self.node.stats().keys, self.keys, "nothing was written");
-        fault
-    }
-
-    /// Opens a good session on the link that is about to misbehave.
-    fn session(&mut self) {
-        let hello = self.hello();
-        self.control(BAD, &Control::Hello(hello));
-        assert_eq!(self.node.stats().peers.len(), 2);
-    }
-}
+use driftless::wire::{Control, Decoder, Frame, FullChunk, Hello, Limits, Part};
 
 #[test]
 fn a_peer_of_a_later_protocol_is_told_both_versions() {
@@ -503,13 +390,8 @@ fn seen(replica: u64, upto: u64) -> Ctx {
 
 /// A joiner that has copied a partition from a donor which died, and now copies everything from the good node.
 fn second_donor(first: &Ctx, second: &Ctx) -> Bench {
-    let config = Config::wan("us-east", "unused:0").peers(["a:1", "b:1"]);
-    let me = Me { node: node_id(1), region: RegionId::new("us-east"), replica: ReplicaId(10) };
-    let store = Arc::new(Store::new(me.replica, config.store()));
-    let node = Node::new(me, config, Arc::clone(&store), 7).unwrap();
-    let mut bench = Bench { node, store, encoder: Encoder::default(), keys: 0 };
-    bench.handle(Input::Deadline);
-    let hello = Hello { joined: true, custom: Vec::new(), ..bench.hello() };
+    let mut bench = Bench::joiner();
+    let hello = Hello { joined: true, ..bench.hello() };
     bench.control(BAD, &Control::Hello(hello.clone()));
     bench.frame(BAD, 30, vec![full(PartitionId(0), first)]);
     bench.handle(Input::LinkDown { link: BAD, reason: LinkEnd::TimedOut });
@@ -538,7 +420,7 @@ fn a_joiner_whose_donors_do_not_know_of_each_other_begins_again() {
 
 /// A node whose sponsor was removed here before anybody heard of it, and one of which that is not so.
 #[test]
-fn a_stranger_that_has_not_seen_what_is_stable_here_is_removed() {
+fn an_orphan_that_has_not_seen_what_is_stable_here_is_removed() {
     for (sponsor, seen_by_it, fenced) in [
         (Some(ReplicaId(40)), Ctx::default(), true),
         (Some(ReplicaId(40)), seen(20, 1), false),
@@ -560,6 +442,36 @@ fn a_stranger_that_has_not_seen_what_is_stable_here_is_removed() {
         hello.members.add(ReplicaId(30), &member(3, sponsor));
         bench.control(BAD, &Control::Hello(hello));
         assert_eq!(bench.node.members().is_removed(ReplicaId(30)), fenced, "{sponsor:?}");
+    }
+}
+
+/// Whoever joins learns of orphans by its donor, and has noted no report of theirs when it first looks at them.
+#[test]
+fn a_joiner_judges_an_orphan_by_what_that_one_has_said() {
+    for (seen_by_it, fenced) in [(Ctx::default(), true), (seen(20, 1), false)] {
+        let mut bench = Bench::joiner();
+        bench.link_up(GOOD, identity(2, "eu-central"));
+        let orphan = bench.hello();
+        let member =
+            |node, region| Member { node: node_id(node), region: RegionId::new(region), since_ms: 1, sponsor: None };
+        let mut members = MemberSet { orphans: [ReplicaId(30)].into(), ..MemberSet::default() };
+        members.add(ReplicaId(20), &member(2, "eu-central"));
+        members.add(ReplicaId(30), &member(3, "ap-southeast"));
+        let donor = Hello {
+            node: node_id(2),
+            region: RegionId::new("eu-central"),
+            replica: ReplicaId(20),
+            joined: true,
+            members,
+            ..orphan.clone()
+        };
+        bench.control(GOOD, &Control::Hello(donor));
+        bench.control(BAD, &Control::Hello(Hello { joined: true, ctxs: vec![(PartitionId(0), seen_by_it)], ..orphan }));
+        let stable = |id: PartitionId| seen(20, u64::from(id.index() == 0));
+        bench.store.partition_ids().for_each(|id| bench.frame(GOOD, 20, vec![full(id, &stable(id))]));
+        bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS) });
+        assert!(bench.node.stats().joined);
+        assert_eq!(bench.node.members().is_removed(ReplicaId(30)), fenced);
     }
 }
 

@@ -316,7 +316,7 @@ fn members(u: &mut Unstructured<'_>) -> Made<MemberSet> {
     };
     let members = some(u, 3, |u| Ok((replica(u)?, member(u)?)))?.into_iter().collect();
     let mut ids = || Ok(some(u, 2, replica)?.into_iter().collect());
-    Ok(MemberSet { members, removed: ids()?, strangers: ids()? })
+    Ok(MemberSet { members, removed: ids()?, orphans: ids()? })
 }
 
 /// One of few nodes.

@@ -8,7 +8,7 @@
 //! # Invariants
 //! * Both parts only grow; [`MemberSet::join`] is associative, commutative and idempotent.
 //! * A removed id stays removed (R-FENCE), whether its addition was ever heard of or not.
-//! * A stranger stays one; whether that matters is for each member to judge by what it has found stable (R-STRANGER).
+//! * An orphan stays one; whether that matters is for each member to judge by what it has found stable (R-ORPHAN).
 //!
 //! What is *not* here: whether a member is alive, and who may remove whom.
 
@@ -38,8 +38,8 @@ pub struct MemberSet {
     pub members: BTreeMap<ReplicaId, Member>,
     /// The replicas that were removed, for ever.
     pub removed: BTreeSet<ReplicaId>,
-    /// Members that somebody had heard of too late ([`MemberSet::heard_of_too_late`]).
-    pub strangers: BTreeSet<ReplicaId>,
+    /// Members that somebody had heard of too late ([`MemberSet::orphans_in`]).
+    pub orphans: BTreeSet<ReplicaId>,
 }
 
 impl MemberSet {
@@ -72,24 +72,28 @@ impl MemberSet {
         for replica in &other.removed {
             changed |= self.remove(*replica);
         }
-        let known = self.strangers.len();
-        self.strangers.extend(&other.strangers);
-        changed || self.strangers.len() > known
+        let known = self.orphans.len();
+        self.orphans.extend(&other.orphans);
+        changed || self.orphans.len() > known
     }
 
-    /// Returns the members in `news` of whom I hear too late: who let them in was a member here and was removed, or is
-    /// another of them, or they founded and all replicas of their node I know of were removed. Nobody here has waited for what
-    /// they know.
+    /// Returns the members in `news` of whom I hear too late: who let them in was a member here and was removed, or is an
+    /// orphan that is not `cleared` here, or they founded and all replicas of their node I know of were removed, or they
+    /// founded and I hear of them together with such a one. Nobody here has waited for what they know.
     #[must_use]
-    pub fn heard_of_too_late(&self, news: &Self) -> BTreeSet<ReplicaId> {
+    pub fn orphans_in(&self, news: &Self, cleared: &BTreeSet<ReplicaId>) -> BTreeSet<ReplicaId> {
         let unknown = || news.members.iter().filter(|(replica, _)| !self.members.contains_key(replica));
         let was_removed = |sponsor: &ReplicaId| self.members.contains_key(sponsor) && self.removed.contains(sponsor);
         let given_up = |node| self.members.values().any(|m| m.node == node) && self.of_node(node).next().is_none();
+        let doubted = |replica: &ReplicaId| {
+            (self.orphans.contains(replica) || news.orphans.contains(replica)) && !cleared.contains(replica)
+        };
         let mut late = BTreeSet::new();
         loop {
+            let in_company = !late.is_empty() || news.live().any(|(replica, _)| doubted(&replica));
             let of_late = |member: &Member| match &member.sponsor {
-                Some(sponsor) => was_removed(sponsor) || late.contains(sponsor),
-                None => given_up(member.node),
+                Some(sponsor) => was_removed(sponsor) || doubted(sponsor) || late.contains(sponsor),
+                None => in_company || given_up(member.node),
             };
             let more: Vec<ReplicaId> =
                 unknown().filter(|(replica, m)| !late.contains(*replica) && of_late(m)).map(|(r, _)| *r).collect();
@@ -103,7 +107,7 @@ impl MemberSet {
     /// Iterates over every replica that is named anywhere, some of them more than once.
     pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> {
         let sponsors = self.members.values().filter_map(|member| member.sponsor);
-        self.members.keys().chain(&self.removed).chain(&self.strangers).copied().chain(sponsors)
+        self.members.keys().chain(&self.removed).chain(&self.orphans).copied().chain(sponsors)
     }
 
     /// Iterates over the members not removed, in order of replica id.
@@ -141,7 +145,7 @@ mod tests {
         MemberSet {
             members: members.iter().map(|&(r, n)| (ReplicaId(r), member(n, "eu"))).collect(),
             removed: removed.iter().map(|&r| ReplicaId(r)).collect(),
-            strangers: BTreeSet::new(),
+            orphans: BTreeSet::new(),
         }
     }
 
@@ -193,23 +197,48 @@ mod tests {
 
     fn late(here: &MemberSet, news: &[(u64, Member)]) -> Vec<u64> {
         let members = news.iter().map(|(r, m)| (ReplicaId(*r), m.clone())).collect();
-        here.heard_of_too_late(&MemberSet { members, ..MemberSet::default() }).iter().map(|r| r.0).collect()
+        here.orphans_in(&MemberSet { members, ..MemberSet::default() }, &BTreeSet::new()).iter().map(|r| r.0).collect()
     }
 
     #[test]
-    fn who_was_let_in_by_one_that_is_removed_here_is_heard_of_too_late_and_so_is_whom_it_let_in() {
+    fn who_was_let_in_by_one_that_is_removed_here_is_an_orphan_and_so_is_whom_it_let_in() {
         let here = set(&[(1, 1), (2, 2)], &[2]);
         assert_eq!(late(&here, &[(5, let_in(2, 3)), (4, let_in(5, 4)), (6, let_in(1, 6))]), [4, 5]);
         assert_eq!(late(&set(&[(2, 2), (5, 3)], &[2]), &[(5, let_in(2, 3))]), [0; 0], "it was known before");
         assert_eq!(late(&set(&[(1, 1)], &[2]), &[(5, let_in(2, 3))]), [0; 0], "the sponsor never was a member here");
         let mut here = set(&[(1, 1), (2, 2)], &[]);
         let news = MemberSet { members: [(ReplicaId(5), let_in(2, 3))].into(), ..set(&[], &[2]) };
-        assert!(here.heard_of_too_late(&news).is_empty(), "until now it was waited for");
+        assert!(here.orphans_in(&news, &BTreeSet::new()).is_empty(), "until now it was waited for");
         assert!(here.join(&news));
     }
 
     #[test]
-    fn a_founder_is_heard_of_too_late_when_its_node_was_given_up() {
+    fn whom_an_orphan_lets_in_is_one_until_the_orphan_is_cleared() {
+        let here = MemberSet { orphans: [ReplicaId(5)].into(), ..set(&[(1, 1), (5, 3)], &[]) };
+        assert_eq!(late(&here, &[(6, let_in(5, 4))]), [6]);
+        let news = MemberSet { members: [(ReplicaId(6), let_in(5, 4))].into(), ..MemberSet::default() };
+        assert!(here.orphans_in(&news, &[ReplicaId(5)].into()).is_empty());
+        let told = MemberSet { orphans: [ReplicaId(7)].into(), members: [(ReplicaId(6), let_in(7, 4))].into(), ..news };
+        assert_eq!(here.orphans_in(&told, &BTreeSet::new()), [ReplicaId(6)].into(), "others may know what I do not");
+    }
+
+    #[test]
+    fn a_founder_is_an_orphan_when_it_is_heard_of_together_with_one() {
+        let here = set(&[(1, 1), (2, 2), (3, 3)], &[2]);
+        let founder = member(3, "eu");
+        assert_eq!(late(&here, &[(6, founder.clone()), (7, let_in(6, 4))]), [0; 0]);
+        assert_eq!(late(&here, &[(5, let_in(2, 5)), (6, founder.clone()), (7, let_in(6, 4))]), [5, 6, 7]);
+        let known = MemberSet { orphans: [ReplicaId(5)].into(), ..set(&[(1, 1), (3, 3), (5, 5)], &[]) };
+        let mut news =
+            MemberSet { members: [(ReplicaId(6), founder), (ReplicaId(5), let_in(2, 5))].into(), ..known.clone() };
+        assert_eq!(known.orphans_in(&news, &BTreeSet::new()), [ReplicaId(6)].into());
+        assert!(known.orphans_in(&news, &[ReplicaId(5)].into()).is_empty(), "it has seen what is stable here");
+        news.remove(ReplicaId(5));
+        assert!(known.orphans_in(&news, &BTreeSet::new()).is_empty(), "it is fenced where the founder was");
+    }
+
+    #[test]
+    fn a_founder_is_an_orphan_when_its_node_was_given_up() {
         let founder = member(2, "eu");
         assert_eq!(late(&set(&[(1, 1), (2, 2)], &[2]), &[(5, founder.clone())]), [5]);
         assert_eq!(late(&set(&[(1, 1), (2, 2)], &[]), &[(5, founder.clone())]), [0; 0], "it succeeds");
@@ -217,11 +246,11 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_told_on_and_are_news() {
+    fn orphans_are_told_on_and_are_news() {
         let mut here = set(&[(1, 1)], &[]);
-        let news = MemberSet { strangers: [ReplicaId(1)].into(), ..MemberSet::default() };
+        let news = MemberSet { orphans: [ReplicaId(1)].into(), ..MemberSet::default() };
         assert!(here.join(&news) && !here.join(&news));
-        assert_eq!(here.strangers, [ReplicaId(1)].into());
+        assert_eq!(here.orphans, [ReplicaId(1)].into());
     }
 
     #[test]

@@ -274,7 +274,7 @@ impl Node {
             }
             session.peer.catch_up(id, &self.store, false);
         }
-        if !self.fence_strangers(now, link) {
+        if !self.fence_orphans(now, link) {
             self.pump(link);
         }
     }

@@ -18,7 +18,6 @@ use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::link::spread;
-use crate::node::output::CloseCode;
 use crate::probe::{planted, sometimes};
 use crate::store::Full;
 use crate::wire::Control;
@@ -182,31 +181,11 @@ impl Node {
                 .store
                 .read(full.batch.partition)
                 .is_some_and(|p| !p.ctx().includes(&full.frontier) && !full.batch.ctx.includes(p.ctx()));
-        if mixed && !planted!(StrangersTrusted) {
+        if mixed && !planted!(OrphansTrusted) {
             self.remove(now, self.me.replica);
             return true;
         }
         false
-    }
-
-    /// R-STRANGER: of members that were heard of too late, removes those that have not seen all that is stable here. What
-    /// they bring may be what was deleted and forgotten here without them. Returns whether the peer on `link` is one.
-    pub(super) fn fence_strangers(&mut self, now: Now, link: LinkId) -> bool {
-        if self.members.strangers.is_empty() || planted!(StrangersTrusted) {
-            return false;
-        }
-        let is_behind =
-            |member| self.store.partition_ids().any(|id| self.store.read(id).is_some_and(|p| p.is_ahead_of(member)));
-        let strange: Vec<(LinkId, ReplicaId)> = self
-            .sessions()
-            .filter(|(_, s)| s.joined && self.members.strangers.contains(&s.replica) && is_behind(s.replica))
-            .map(|(id, s)| (id, s.replica))
-            .collect();
-        for (_, replica) in &strange {
-            sometimes!(StrangerFenced);
-            self.remove(now, *replica);
-        }
-        strange.iter().any(|(id, _)| *id == link)
     }
 
     fn finish_join(&mut self, now: Now, founded: bool) {
@@ -264,101 +243,5 @@ impl Node {
             self.meet(now, link, replica, false);
         }
         self.seek(now);
-    }
-
-    /// Of the copies of a node that are members, the one that speaks is meant; if another one spoke as well just now, the
-    /// one that joined later. Two donors that could not hear of each other may each have let one in, or one has founded.
-    pub(super) fn settle_copies(&mut self, now: Now, node: NodeId, speaks: ReplicaId, rival: bool) {
-        if planted!(CopiesOfOneNodeStay) {
-            return;
-        }
-        let copies = || self.members.live().filter(|(_, member)| member.node == node);
-        let latest = copies().map(|(replica, member)| (member.since_ms, replica)).max().filter(|_| rival);
-        let keep = latest.map_or(speaks, |(_, replica)| replica);
-        let mut news = MemberSet::default();
-        copies().filter(|(replica, _)| *replica != keep).for_each(|(replica, _)| {
-            news.remove(replica);
-        });
-        sometimes!(MemberSuperseded, if !news.removed.is_empty());
-        self.on_members(now, &news);
-    }
-
-    /// Takes in what a peer says of members. What is stable here when this node has joined is what its donor found stable,
-    /// with the members its donor knew of: whoever others name is heard of after that.
-    pub(super) fn hear(&mut self, now: Now, link: LinkId, news: &MemberSet) {
-        if self.join.is_joined() || self.join.is_donor(link) || news.removed.contains(&self.me.replica) {
-            self.on_members(now, news);
-        } else {
-            self.hearsay.join(news);
-        }
-    }
-
-    /// Takes in what is known of members: who joined, and who was removed for ever.
-    pub(super) fn on_members(&mut self, now: Now, news: &MemberSet) {
-        let before = self.members.clone();
-        let late = self.members.heard_of_too_late(news);
-        if !self.members.join(news) {
-            return;
-        }
-        sometimes!(HeardOfTooLate, if !late.is_empty());
-        self.members.strangers.extend(late);
-        self.members_version += 1;
-        let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
-        joined.into_iter().for_each(|replica| self.event(Event::MemberJoined { replica }));
-        let removed: Vec<ReplicaId> = self.members.removed.difference(&before.removed).copied().collect();
-        for replica in removed {
-            self.on_removed(now, replica);
-        }
-        let done = self.waits.check_all(&self.store, &self.members, self.expected());
-        sometimes!(WaitReachedByRemoval, if !done.is_empty());
-        self.resolve(done);
-        self.timers.start_report(now.mono, self.config.replication.report_every);
-    }
-
-    /// Removes a replica for ever, and lets everybody hear of it.
-    pub(super) fn remove(&mut self, now: Now, replica: ReplicaId) {
-        let mut news = MemberSet::default();
-        news.remove(replica);
-        self.on_members(now, &news);
-    }
-
-    /// Of two members whose histories do not fit the lower gives way: each calls something stable that the other has not
-    /// seen, so neither can take in the other's state.
-    pub(super) fn outlast(&mut self, now: Now, replica: ReplicaId) {
-        self.remove(now, replica.min(self.me.replica));
-    }
-
-    /// Tells whether this replica was removed: it writes nothing, joins nobody and dials nobody any more.
-    pub(super) fn is_removed(&self) -> bool {
-        self.members.is_removed(self.me.replica)
-    }
-
-    fn on_removed(&mut self, now: Now, replica: ReplicaId) {
-        self.event(Event::MemberRemoved { replica });
-        for id in self.store.partition_ids() {
-            if let Some(mut partition) = self.store.lock(id) {
-                partition.forget_report(replica);
-            }
-        }
-        if replica == self.me.replica {
-            sometimes!(ToldThatRemoved);
-            return self.on_own_removal(now);
-        }
-        let links: Vec<LinkId> = self.sessions().filter(|(_, s)| s.replica == replica).map(|(id, _)| id).collect();
-        for link in links {
-            self.close(link, CloseCode::Removed, "the replica was removed from the cluster");
-        }
-    }
-
-    /// The last words of a removed replica are that it was removed: its peers need not hear it from anybody else.
-    fn on_own_removal(&mut self, now: Now) {
-        sometimes!(ToldThatRemoved);
-        self.set_gate();
-        self.event(Event::Removed);
-        self.report(now);
-        let links: Vec<LinkId> = self.links.keys().copied().collect();
-        for link in links {
-            self.close(link, CloseCode::Goodbye, "this replica was removed from the cluster");
-        }
     }
 }

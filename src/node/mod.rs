@@ -24,6 +24,7 @@ pub mod input;
 mod join;
 pub mod levels;
 pub mod link;
+mod members;
 pub mod output;
 mod pen;
 mod receive;
@@ -79,6 +80,8 @@ pub struct Node {
     members: MemberSet,
     /// What others than the donor say of members, until this node has joined.
     hearsay: MemberSet,
+    /// Orphans that were found to have seen all that is stable here.
+    cleared: BTreeSet<ReplicaId>,
     /// Grows with every change of `members`.
     members_version: u64,
     links: BTreeMap<LinkId, Link>,
@@ -123,6 +126,7 @@ impl Node {
             rng: fastrand::Rng::with_seed(seed),
             members: MemberSet::default(),
             hearsay: MemberSet::default(),
+            cleared: BTreeSet::new(),
             members_version: 1,
             links: BTreeMap::new(),
             slots: Slots::new(config.node.peers.len()),

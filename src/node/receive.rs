@@ -253,7 +253,7 @@ impl Node {
                 sometimes!(StaleSenderSynchronised);
                 self.stats.stale_batches += 1;
                 session.peer.synchronise(batch.partition);
-                if !self.fence_strangers(now, link) {
+                if !self.fence_orphans(now, link) {
                     self.pump(link);
                 }
             }
@@ -299,7 +299,7 @@ impl Node {
                 self.note_report(link, partition, &full.batch.ctx);
                 self.applied(partition, applied);
                 self.on_received(now, partition);
-                self.fence_strangers(now, link);
+                self.fence_orphans(now, link);
             }
             Err(Refused::Scattered) => {}
             Err(Refused::Stale) if is_late => {
@@ -320,11 +320,10 @@ impl Node {
                 let theirs = session.replica;
                 if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
                     self.fault(link, PeerFault::SplitHistory { partition, region });
-                    return if mutual {
+                    if mutual {
                         self.outlast(now, theirs);
-                    };
-                }
-                if !self.fence_strangers(now, link) {
+                    }
+                } else if !self.fence_orphans(now, link) {
                     self.pump(link);
                 }
             }

@@ -8,7 +8,6 @@ use crate::membership::Verdict;
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
-use crate::node::link::Link;
 use crate::node::output::{CloseCode, Output};
 use crate::probe::{planted, sometimes};
 use crate::wire::Beat;
@@ -18,8 +17,6 @@ const SWEEP_EVERY: Duration = Duration::from_millis(100);
 /// How long a write of a third party may be missing at a peer before it is relayed: longer than a
 /// slow path plus a retransmission plus the report that acknowledges it.
 const RELAY_AFTER: Duration = Duration::from_secs(1);
-/// How long a link must be up before what it carries is no leftover of a process that has ended.
-const COPIES_AFTER: Duration = Duration::from_secs(5);
 /// How long a link may take to say hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 
@@ -83,18 +80,6 @@ impl Node {
         }
         if self.slots.next_deadline().is_some_and(|at| at <= now.mono) {
             self.dial(now);
-        }
-    }
-
-    /// Removes the copies of a node that were only heard of, while one of it is linked and speaks: they are gone, or twins.
-    fn forget_silent_copies(&mut self, now: Now) {
-        let settled = |l: &&Link| now.mono.since(l.since) >= COPIES_AFTER && l.session.as_ref().is_some_and(|s| s.up);
-        let joined = |l: &Link| Some((l.identity.node, l.session.as_ref().filter(|s| s.joined)?.replica));
-        let speaking: Vec<_> = self.links.values().filter(settled).filter_map(joined).collect();
-        for (node, replica) in speaking {
-            if self.join.is_joined() && self.members.get(replica).is_some() {
-                self.settle_copies(now, node, replica, false);
-            }
         }
     }
 

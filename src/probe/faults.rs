@@ -173,8 +173,8 @@ faults! {
     CopiesOfOneNodeStay,
     /// A removed replica is taken back (R-FENCE).
     ZombieAccepted,
-    /// Members that were heard of too late are taken for any other (R-STRANGER).
-    StrangersTrusted,
+    /// Members that were heard of too late are taken for any other (R-ORPHAN).
+    OrphansTrusted,
     /// A restarted process goes on under its old replica id.
     ReplicaIdReused,
 }

@@ -328,9 +328,9 @@ rare! {
     /// The link to a donor ended before the joiner had everything.
     DonorLost,
     /// A member was heard of after who let it in had been removed here, or after its node had been given up.
-    HeardOfTooLate,
+    OrphanMet,
     /// Such a member had not seen all that was stable here, and was removed.
-    StrangerFenced,
+    OrphanFenced,
     /// A donor served two joiners at once.
     TwoJoinersAtOnce,
     /// A node's next copy replaced its earlier one.

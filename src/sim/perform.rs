@@ -312,8 +312,8 @@ impl SimCluster {
 
     /// Tells whether an honest node has heard of a member too late.
     #[must_use]
-    pub fn is_stranger(&self, replica: ReplicaId) -> bool {
-        self.honest().filter_map(|at| self.node(at)).any(|node| node.members().strangers.contains(&replica))
+    pub fn is_orphan(&self, replica: ReplicaId) -> bool {
+        self.honest().filter_map(|at| self.node(at)).any(|node| node.members().orphans.contains(&replica))
     }
 
     /// Iterates over the hosts that run, keep to the protocol and were not removed.

@@ -36,12 +36,6 @@ impl Partition {
         self.reports.entry(from).or_default().join_claim(ctx);
     }
 
-    /// Tells whether a member has not reported all that is stable here.
-    #[must_use]
-    pub fn is_ahead_of(&self, member: ReplicaId) -> bool {
-        !self.reports.get(&member).is_some_and(|seen| seen.includes(&self.frontier)) && !self.frontier.is_empty()
-    }
-
     /// Forgets what a removed member reported.
     pub fn forget_report(&mut self, member: ReplicaId) {
         sometimes!(RemovedHeldUpCollection, if self.reports.get(&member).is_some_and(|seen| !seen.includes(&self.ctx)));

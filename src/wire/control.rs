@@ -94,7 +94,7 @@ pub(super) fn put_members(pen: &mut Pen<'_>, set: &MemberSet) -> Result<(), Unse
         member.sponsor.map_or(Ok(()), |sponsor| pen.replica(sponsor))?;
     }
     put_ids(pen, &set.removed)?;
-    put_ids(pen, &set.strangers)
+    put_ids(pen, &set.orphans)
 }
 
 fn put_ids(pen: &mut Pen<'_>, ids: &BTreeSet<ReplicaId>) -> Result<(), Unsendable> {
@@ -116,7 +116,7 @@ pub(super) fn take_members(reader: &mut Reader<'_>) -> Result<MemberSet, PeerFau
         set.members.insert(replica, member);
     }
     set.removed = take_ids(reader, "the removed members do not ascend")?;
-    set.strangers = take_ids(reader, "the strangers do not ascend")?;
+    set.orphans = take_ids(reader, "the orphans do not ascend")?;
     Ok(set)
 }
 

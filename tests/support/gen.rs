@@ -292,7 +292,7 @@ pub(crate) fn members() -> impl Strategy<Value = MemberSet> {
     let member = (node(), region(), any::<u64>(), proptest::option::of(replica()))
         .prop_map(|(node, region, since_ms, sponsor)| Member { node, region, since_ms, sponsor });
     (btree_map(replica(), member, 0..4), btree_set(replica(), 0..3), btree_set(replica(), 0..3))
-        .prop_map(|(members, removed, strangers)| MemberSet { members, removed, strangers })
+        .prop_map(|(members, removed, orphans)| MemberSet { members, removed, orphans })
 }
 
 pub(crate) fn ctxs() -> impl Strategy<Value = Vec<(PartitionId, Ctx)>> {

@@ -254,7 +254,7 @@ fn members() -> MemberSet {
     MemberSet {
         members: BTreeMap::from([(A, member(1, "us-east", None)), (B, member(2, "eu-central", Some(A)))]),
         removed: BTreeSet::from([ReplicaId(5)]),
-        strangers: BTreeSet::from([B]),
+        orphans: BTreeSet::from([B]),
     }
 }
 

@@ -1,0 +1,154 @@
+//! Who is a member: what peers say of that, whose copies of a node are meant, and who is removed.
+//!
+//! # Invariants
+//! * A removed replica is neither waited for nor heard again (R-FENCE); a removed node says so as its last word.
+//! * Nobody judges an orphan but by what is stable here (R-ORPHAN).
+
+use std::time::Duration;
+
+use crate::clock::Now;
+use crate::crdt::{Ctx, MemberSet};
+use crate::id::{NodeId, ReplicaId};
+use crate::node::Node;
+use crate::node::event::Event;
+use crate::node::input::LinkId;
+use crate::node::link::{Link, Session};
+use crate::node::output::CloseCode;
+use crate::probe::{planted, sometimes};
+
+/// How long a link must be up before what it carries is no leftover of a process that has ended.
+const COPIES_AFTER: Duration = Duration::from_secs(5);
+
+impl Node {
+    /// Takes in what a peer says of members. What is stable here when this node has joined is what its donor found stable,
+    /// with the members its donor knew of: whoever others name is heard of after that.
+    pub(super) fn hear(&mut self, now: Now, link: LinkId, news: &MemberSet) {
+        if self.join.is_joined() || self.join.is_donor(link) || news.removed.contains(&self.me.replica) {
+            self.on_members(now, news);
+        } else {
+            self.hearsay.join(news);
+        }
+    }
+
+    /// Takes in what is known of members: who joined, and who was removed for ever.
+    pub(super) fn on_members(&mut self, now: Now, news: &MemberSet) {
+        let before = self.members.clone();
+        let late = self.members.orphans_in(news, &self.cleared);
+        if !self.members.join(news) {
+            return;
+        }
+        sometimes!(OrphanMet, if !late.is_empty());
+        self.members.orphans.extend(late);
+        self.members_version += 1;
+        let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
+        joined.into_iter().for_each(|replica| self.event(Event::MemberJoined { replica }));
+        let removed: Vec<ReplicaId> = self.members.removed.difference(&before.removed).copied().collect();
+        for replica in removed {
+            self.on_removed(now, replica);
+        }
+        let done = self.waits.check_all(&self.store, &self.members, self.expected());
+        sometimes!(WaitReachedByRemoval, if !done.is_empty());
+        self.resolve(done);
+        self.timers.start_report(now.mono, self.config.replication.report_every);
+    }
+
+    /// R-ORPHAN: of members that were heard of too late, removes those that have not seen all that is stable here. What
+    /// they bring may be what was deleted and forgotten here without them. Returns whether the peer on `link` is one.
+    pub(super) fn fence_orphans(&mut self, now: Now, link: LinkId) -> bool {
+        if self.members.orphans.is_empty() || planted!(OrphansTrusted) {
+            return false;
+        }
+        let is_behind = |session: &Session| {
+            let has = |id, frontier: &Ctx| session.peer.known(id).is_some_and(|known| known.includes(frontier));
+            self.store.partition_ids().any(|id| self.store.read(id).is_some_and(|p| !has(id, p.frontier())))
+        };
+        let orphans = self.sessions().filter(|(_, s)| s.joined && self.members.orphans.contains(&s.replica));
+        let (behind, cleared): (Vec<_>, Vec<_>) =
+            orphans.map(|(id, s)| (id, s.replica, is_behind(s))).partition(|(_, _, is_behind)| *is_behind);
+        self.cleared.extend(cleared.into_iter().map(|(_, replica, _)| replica));
+        for (_, replica, _) in &behind {
+            sometimes!(OrphanFenced);
+            self.remove(now, *replica);
+        }
+        behind.iter().any(|(id, ..)| *id == link)
+    }
+
+    /// Of the copies of a node that are members, the one that speaks is meant; if another one spoke as well just now, the
+    /// one that joined later. Two donors that could not hear of each other may each have let one in, or one has founded.
+    pub(super) fn settle_copies(&mut self, now: Now, node: NodeId, speaks: ReplicaId, rival: bool) {
+        if planted!(CopiesOfOneNodeStay) {
+            return;
+        }
+        let copies = || self.members.live().filter(|(_, member)| member.node == node);
+        let latest = copies().map(|(replica, member)| (member.since_ms, replica)).max().filter(|_| rival);
+        let keep = latest.map_or(speaks, |(_, replica)| replica);
+        let mut news = MemberSet::default();
+        copies().filter(|(replica, _)| *replica != keep).for_each(|(replica, _)| {
+            news.remove(replica);
+        });
+        if news.removed.is_empty() {
+            return;
+        }
+        sometimes!(MemberSuperseded);
+        self.on_members(now, &news);
+    }
+
+    /// Removes the copies of a node that were only heard of, while one of it is linked and speaks: they are gone, or twins.
+    pub(super) fn forget_silent_copies(&mut self, now: Now) {
+        let settled = |l: &&Link| now.mono.since(l.since) >= COPIES_AFTER && l.session.as_ref().is_some_and(|s| s.up);
+        let joined = |l: &Link| Some((l.identity.node, l.session.as_ref().filter(|s| s.joined)?.replica));
+        let speaking: Vec<_> = self.links.values().filter(settled).filter_map(joined).collect();
+        for (node, replica) in speaking {
+            if self.join.is_joined() && self.members.get(replica).is_some() {
+                self.settle_copies(now, node, replica, false);
+            }
+        }
+    }
+
+    /// Removes a replica for ever, and lets everybody hear of it.
+    pub(super) fn remove(&mut self, now: Now, replica: ReplicaId) {
+        let mut news = MemberSet::default();
+        news.remove(replica);
+        self.on_members(now, &news);
+    }
+
+    /// Of two members whose histories do not fit the lower gives way: each calls something stable that the other has not
+    /// seen, so neither can take in the other's state.
+    pub(super) fn outlast(&mut self, now: Now, replica: ReplicaId) {
+        self.remove(now, replica.min(self.me.replica));
+    }
+
+    /// Tells whether this replica was removed: it writes nothing, joins nobody and dials nobody any more.
+    pub(super) fn is_removed(&self) -> bool {
+        self.members.is_removed(self.me.replica)
+    }
+
+    fn on_removed(&mut self, now: Now, replica: ReplicaId) {
+        self.event(Event::MemberRemoved { replica });
+        for id in self.store.partition_ids() {
+            if let Some(mut partition) = self.store.lock(id) {
+                partition.forget_report(replica);
+            }
+        }
+        if replica == self.me.replica {
+            sometimes!(ToldThatRemoved);
+            return self.on_own_removal(now);
+        }
+        let links: Vec<LinkId> = self.sessions().filter(|(_, s)| s.replica == replica).map(|(id, _)| id).collect();
+        for link in links {
+            self.close(link, CloseCode::Removed, "the replica was removed from the cluster");
+        }
+    }
+
+    /// The last words of a removed replica are that it was removed: its peers need not hear it from anybody else.
+    fn on_own_removal(&mut self, now: Now) {
+        sometimes!(ToldThatRemoved);
+        self.set_gate();
+        self.event(Event::Removed);
+        self.report(now);
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in links {
+            self.close(link, CloseCode::Goodbye, "this replica was removed from the cluster");
+        }
+    }
+}
