@@ -4,11 +4,13 @@
 //! * A limit excuses what a host shows and what it loses, never that hosts differ, that a bound is passed, or a panic.
 //! * Once a run is beyond a limit it stays beyond it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::check::Invariant;
 use super::cluster::SimCluster;
 use crate::clock::Mono;
+use crate::id::ReplicaId;
 
 /// Why what a run shows may be older than history calls for (section 6 of `docs/design.md`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +43,9 @@ impl Limit {
 /// Where the members of a run come from.
 #[derive(Debug, Default)]
 pub(super) struct Lineage {
-    /// When one of two processes of a node first founded.
+    /// Who has founded a cluster.
+    founders: BTreeSet<ReplicaId>,
+    /// When two processes of a node first lived in clusters of their own.
     twin_founded: Option<Mono>,
     /// When, by its own clock, the first founded whose clock was too far behind.
     founded_behind: Option<Mono>,
@@ -53,22 +57,34 @@ impl SimCluster {
     #[must_use]
     pub fn limit(&self) -> Option<Limit> {
         let old = |since: &Mono| self.now.since(*since) >= self.config.node.replication.collect_after;
-        let Lineage { twin_founded, founded_behind } = &self.lineage;
+        let Lineage { founders: _, twin_founded, founded_behind } = &self.lineage;
         let beyond = [(twin_founded, Limit::FoundedTwice), (founded_behind, Limit::FoundedBehind)];
         beyond.into_iter().find_map(|(since, limit)| since.as_ref().is_some_and(old).then_some(limit))
     }
 
     /// A host has joined, or founded.
     pub(super) fn note_joined(&mut self, at: usize, founded: bool) {
-        let Some(host) = self.hosts.get(at).filter(|_| founded) else { return };
+        let Some(host) = self.hosts.get(at) else { return };
         let (node, behind) = (host.identity.node, Duration::from_millis(host.skew_ms.min(0).unsigned_abs()));
-        if behind > self.config.node.membership.max_drift {
+        if founded && behind > self.config.node.membership.max_drift {
             let by_its_clock = u64::try_from(behind.as_nanos()).map_or(0, |behind| self.now.0.saturating_sub(behind));
             self.lineage.founded_behind.get_or_insert(Mono(by_its_clock));
         }
-        let is_twin = |other: usize| self.hosts.get(other).is_some_and(|h| h.identity.node == node);
-        if (0..self.hosts.len()).any(|other| other != at && self.is_running(other) && is_twin(other)) {
+        if let Some(me) = self.node(at).map(|node| node.me().replica).filter(|_| founded) {
+            self.lineage.founders.insert(me);
+        }
+        let is_twin = |other: &usize| self.hosts.get(*other).is_some_and(|h| h.identity.node == node);
+        let mut twins = (0..self.hosts.len()).filter(|other| *other != at && self.is_running(*other)).filter(is_twin);
+        if twins.any(|twin| founded || self.founded_apart_from(at, twin)) {
             self.lineage.twin_founded.get_or_insert(self.now);
         }
+    }
+
+    /// Tells whether a host runs in a cluster that it founded, and of which another has not heard.
+    fn founded_apart_from(&self, at: usize, other: usize) -> bool {
+        let (Some(node), Some(other)) = (self.node(at), self.node(other).map(|node| node.me().replica)) else {
+            return false;
+        };
+        self.lineage.founders.contains(&other) && !node.members().members.contains_key(&other)
     }
 }
