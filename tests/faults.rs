@@ -4,10 +4,12 @@
 
 #[path = "faults/bench.rs"]
 mod bench;
+#[path = "faults/joining.rs"]
+mod joining;
 
 use std::sync::Arc;
 
-use bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now};
+use bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now, seen};
 use bytes::Bytes;
 use driftless::clock::{Hlc, Mono, Now};
 use driftless::crdt::custom::Erased;
@@ -374,105 +376,6 @@ fn more_members_than_a_message_can_name_are_refused() {
     let outputs = bench.control(BAD, &removals(100_000));
     let fault = bench.fault_in(&outputs);
     assert_eq!(fault, PeerFault::OverLimit { what: "number of members", len: 18_001, max: 16_384 });
-}
-
-/// All of a partition, without a value, and all of it stable.
-fn full(partition: PartitionId, ctx: &Ctx) -> Part {
-    let (ctx, frontier, floor, fragments) = (ctx.clone(), ctx.clone(), ctx.clone(), Vec::new());
-    Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: true, ctx, frontier, floor, fragments })
-}
-
-fn seen(replica: u64, upto: u64) -> Ctx {
-    let mut ctx = Ctx::default();
-    ctx.add_range(ReplicaId(replica), 1, upto);
-    ctx
-}
-
-/// A joiner that has copied a partition from a donor which died, and now copies everything from the good node.
-fn second_donor(first: &Ctx, second: &Ctx) -> Bench {
-    let mut bench = Bench::joiner();
-    let hello = Hello { joined: true, ..bench.hello() };
-    bench.control(BAD, &Control::Hello(hello.clone()));
-    bench.frame(BAD, 30, vec![full(PartitionId(0), first)]);
-    bench.handle(Input::LinkDown { link: BAD, reason: LinkEnd::TimedOut });
-    bench.link_up(GOOD, identity(2, "eu-central"));
-    let good = Hello { node: node_id(2), region: RegionId::new("eu-central"), replica: ReplicaId(20), ..hello };
-    bench.control(GOOD, &Control::Hello(good));
-    let ids = bench.store.partition_ids();
-    ids.for_each(|id| bench.frame(GOOD, 20, vec![full(id, second)]));
-    bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS) });
-    bench
-}
-
-/// A former donor may have had more than the next one, and then it is the joiner who is ahead.
-#[test]
-fn a_joiner_that_has_more_than_its_second_donor_joins() {
-    assert!(second_donor(&seen(30, 4), &Ctx::default()).node.stats().joined);
-    assert!(second_donor(&seen(30, 4), &seen(30, 5)).node.stats().joined, "or the next one has more");
-}
-
-/// What the first donor knew may be what the cluster has deleted since, and forgotten without it.
-#[test]
-fn a_joiner_whose_donors_do_not_know_of_each_other_begins_again() {
-    let bench = second_donor(&seen(30, 4), &seen(20, 1));
-    assert!(!bench.node.stats().joined && bench.node.members().is_removed(ReplicaId(10)));
-}
-
-/// A node whose sponsor was removed here before anybody heard of it, and one of which that is not so.
-#[test]
-fn an_orphan_that_has_not_seen_what_is_stable_here_is_removed() {
-    for (sponsor, seen_by_it, fenced) in [
-        (Some(ReplicaId(40)), Ctx::default(), true),
-        (Some(ReplicaId(40)), seen(20, 1), false),
-        (Some(ReplicaId(20)), Ctx::default(), false),
-        (None, Ctx::default(), false),
-    ] {
-        let mut bench = Bench::new();
-        let region = RegionId::new("ap-southeast");
-        let member = |node, sponsor| Member { node: node_id(node), region: region.clone(), since_ms: 1, sponsor };
-        let mut members = MemberSet::default();
-        members.add(ReplicaId(20), &member(2, None));
-        members.add(ReplicaId(40), &member(4, None));
-        members.remove(ReplicaId(40));
-        let id = PartitionId(0);
-        bench.control(GOOD, &Control::Ready { members, ctxs: vec![(id, seen(20, 1))] });
-        bench.frame(GOOD, 20, vec![full(id, &seen(20, 1))]);
-        let mut hello = bench.hello();
-        (hello.joined, hello.ctxs) = (true, vec![(id, seen_by_it)]);
-        hello.members.add(ReplicaId(30), &member(3, sponsor));
-        bench.control(BAD, &Control::Hello(hello));
-        assert_eq!(bench.node.members().is_removed(ReplicaId(30)), fenced, "{sponsor:?}");
-    }
-}
-
-/// Whoever joins learns of orphans by its donor, and has noted no report of theirs when it first looks at them.
-#[test]
-fn a_joiner_judges_an_orphan_by_what_that_one_has_said() {
-    for (seen_by_it, fenced) in [(Ctx::default(), true), (seen(20, 1), false)] {
-        let mut bench = Bench::joiner();
-        bench.link_up(GOOD, identity(2, "eu-central"));
-        let orphan = bench.hello();
-        let member =
-            |node, region| Member { node: node_id(node), region: RegionId::new(region), since_ms: 1, sponsor: None };
-        let mut members = MemberSet { orphans: [ReplicaId(30)].into(), ..MemberSet::default() };
-        members.add(ReplicaId(20), &member(2, "eu-central"));
-        members.add(ReplicaId(30), &member(3, "ap-southeast"));
-        let donor = Hello {
-            node: node_id(2),
-            region: RegionId::new("eu-central"),
-            replica: ReplicaId(20),
-            joined: true,
-            members,
-            ..orphan.clone()
-        };
-        bench.control(GOOD, &Control::Hello(donor));
-        bench.control(BAD, &Control::Hello(Hello { joined: true, ctxs: vec![(PartitionId(0), seen_by_it)], ..orphan }));
-        let stable = |id: PartitionId| seen(20, u64::from(id.index() == 0));
-        bench.store.partition_ids().for_each(|id| bench.frame(GOOD, 20, vec![full(id, &stable(id))]));
-        bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS) });
-        assert!(bench.node.stats().joined);
-        assert_eq!(bench.node.members().is_removed(ReplicaId(30)), fenced);
-    }
 }
 
 /// Whoever covers every other event of its own must not keep us from saying what we have seen.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use driftless::clock::{Hlc, Mono, Now};
 use driftless::config::Config;
+use driftless::crdt::Ctx;
 use driftless::crdt::custom::Erased;
 use driftless::error::PeerFault;
 use driftless::id::{NodeId, RegionId, ReplicaId};
@@ -136,4 +137,11 @@ impl Bench {
         self.control(BAD, &Control::Hello(hello));
         assert_eq!(self.node.stats().peers.len(), 2);
     }
+}
+
+/// A context with the first events of a replica.
+pub(super) fn seen(replica: u64, upto: u64) -> Ctx {
+    let mut ctx = Ctx::default();
+    ctx.add_range(ReplicaId(replica), 1, upto);
+    ctx
 }
