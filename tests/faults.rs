@@ -16,7 +16,7 @@ use driftless::crdt::custom::Erased;
 use driftless::crdt::{Contribution, Ctx, Dot, Member, MemberSet, NEVER, Path, Scope, Seen};
 use driftless::error::PeerFault;
 use driftless::id::{PartitionId, RegionId, ReplicaId};
-use driftless::node::{Event, Input, LinkEnd, LinkId, Output};
+use driftless::node::{CloseCode, Event, Input, LinkEnd, LinkId, Output, PeerSlot};
 use driftless::store::{Batch, Family, Fragment, Intent, KeyRef, Store};
 use driftless::wire::{Control, Decoder, Frame, FullChunk, Hello, Limits, Part};
 
@@ -401,6 +401,23 @@ fn scattered_events_are_taken_in_only_as_far_as_a_message_can_name_them() {
     assert_eq!(send(&mut bench, &mut (1..2_000)), 1_004, "what closes gaps is welcome");
     bench.handle(Input::LinkDown { link: BAD, reason: LinkEnd::TimedOut });
     assert_eq!(bench.hello().ctxs.first().map(|(_, ctx)| ctx.gaps().1), Some(1_004), "a hello can still be said");
+}
+
+/// The peer may hang up before its hello has left: its certificate says who it is.
+#[test]
+fn a_dial_that_gave_way_to_another_link_tells_who_answers_there() {
+    for (other, dials_again) in [(3, false), (2, true)] {
+        let mut bench = Bench::joiner();
+        let hello = bench.hello();
+        bench.control(BAD, &Control::Hello(hello));
+        let (link, peer, dialled) = (LinkId(5), identity(other, "ap-southeast"), Some(PeerSlot(0)));
+        bench.handle(Input::LinkUp { link, peer, dialled });
+        let reason = LinkEnd::Closed { code: CloseCode::Superseded, reason: String::new() };
+        bench.handle(Input::LinkDown { link, reason });
+        bench.node.handle(Now { mono: Mono(400_000_000), ..now() }, Input::Deadline);
+        let dialled = std::iter::from_fn(|| bench.node.poll()).any(|o| matches!(o, Output::Dial { slot: PeerSlot(0) }));
+        assert_eq!(dialled, dials_again, "node {other}");
+    }
 }
 
 #[test]

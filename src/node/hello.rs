@@ -217,6 +217,18 @@ impl Node {
         true
     }
 
+    /// The peer has hung up because it keeps another link to us, perhaps before its hello had left: who answers at the
+    /// address that was dialled is who the other link leads to.
+    pub(super) fn note_other_link(&mut self, link: LinkId) {
+        let node = self.links.get(&link).map(|l| l.identity.node);
+        let other = self.links.values().find(|l| l.session.is_some() && Some(l.identity.node) == node);
+        if let (Some(slot), Some(node), Some(session)) =
+            (self.slots.of_link(link), node, other.and_then(|l| l.session.as_deref()))
+        {
+            self.slots.met(slot, node, session.replica);
+        }
+    }
+
     fn open_session(&mut self, now: Now, link: LinkId, hello: Hello, rival: bool) {
         let count = self.store.partition_count();
         let Some(place) = self.links.get_mut(&link) else { return };

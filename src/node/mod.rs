@@ -236,6 +236,9 @@ impl Node {
         {
             self.slots.clock_refused(slot);
         }
+        if code == Some(CloseCode::Superseded) {
+            self.note_other_link(link);
+        }
         self.slots.down(link, self.me.replica, now.mono, &mut self.rng);
         self.drop_link(link);
         self.check_own_clock();

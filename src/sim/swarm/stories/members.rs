@@ -216,6 +216,41 @@ pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
     draw.at(end + 500, Action::Start { at: donor });
 }
 
+/// One that was removed lives on behind a cut with what the others have deleted and forgotten. A host copies it, it dies in
+/// the middle of that, and the host turns to the others before it gives up looking for them.
+pub(super) fn donor_behind_dies(draw: &mut Draw, from: u64) {
+    let donor = draw.node();
+    let joiner = if draw.spares().is_empty() { draw.other(donor) } else { spare(draw) };
+    let others: Vec<u8> = (0..draw.nodes()).filter(|at| *at != donor && *at != joiner).collect();
+    let Some(by) = draw.rng.choice(&others).copied() else { return };
+    let key = draw.rng.u8(..draw.keys);
+    for kind in [OpKind::Set, OpKind::Put, OpKind::Increment, OpKind::UpdateCustom] {
+        draw.write_key(from, by, kind, key);
+    }
+    draw.at(from + 800, Action::Crash { at: joiner });
+    for at in others {
+        for away in [donor, joiner] {
+            draw.at(from + 1_000, Action::Cut { from: at, to: away });
+            draw.at(from + 1_000, Action::Cut { from: away, to: at });
+        }
+    }
+    for at in [donor, joiner] {
+        draw.at(from + 1_001, Action::Remove { by, at });
+    }
+    for kind in [OpKind::Delete, OpKind::Clear, OpKind::Reset, OpKind::DeleteCustom] {
+        let ms = from + 1_100 + draw.soon_ms();
+        draw.write_key(ms, by, kind, key);
+    }
+    let joins = from + 15_000 + draw.soon_ms();
+    draw.at(joins, Action::Start { at: joiner });
+    let trip = u64::try_from(draw.setting.weather.delay_max.as_millis()).unwrap_or(300);
+    let dies = joins + draw.rng.u64(..=trip * 6 + 60);
+    draw.at(dies, Action::Crash { at: donor });
+    let end = dies + draw.soon_ms();
+    draw.at(end, Action::Heal);
+    draw.at(end + 5_000, Action::Start { at: donor });
+}
+
 /// Two are apart, and each removes the other.
 pub(super) fn remove_each_other(draw: &mut Draw, from: u64) {
     let a = draw.node();

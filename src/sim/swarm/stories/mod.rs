@@ -23,8 +23,8 @@ use clocks::{
 use keys::{ended_apart, ended_before_a_step_back, evicted_at_once, extended_apart, many_at_once, truncated_one_way};
 use members::{
     all_but_one, all_spares, clone, clone_apart, crash, crash_after_write, delete_then_join, delete_then_restart,
-    donor_dies, donor_of_a_spare_dies, join_and_leave, join_under_writes, remove_each_other, remove_the_dead, rolling,
-    stop, unheard_of, zombie,
+    donor_behind_dies, donor_dies, donor_of_a_spare_dies, join_and_leave, join_under_writes, remove_each_other,
+    remove_the_dead, rolling, stop, unheard_of, zombie,
 };
 use network::{alone, bridge, deletes_behind_a_cut, flapping, halves, one_way, slow, swizzle};
 use state::{
@@ -57,7 +57,7 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Crash => &[crash, crash, crash_after_write, all_but_one, donor_dies, donor_dies, delete_then_restart],
         Class::Stop => &[stop, rolling],
         Class::Join => &[join_under_writes, donor_of_a_spare_dies, all_spares, delete_then_join, join_and_leave],
-        Class::Remove => &[remove_the_dead, zombie, zombie, remove_each_other, unheard_of],
+        Class::Remove => &[remove_the_dead, zombie, zombie, remove_each_other, unheard_of, donor_behind_dies],
         Class::Clone => &[clone, clone_apart],
         Class::Memory => &[pressure],
         Class::Large => &[bulk, ahead_of_a_joiner],
