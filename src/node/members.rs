@@ -131,7 +131,6 @@ impl Node {
             }
         }
         if replica == self.me.replica {
-            sometimes!(ToldThatRemoved);
             return self.on_own_removal(now);
         }
         let links: Vec<LinkId> = self.sessions().filter(|(_, s)| s.replica == replica).map(|(id, _)| id).collect();

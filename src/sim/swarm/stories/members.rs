@@ -175,13 +175,21 @@ pub(super) fn zombie(draw: &mut Draw, from: u64) {
     draw.writes(end, at, 4, 1_500);
 }
 
-/// One joins, removed while it was down or never seen before, through a donor that dies before anybody else hears of it.
-/// The others, none the wiser, remove the dead, delete what the joiner holds, and forget it.
-pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
+/// Two that the others cannot reach any more, a second after all have seen a key.
+struct Apart {
+    donor: u8,
+    /// It is not running.
+    joiner: u8,
+    /// One of the others.
+    by: u8,
+    key: u8,
+}
+
+fn apart(draw: &mut Draw, from: u64) -> Option<Apart> {
     let donor = draw.node();
     let joiner = if draw.spares().is_empty() { draw.other(donor) } else { spare(draw) };
     let others: Vec<u8> = (0..draw.nodes()).filter(|at| *at != donor && *at != joiner).collect();
-    let Some(by) = draw.rng.choice(&others).copied() else { return };
+    let by = draw.rng.choice(&others).copied()?;
     let key = draw.rng.u8(..draw.keys);
     for kind in [OpKind::Set, OpKind::Put, OpKind::Increment, OpKind::UpdateCustom] {
         draw.write_key(from, by, kind, key);
@@ -193,6 +201,13 @@ pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
             draw.at(from + 1_000, Action::Cut { from: away, to: at });
         }
     }
+    Some(Apart { donor, joiner, by, key })
+}
+
+/// One joins, removed while it was down or never seen before, through a donor that dies before anybody else hears of it.
+/// The others, none the wiser, remove the dead, delete what the joiner holds, and forget it.
+pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
+    let Some(Apart { donor, joiner, by, key }) = apart(draw, from) else { return };
     if draw.rng.bool() {
         draw.at(from + 1_001, Action::Remove { by, at: joiner });
     }
@@ -219,21 +234,7 @@ pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
 /// One that was removed lives on behind a cut with what the others have deleted and forgotten. A host copies it, it dies in
 /// the middle of that, and the host turns to the others before it gives up looking for them.
 pub(super) fn donor_behind_dies(draw: &mut Draw, from: u64) {
-    let donor = draw.node();
-    let joiner = if draw.spares().is_empty() { draw.other(donor) } else { spare(draw) };
-    let others: Vec<u8> = (0..draw.nodes()).filter(|at| *at != donor && *at != joiner).collect();
-    let Some(by) = draw.rng.choice(&others).copied() else { return };
-    let key = draw.rng.u8(..draw.keys);
-    for kind in [OpKind::Set, OpKind::Put, OpKind::Increment, OpKind::UpdateCustom] {
-        draw.write_key(from, by, kind, key);
-    }
-    draw.at(from + 800, Action::Crash { at: joiner });
-    for at in others {
-        for away in [donor, joiner] {
-            draw.at(from + 1_000, Action::Cut { from: at, to: away });
-            draw.at(from + 1_000, Action::Cut { from: away, to: at });
-        }
-    }
+    let Some(Apart { donor, joiner, by, key }) = apart(draw, from) else { return };
     for at in [donor, joiner] {
         draw.at(from + 1_001, Action::Remove { by, at });
     }
