@@ -48,8 +48,11 @@ const EXPRESS_STREAMS: u32 = 256;
 /// Silence that ends a link. Detecting failures is the beats' work, not this timeout's.
 const IDLE_MS: u32 = 10_000;
 
-/// Keeps the path open when the node has nothing to say.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Keeps the path open when the node has nothing to say, and finds out what got lost while it has nothing else to send.
+/// Beats are sent more often, so a link in use pays nothing for it. A dial needs it: quinn forgets its back-off only once
+/// an acknowledgement comes, so a hello that overtook the end of its handshake, and was dropped, was repeated after 5 s
+/// on a path of 300 ms; by then the link counts as silent. With 2 s a pair of nodes never got past it.
+const KEEP_ALIVE: Duration = Duration::from_millis(250);
 
 /// The round trip assumed of an unknown path. The first packet of a dial is repeated after three
 /// of these, then six more, so that one lost to a cut that has just healed costs little. The last

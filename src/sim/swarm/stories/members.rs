@@ -232,7 +232,8 @@ pub(super) fn unheard_of(draw: &mut Draw, from: u64) {
 }
 
 /// One that was removed lives on behind a cut with what the others have deleted and forgotten. A host copies it, it dies in
-/// the middle of that, and the host turns to the others before it gives up looking for them.
+/// the middle of that, and the host turns to the others before it gives up looking for them. It must not have written
+/// anything since, or whoever copied that begins again by itself; and a copy takes a few milliseconds unless it is slow.
 pub(super) fn donor_behind_dies(draw: &mut Draw, from: u64) {
     let Some(Apart { donor, joiner, by, key }) = apart(draw, from) else { return };
     for at in [donor, joiner] {
@@ -243,10 +244,21 @@ pub(super) fn donor_behind_dies(draw: &mut Draw, from: u64) {
         draw.write_key(ms, by, kind, key);
     }
     let joins = from + 15_000 + draw.soon_ms();
-    draw.at(joins, Action::Start { at: joiner });
+    if draw.is_on(Class::Pause) {
+        draw.at(from + 1_002, Action::Pause { at: donor, ms: 13_500 });
+    }
     let trip = u64::try_from(draw.setting.weather.delay_max.as_millis()).unwrap_or(300);
-    let dies = joins + draw.rng.u64(..=trip * 6 + 60);
+    let mut takes = trip * 6 + 60;
+    if draw.is_on(Class::Slow) {
+        draw.at(joins, Action::Slow { at: joiner, bytes_per_ms: 1 });
+        takes += 2_500;
+    }
+    draw.at(joins, Action::Start { at: joiner });
+    let dies = joins + draw.rng.u64(..=takes);
     draw.at(dies, Action::Crash { at: donor });
+    if draw.is_on(Class::Slow) {
+        draw.at(dies, Action::Slow { at: joiner, bytes_per_ms: 0 });
+    }
     let end = dies + draw.soon_ms();
     draw.at(end, Action::Heal);
     draw.at(end + 5_000, Action::Start { at: donor });
