@@ -127,6 +127,7 @@ fn the_effect_of_an_invalidation_never_travels_without_its_dot() {
     sync(&a, &mut x);
     w.clock_ms += 1;
     w.invalidate(&Selector::All);
+    assert_eq!(w.store.read(PART).unwrap().epoch_count(), 1);
     sync(&w, &mut a);
     // A sends C what it wrote itself: the value it no longer shows, and why.
     c.deliver(&a.own_batch(&c.ctx(), ALL));

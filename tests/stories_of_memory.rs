@@ -51,18 +51,52 @@ fn an_expired_winner_uncovers_its_live_loser_before_and_after_the_sweep() {
 
 #[test]
 fn keys_that_come_and_go_with_long_lives_leave_no_deadlines_behind() {
+    const KEPT: usize = 9;
     let mut a = Replica::new(1, &[1]);
+    (0..KEPT).for_each(|n| _ = a.set(&n.to_string(), &b("v"), a.clock_ms + 1_000_000_000));
+    let queued = |a: &Replica| a.store.read(PART).unwrap().queued_deadlines();
+    let mut most = 0;
     for _ in 0..2_000 {
         a.set("k", &b("v"), a.clock_ms + 1_000_000_000);
+        most = most.max(queued(&a));
         a.delete("k");
         later(&mut [&mut a], LONG);
         assert_eq!(residue(&a), None);
     }
-    assert!(a.store.read(PART).unwrap().queued_deadlines() < 100, "each takes memory until it has passed");
+    assert_eq!(most, 2 * (KEPT + 1) + 64, "each takes memory until it has passed, or they are the most");
     a.set("k", &b("v"), a.clock_ms + 50);
     a.clock_ms += 60;
     a.expire();
     assert!(a.cell("k").unwrap().is_grave(), "what is due is still found");
+}
+
+#[test]
+fn each_of_several_deadlines_of_a_map_is_kept() {
+    let mut a = Replica::new(1, &[1]);
+    for (name, deadline) in [("f", 1_100), ("g", 1_200), ("h", 1_300)] {
+        a.put("m", field(name), &b("v"), deadline);
+    }
+    let held = |a: &Replica| ["f", "g", "h"].map(|name| a.tree("m").siblings(&field(name)).len());
+    for (now, left) in [(1_150, [0, 1, 1]), (1_250, [0, 0, 1]), (1_350, [0, 0, 0])] {
+        a.clock_ms = now;
+        a.expire();
+        assert_eq!(held(&a), left, "at {now}");
+    }
+}
+
+#[test]
+fn what_is_not_visible_any_more_cannot_be_touched_or_inherited_from() {
+    let mut a = Replica::new(1, &[1]);
+    a.clock_ms = 1_000;
+    a.set("expired", &b("v"), 1_100);
+    a.set("deleted", &b("v"), FOREVER);
+    a.delete("deleted");
+    a.put("m", field("f"), &b("v"), FOREVER);
+    a.expire_key("m", 1_100);
+    a.clock_ms = 1_100;
+    assert_eq!(["expired", "deleted", "unknown"].map(|key| a.touch(key, FOREVER)), [None, None, None]);
+    a.put("m", field("g"), &b("v"), FOREVER);
+    assert_eq!(a.read("m", &field("g"), 5_000), Some(b("v")), "the key's deadline has passed");
 }
 
 #[test]
@@ -409,7 +443,10 @@ fn a_full_synchronisation_hands_over_what_was_found_stable_and_drains_the_log() 
     a.collect();
     assert!(a.frontier().has(dot(1, 2)) && !x.frontier().has(dot(1, 2)));
     x.deliver(&a.full());
-    assert!(x.frontier().has(dot(1, 2)));
+    sync(&c, &mut x);
+    assert!(x.frontier().has(dot(1, 2)) && x.log_len() > 0);
+    x.collect();
+    assert_eq!(x.log_len(), 0, "it is stable already, and goes all the same");
     assert!(x.deliver(&old).unwrap().is_err(), "what predates it is stale here too");
     settle(&mut [&mut a, &mut x, &mut c]);
 }

@@ -17,7 +17,8 @@ mutate() {
     # 2 and 3 say that some survived or timed out: the score below decides.
     cargo mutants --no-shuffle --no-default-features --timeout 60 --output "$target" "${files[@]}" \
         --cargo-arg=--config='profile.test.package.driftless.opt-level=0' --cargo-arg=--lib --cargo-arg=--test=laws \
-        --cargo-arg=--test=stories --cargo-arg=--test=stories_of_memory "$@" || (($? == 2 || $? == 3))
+        --cargo-arg=--test=stories --cargo-arg=--test=stories_of_memory --cargo-arg=--test=stories_of_absence \
+        "$@" || (($? == 2 || $? == 3))
 }
 mutate
 # What survives the quick tests meets the slow ones.

@@ -165,6 +165,14 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_named_anywhere_counts_against_the_limit() {
+        let mut all = set(&[(1, 1)], &[2]);
+        all.orphans.insert(ReplicaId(3));
+        all.members.values_mut().for_each(|member| member.sponsor = Some(ReplicaId(4)));
+        assert_eq!(all.replicas().collect::<BTreeSet<_>>(), [1, 2, 3, 4].map(ReplicaId).into());
+    }
+
+    #[test]
     fn either_part_alone_is_news() {
         let mut here = set(&[(1, 1)], &[]);
         assert!(here.join(&set(&[], &[5])), "a removal");

@@ -518,6 +518,9 @@ mod tests {
         let custom = Custom::new(Default::default(), dot(1), Payload::Value(kilo.clone()), NEVER);
         assert_eq!(bytes(Body::Custom(Box::new(Some(custom)))), empty + 1_000);
         let mut tree = Tree::default();
+        tree.counter_mut(&kilo);
+        let uncounted = bytes(Body::Tree(Box::new(tree.clone())));
+        assert!(uncounted > empty + 1_000, "{uncounted}: a counter takes more than its name");
         for origin in 1..=10 {
             tree.counter_mut(&kilo).0.insert(ReplicaId(origin), Contribution::born(1, NEVER));
         }

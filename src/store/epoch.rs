@@ -223,6 +223,9 @@ fn cell_of(entry: &Entry) -> Option<&Cell> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Hlc;
+    use crate::crdt::{Dot, NEVER};
+    use crate::id::ReplicaId;
 
     #[test]
     fn a_selector_survives_its_key() {
@@ -232,6 +235,45 @@ mod tests {
         assert_eq!(Selector::of_key(&[9, 1]), None);
         assert_eq!(Selector::of_key(&[0, b'x']), None, "all of them need no text");
         assert_eq!(Selector::of_key(&[]), None);
+    }
+
+    fn value(hlc: u64, tags: &[&'static str]) -> Cell {
+        let dot = Dot { replica: ReplicaId(1), seq: hlc };
+        let tags = tags.iter().map(|tag| Bytes::from_static(tag.as_bytes())).collect();
+        Cell::new(Payload::Value(Bytes::new()), Hlc(hlc), dot, NEVER).with_tags(tags)
+    }
+
+    #[test]
+    fn a_selector_selects_what_it_names_and_nothing_else() {
+        let key = |text: &str| rmp_serde::to_vec(text).unwrap();
+        let selects = |selector: Selector| {
+            let cells = [("user:1", value(1, &["t"])), ("user:2", value(1, &["u"])), ("x", value(1, &[]))];
+            cells.map(|(text, cell)| selector.selects(&key(text), &cell))
+        };
+        assert_eq!(selects(Selector::All), [true, true, true]);
+        assert_eq!(selects(Selector::Prefix("user:".to_owned())), [true, true, false]);
+        assert_eq!(selects(Selector::Tag("t".to_owned())), [true, false, false]);
+    }
+
+    #[test]
+    fn an_epoch_clears_older_values_of_its_keyspace_until_it_is_dropped() {
+        let stamp = |hlc| Stamp { hlc: Hlc(hlc), replica: ReplicaId(1) };
+        let (here, there) = (KeyspaceId(0), KeyspaceId(1));
+        let tag = |t: &str| Selector::Tag(t.to_owned());
+        let mut epochs = Epochs::default();
+        let epoch = |target, selector, hlc| Epoch { target, selector, stamp: stamp(hlc), slot: 0 };
+        epochs.set(epoch(here, tag("t"), 5));
+        epochs.set(epoch(here, tag("u"), 6));
+        epochs.set(epoch(here, tag("t"), 4));
+        assert_eq!(epochs.0.iter().map(|e| e.stamp).collect::<Vec<_>>(), [stamp(5), stamp(6)], "the latest of each");
+        let clears = |epochs: &Epochs, target, hlc, t| epochs.clears(target, b"k", &value(hlc, &[t]));
+        assert!(clears(&epochs, here, 4, "t") && clears(&epochs, here, 5, "u"));
+        assert!(!clears(&epochs, here, 5, "t"), "what it was made with");
+        assert!(!clears(&epochs, there, 4, "t"), "of another keyspace");
+        epochs.drop(there, &tag("t"));
+        assert!(clears(&epochs, here, 4, "t"));
+        epochs.drop(here, &tag("t"));
+        assert!(!clears(&epochs, here, 4, "t") && clears(&epochs, here, 5, "u"));
     }
 
     #[test]

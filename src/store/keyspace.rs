@@ -378,6 +378,11 @@ mod tests {
             let refused = spaces.open(name, family).map(|k| k.id());
             assert!(matches!(refused, Err(OpenError::BadName { max: NAME_BYTES_MAX, .. })), "{name:?}");
         }
+        for name in ["", format!("{longest}n").as_str()] {
+            let merge = Arc::new(crate::crdt::custom::Erased::<crdts::GSet<u64>>::default());
+            assert!(matches!(spaces.open_custom(name, merge), Err(OpenError::BadName { .. })), "{name:?}");
+            assert!(matches!(spaces.lookup(name, Family::Register), Err(OpenError::BadName { .. })), "{name:?}");
+        }
         assert_eq!(spaces.snapshot().len(), 2, "what is refused leaves nothing");
         assert_eq!(spaces.open("\0r", Family::Epoch).unwrap().target(), spaces.find("r").map(|k| k.id()));
     }
@@ -392,6 +397,16 @@ mod tests {
         let full = OpenError::TooMany { max: KEYSPACES_MAX };
         assert_eq!(spaces.open("one more", Family::Register).unwrap_err(), full);
         assert!(spaces.open("7", Family::Register).is_ok());
+    }
+
+    #[test]
+    fn reads_and_writes_of_a_keyspace_are_counted_in_one_place() {
+        let space = table().open("r", Family::Register).unwrap();
+        space.tally().read(1, true);
+        space.tally().read(2, false);
+        (0..3).for_each(|hash| space.tally().wrote(hash));
+        let sum = space.tally().sum();
+        assert_eq!((sum.hits, sum.misses, sum.writes), (1, 1, 3));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! (the dot then joins the *floor*, and peers that lack it are synchronised in full: R-TRUNC).
 //!
 //! # Invariants
-//! * Runs are disjoint and in order; memory follows the number of records, never the size of a gap.
+//! * Runs are disjoint and in order; memory follows the number of records, never the size of a gap or how many origins
+//!   there have been.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -32,14 +33,8 @@ pub struct Log {
 impl Log {
     /// Returns how many records there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.records
-    }
-
-    /// Tells whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.records == 0
     }
 
     /// Notes that `dot` is about the entry in `slot`.
@@ -58,14 +53,18 @@ impl Log {
 
     /// Drops a record and returns its slot.
     pub fn remove(&mut self, dot: Dot) -> Option<u32> {
-        let slot = self.origins.get_mut(&dot.replica)?.remove(dot.seq)?;
+        let origin = self.origins.get_mut(&dot.replica)?;
+        let slot = origin.remove(dot.seq)?;
+        if origin.records == 0 {
+            self.origins.remove(&dot.replica);
+        }
         self.records -= 1;
         Some(slot)
     }
 
     /// Iterates over the origins that have records.
     pub fn origins(&self) -> impl Iterator<Item = ReplicaId> {
-        self.origins.iter().filter(|(_, o)| o.records > 0).map(|(replica, _)| *replica)
+        self.origins.keys().copied()
     }
 
     /// Iterates over one origin's records from `seq` on, in order.
@@ -80,7 +79,7 @@ impl Log {
     /// Returns the origin with the most records.
     #[must_use]
     pub fn longest(&self) -> Option<ReplicaId> {
-        self.origins.iter().max_by_key(|(_, o)| o.records).filter(|(_, o)| o.records > 0).map(|(r, _)| *r)
+        self.origins.iter().max_by_key(|(_, o)| o.records).map(|(replica, _)| *replica)
     }
 }
 
@@ -158,8 +157,11 @@ mod tests {
                     log.insert(dot, slot);
                     plain.insert(dot, slot);
                 }
-                assert_eq!(log.len(), plain.len());
+                assert_eq!(log.count(), plain.len());
                 assert_eq!(log.get(dot), plain.get(&dot).copied());
+                let of = |replica: ReplicaId| plain.keys().filter(|d| d.replica == replica).count();
+                let longest = log.longest().map_or(0, of);
+                assert_eq!(longest, of(ReplicaId(1)).max(of(ReplicaId(2))));
             }
             for replica in [ReplicaId(1), ReplicaId(2)] {
                 let from = rng.u64(1..40);
@@ -174,10 +176,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_dropped_in_order_takes_no_memory_and_neither_does_an_origin_without_records() {
+        let mut log = Log::default();
+        let dot = |seq| Dot { replica: ReplicaId(1), seq };
+        (1..=100).for_each(|seq| log.insert(dot(seq), 7));
+        (1..100).for_each(|seq| assert_eq!(log.remove(dot(seq)), Some(7)));
+        let kept: usize = log.origins.values().flat_map(|o| o.runs.values()).map(VecDeque::len).sum();
+        assert_eq!((kept, log.origins().count()), (1, 1));
+        assert_eq!(log.remove(dot(100)), Some(7));
+        assert!(log.origins.is_empty() && log.longest().is_none());
+    }
+
+    #[test]
     fn a_huge_gap_costs_one_record() {
         let mut log = Log::default();
         log.insert(Dot { replica: ReplicaId(1), seq: 1 }, 7);
         log.insert(Dot { replica: ReplicaId(1), seq: u64::MAX }, 8);
-        assert_eq!((log.len(), log.get(Dot { replica: ReplicaId(1), seq: u64::MAX })), (2, Some(8)));
+        assert_eq!((log.count(), log.get(Dot { replica: ReplicaId(1), seq: u64::MAX })), (2, Some(8)));
     }
 }

@@ -154,7 +154,7 @@ impl Partition {
     /// Returns how many log records there are.
     #[must_use]
     pub fn log_len(&self) -> usize {
-        self.log.len()
+        self.log.count()
     }
 
     /// Returns how many keys have an entry, visible or not.

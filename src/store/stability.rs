@@ -195,7 +195,7 @@ impl Partition {
         while let Some(dots) = self.slot(slot).map(|s| s.entry.too_many()).filter(|dots| !dots.is_empty()) {
             dots.into_iter().for_each(|dot| self.truncate(dot, slot));
         }
-        sometimes!(LogBounded, if self.log.len() > self.log_records_max);
+        sometimes!(LogBounded, if self.log.count() > self.log_records_max);
         if !planted!(LogUnbounded) {
             self.shrink_log(self.log_records_max);
         }
@@ -204,7 +204,7 @@ impl Partition {
     /// Drops the oldest records of the longest origin until at most `keep` are left. Peers that
     /// lack what was dropped are synchronised in full (R-TRUNC).
     pub fn shrink_log(&mut self, keep: usize) {
-        while self.log.len() > keep {
+        while self.log.count() > keep {
             let Some(origin) = self.log.longest() else { return };
             let batch = (keep / 16).max(1);
             let oldest: Vec<(Dot, u32)> = self.log.from(origin, 1).take(batch).collect();

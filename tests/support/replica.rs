@@ -414,6 +414,10 @@ pub(crate) fn residue(replica: &Replica) -> Option<String> {
     if replica.log_len() != 0 {
         return Some(format!("{} log records", replica.log_len()));
     }
+    let epochs = replica.store.read(PART).unwrap().epoch_count();
+    if epochs != 0 {
+        return Some(format!("{epochs} epochs"));
+    }
     for (_, key, entry) in replica.entries() {
         let dead = match &entry.body {
             Body::Register(cell) => cell.as_ref().is_none_or(Cell::is_grave),

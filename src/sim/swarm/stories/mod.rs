@@ -57,7 +57,9 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Crash => &[crash, crash, crash_after_write, all_but_one, donor_dies, donor_dies, delete_then_restart],
         Class::Stop => &[stop, rolling],
         Class::Join => &[join_under_writes, donor_of_a_spare_dies, all_spares, delete_then_join, join_and_leave],
-        Class::Remove => &[remove_the_dead, zombie, zombie, remove_each_other, unheard_of, donor_behind_dies],
+        Class::Remove => {
+            &[remove_the_dead, zombie, zombie, remove_each_other, unheard_of, donor_behind_dies, donor_behind_dies]
+        }
         Class::Clone => &[clone, clone_apart],
         Class::Memory => &[pressure],
         Class::Large => &[bulk, ahead_of_a_joiner],
