@@ -233,7 +233,7 @@ async fn a_level_that_needs_a_node_that_is_gone_times_out_as_a_value_and_the_wri
     let [us, eu, ap] = &caches;
     let mut events = us.events();
     guard(ap.shutdown()).await;
-    event(&mut events, |e| matches!(e, Event::Down { .. }).then_some(())).await;
+    event(&mut events, |e| matches!(e, Event::Suspect { .. }).then_some(())).await;
 
     let receipt = us.registers::<u32, u32>("n").unwrap().set(&1, &2, Ttl::NEVER).unwrap();
     assert!(receipt.reached(Level::Quorum).within(GUARD).await.reached);

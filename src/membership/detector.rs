@@ -14,6 +14,9 @@ use std::time::Duration;
 use crate::clock::Mono;
 use crate::probe::sometimes;
 
+/// How far an uneven link raises the silence that makes a peer suspected.
+const UNEVEN_MAX: Duration = Duration::from_secs(2);
+
 /// What the silence of a peer means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -35,6 +38,8 @@ pub struct Beats {
     echo: Option<(u64, Mono)>,
     rtt: Option<Duration>,
     rtt_min: Option<Duration>,
+    /// Smoothed deviation of the round trip.
+    jitter: Duration,
     skew_ms: Option<i64>,
 }
 
@@ -42,7 +47,16 @@ impl Beats {
     /// Begins with a link that was heard of right now.
     #[must_use]
     pub fn new(now: Mono) -> Self {
-        Self { sent: 0, heard_seq: 0, heard_at: now, echo: None, rtt: None, rtt_min: None, skew_ms: None }
+        Self {
+            sent: 0,
+            heard_seq: 0,
+            heard_at: now,
+            echo: None,
+            rtt: None,
+            rtt_min: None,
+            jitter: Duration::ZERO,
+            skew_ms: None,
+        }
     }
 
     /// Returns the number of the next beat.
@@ -79,6 +93,7 @@ impl Beats {
 
     fn measure(&mut self, sample: Duration) {
         self.rtt_min = Some(self.rtt_min.map_or(sample, |min| min.min(sample)));
+        self.jitter = self.rtt.map_or(sample / 2, |smooth| (self.jitter * 3 + smooth.abs_diff(sample)) / 4);
         self.rtt = Some(self.rtt.map_or(sample, |smooth| (smooth * 7 + sample) / 8));
     }
 
@@ -118,6 +133,15 @@ impl Beats {
     pub fn forgive(&mut self, late: Duration) {
         sometimes!(LatenessForgiven);
         self.heard_at = self.heard_at.plus(late);
+    }
+
+    /// Returns the silence after which the peer is suspected: what is configured, and more on a link whose beats come
+    /// unevenly, four beats and four deviations of the round trip (Jacobson, *Congestion Avoidance and Control*, 1988),
+    /// up to two seconds.
+    #[must_use]
+    pub fn patience(&self, suspect_after: Duration, beat_every: Duration) -> Duration {
+        let uneven = beat_every.saturating_add(self.jitter).saturating_mul(4).min(UNEVEN_MAX);
+        suspect_after.max(uneven)
     }
 
     /// Judges the silence.

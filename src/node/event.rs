@@ -16,7 +16,7 @@ pub enum Event {
         /// No cluster was found, so this node began one.
         founded: bool,
     },
-    /// A peer finished its hello.
+    /// A peer finished its hello, or a member that was silent is heard again.
     Up {
         /// The peer's node.
         node: NodeId,
@@ -25,13 +25,37 @@ pub enum Event {
         /// Its running copy.
         replica: ReplicaId,
     },
-    /// A peer is silent or its link ended.
-    Down {
-        /// The peer's node.
+    /// A member is silent here. Whether others hear it is not known yet.
+    Suspect {
+        /// The member's node.
         node: NodeId,
         /// Its region.
         region: RegionId,
+        /// Its running copy.
+        replica: ReplicaId,
     },
+    /// A member is silent here, and at least half of those that can be heard agree.
+    Unreachable {
+        /// The member's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// Its running copy.
+        replica: ReplicaId,
+    },
+    /// A member is silent here and heard elsewhere: the path is cut, and writes go through the others.
+    LinkDown {
+        /// The member's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// Its running copy.
+        replica: ReplicaId,
+    },
+    /// No member is heard, so none is declared unreachable: it is this node that is cut off.
+    Isolated,
+    /// A member is heard again.
+    NotIsolated,
     /// A replica joined the cluster.
     MemberJoined {
         /// The replica.
@@ -52,7 +76,7 @@ pub enum Event {
         fault: PeerFault,
     },
     /// A configured address does not answer.
-    Unreachable {
+    DialFailed {
         /// Which one.
         slot: PeerSlot,
         /// Why.

@@ -244,6 +244,7 @@ impl Node {
             asked: false,
             asked_again: BTreeSet::new(),
             beats: Beats::new(now.mono),
+            suspects: BTreeSet::new(),
             staging: Staging::default(),
             stale_fulls: BTreeMap::new(),
             traffic: Traffic::default(),
@@ -256,6 +257,7 @@ impl Node {
             None => self.slots.heard_from(hello.node, hello.replica),
         }
         let joined_since = !place.told_joined && self.join.is_joined();
+        self.liveness.up(hello.replica, now.mono);
         self.event(Event::Up { node: hello.node, region: hello.region, replica: hello.replica });
         self.timers.start_report(now.mono, self.config.replication.report_every);
         if joined_since {

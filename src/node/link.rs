@@ -132,6 +132,8 @@ pub struct Session {
     pub asked_again: BTreeSet<PartitionId>,
     /// Liveness.
     pub beats: Beats,
+    /// Whom the peer does not hear.
+    pub suspects: BTreeSet<ReplicaId>,
     /// Unfinished full synchronisations.
     pub staging: Staging,
     /// Full synchronisations in a row that predated what is stable here, by partition.

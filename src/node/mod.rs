@@ -27,6 +27,7 @@ pub mod link;
 mod members;
 pub mod output;
 mod pen;
+mod reach;
 mod receive;
 mod send;
 pub mod stats;
@@ -48,6 +49,7 @@ use crate::crdt::Ctx;
 use crate::crdt::MemberSet;
 use crate::error::{ConfigError, PeerFault};
 use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
+use crate::membership::Liveness;
 use crate::probe::sometimes;
 use crate::replication::Outbox;
 use crate::store::{Gate, Store};
@@ -85,6 +87,8 @@ pub struct Node {
     /// Grows with every change of `members`.
     members_version: u64,
     links: BTreeMap<LinkId, Link>,
+    /// Who can be reached.
+    liveness: Liveness,
     slots: Slots,
     join: Join,
     /// The last member of whom this node took state before it joined.
@@ -129,6 +133,7 @@ impl Node {
             cleared: BTreeSet::new(),
             members_version: 1,
             links: BTreeMap::new(),
+            liveness: Liveness::default(),
             slots: Slots::new(config.node.peers.len()),
             join: Join::Seeking { since: None },
             copied_from: None,
@@ -251,8 +256,8 @@ impl Node {
     fn drop_link(&mut self, link: LinkId) {
         self.pen.forget(link);
         let Some(gone) = self.links.remove(&link) else { return };
-        if gone.session.is_some_and(|s| s.up) {
-            self.event(Event::Down { node: gone.identity.node, region: gone.identity.region });
+        if let Some(session) = gone.session {
+            self.liveness.heard(session.replica, session.beats.heard_at());
         }
     }
 
@@ -261,7 +266,7 @@ impl Node {
             self.slots.clock_refused(slot);
         }
         self.slots.failed(slot, now.mono, &mut self.rng);
-        self.event(Event::Unreachable { slot, why: reason.to_string() });
+        self.event(Event::DialFailed { slot, why: reason.to_string() });
         self.check_own_clock();
         if let DialError::Refused { code: CloseCode::Removed, .. } = reason {
             self.remove(now, self.me.replica);

@@ -367,10 +367,16 @@ impl Node {
             Err(fault) => return self.fault(link, fault),
         };
         let Some(session) = self.session_mut(link).filter(|s| s.replica == beat.replica) else { return };
+        let mut news = false;
         if session.beats.on_beat(now.mono, beat.seq, beat.sent_ns, beat.echo) {
             session.beats.on_clock(beat.wall_ms, now.wall_ms);
+            news = session.suspects != beat.suspects;
+            session.suspects = beat.suspects;
         }
         self.note_consent(link);
+        if news {
+            self.judge_members(now);
+        }
     }
 }
 

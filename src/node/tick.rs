@@ -6,7 +6,6 @@ use crate::clock::{Mono, Now};
 use crate::crdt::Ctx;
 use crate::membership::Verdict;
 use crate::node::Node;
-use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::output::{CloseCode, Output};
 use crate::probe::{planted, sometimes};
@@ -101,25 +100,28 @@ impl Node {
         self.timers.beat = now.mono.plus(every);
         if late > every * 2 && !first {
             self.links.values_mut().filter_map(|l| l.session.as_deref_mut()).for_each(|s| s.beats.forgive(late));
+            self.liveness.forgive(late);
         }
+        // What is suspected now is said at once.
+        self.judge_silences(now);
+        self.judge_members(now);
+        let suspects = self.liveness.suspects();
         let (replica, hlc) = (self.me.replica, self.store.clock().last());
         let mut beats = Vec::new();
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut() else { continue };
             let (seq, echo) = (session.beats.next_seq(), session.beats.echo(now.mono));
-            let beat = Beat { replica, seq, hlc, sent_ns: now.mono.0, echo, wall_ms: now.wall_ms };
+            let suspects = suspects.clone();
+            let beat = Beat { replica, seq, hlc, sent_ns: now.mono.0, echo, wall_ms: now.wall_ms, suspects };
             beats.push(Output::Beat { link: *id, bytes: self.encoder.encode_beat(&beat) });
         }
         self.out.extend(beats);
-        self.judge_silences(now);
     }
 
     fn judge_silences(&mut self, now: Now) {
         let m = &self.config.membership;
-        let (suspect, give_up) = (m.suspect_after, m.give_up_after);
-        let (mut events, mut lost): (Vec<Event>, Vec<LinkId>) = (Vec::new(), Vec::new());
+        let mut lost: Vec<LinkId> = Vec::new();
         for (id, link) in &mut self.links {
-            let (node, region) = (link.identity.node, link.identity.region.clone());
             let Some(session) = link.session.as_deref_mut() else {
                 if now.mono.since(link.since) > HELLO_WITHIN {
                     sometimes!(HelloNeverCame);
@@ -127,21 +129,14 @@ impl Node {
                 }
                 continue;
             };
-            let verdict = session.beats.verdict(now.mono, suspect, give_up);
-            let up = verdict == Verdict::Up;
-            if up != session.up {
-                sometimes!(PeerSuspected, if !up);
-                sometimes!(PeerHeardOfAgain, if up);
-                let replica = session.replica;
-                events.push(if up { Event::Up { node, region, replica } } else { Event::Down { node, region } });
-            }
-            session.up = up;
+            let patience = session.beats.patience(m.suspect_after, m.beat_every);
+            let verdict = session.beats.verdict(now.mono, patience, m.give_up_after.max(patience));
+            session.up = verdict == Verdict::Up;
             if verdict == Verdict::GiveUp {
                 sometimes!(PeerGivenUp);
                 lost.push(*id);
             }
         }
-        events.into_iter().for_each(|event| self.event(event));
         for link in lost {
             self.close(link, CloseCode::Silent, "silent for too long");
         }

@@ -257,6 +257,12 @@ rare! {
     EarlyFrameTaken,
     /// A peer of a later version said hello.
     NewerPeerGreeted,
+    /// None of several members was heard.
+    NobodyHeard,
+    /// At least half of those that were heard suspected a member, too.
+    SuspicionShared,
+    /// A member that was silent here was heard elsewhere.
+    SuspicionNotShared,
     /// A link was closed because nobody said hello.
     HelloNeverCame,
     /// A second hello was refused.

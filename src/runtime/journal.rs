@@ -17,7 +17,7 @@ use crate::node::{Event, PeerSlot};
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     addresses: Vec<String>,
-    unreachable: BTreeSet<PeerSlot>,
+    silent: BTreeSet<PeerSlot>,
     refused: BTreeMap<NodeId, Discriminant<PeerFault>>,
 }
 
@@ -32,17 +32,27 @@ impl Journal {
             Event::Joined { founded: true } => tracing::info!("no cluster found: founded one"),
             Event::Joined { founded: false } => tracing::info!("joined the cluster"),
             Event::Up { node, region, replica } => {
-                self.unreachable.clear();
+                self.silent.clear();
                 self.refused.remove(node);
                 tracing::info!(%node, %region, %replica, "peer is up");
             }
-            Event::Down { node, region } => {
-                tracing::warn!(%node, %region, "peer is down; writes go on and reach it when it is back");
+            Event::Suspect { node, region, replica } => {
+                tracing::info!(%node, %region, %replica, "a member is silent");
             }
+            Event::Unreachable { node, region, replica } => {
+                tracing::warn!(%node, %region, %replica, "a member is unreachable; writes reach it when it is back");
+            }
+            Event::LinkDown { node, region, replica } => {
+                tracing::warn!(%node, %region, %replica, "the path to a member is cut; writes go through the others");
+            }
+            Event::Isolated => {
+                tracing::error!("no member is heard: this node is cut off; local reads and writes go on");
+            }
+            Event::NotIsolated => tracing::info!("a member is heard again"),
             Event::MemberJoined { replica } => tracing::info!(%replica, "a replica joined"),
             Event::MemberRemoved { replica } => tracing::info!(%replica, "a replica was removed"),
             Event::Refused { node, region, fault } => self.note_refused(*node, region, fault),
-            Event::Unreachable { slot, why } => self.note_unreachable(*slot, why),
+            Event::DialFailed { slot, why } => self.note_silent(*slot, why),
             Event::ClockRefused { skew_ms } => {
                 tracing::error!(skew_ms, "a majority of peers refuses this clock: writes are refused, set the clock");
             }
@@ -69,9 +79,9 @@ impl Journal {
         }
     }
 
-    fn note_unreachable(&mut self, slot: PeerSlot, why: &str) {
+    fn note_silent(&mut self, slot: PeerSlot, why: &str) {
         let address = self.addresses.get(slot.0).map_or("", String::as_str);
-        if self.unreachable.insert(slot) {
+        if self.silent.insert(slot) {
             tracing::warn!(address, why, "a configured peer does not answer; dialling goes on");
         } else {
             tracing::debug!(address, why, "a configured peer still does not answer");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! control = kind fields          (a hello's fields are a map, see the neighbouring file)
-//! beat    = replica seq clock sent wall [echo held]
+//! beat    = replica seq clock sent wall [echo held] suspects
 //! ```
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use super::context::{put_changed, put_ctxs, take_changed, take_ctxs, take_partition};
 use super::hello::{put_hello, take_hello};
 use super::limits::{Counted, Limits, Unsendable};
-use super::message::{Beat, Control};
+use super::message::{Beat, Control, SUSPECTS_MAX};
 use super::pack::{Pen, Reader, malformed};
 use crate::clock::Hlc;
 use crate::crdt::{Member, MemberSet};
@@ -153,6 +153,8 @@ pub(super) fn put_beat(out: &mut Vec<u8>, beat: &Beat, limits: Limits) {
         pen.uint(sent_ns);
         pen.uint(held_ns);
     }
+    pen.count(beat.suspects.len().min(SUSPECTS_MAX));
+    beat.suspects.iter().take(SUSPECTS_MAX).for_each(|replica| pen.uint(replica.0));
 }
 
 pub(super) fn take_beat(input: &[u8], limits: Limits) -> Result<Beat, PeerFault> {
@@ -164,7 +166,24 @@ pub(super) fn take_beat(input: &[u8], limits: Limits) -> Result<Beat, PeerFault>
         sent_ns: reader.uint()?,
         wall_ms: reader.uint()?,
         echo: if reader.flag()? { Some((reader.uint()?, reader.uint()?)) } else { None },
+        suspects: take_suspects(&mut reader)?,
     };
     reader.end()?;
     Ok(beat)
+}
+
+fn take_suspects(reader: &mut Reader<'_>) -> Result<BTreeSet<ReplicaId>, PeerFault> {
+    let (len, max) = (reader.uint()?, u64::try_from(SUSPECTS_MAX).unwrap_or(u64::MAX));
+    if len > max {
+        return Err(PeerFault::OverLimit { what: "number of suspected members", len, max });
+    }
+    let mut suspects = BTreeSet::new();
+    for _ in 0..len {
+        let replica = ReplicaId(reader.uint()?);
+        if suspects.last().is_some_and(|last| *last >= replica) {
+            return Err(malformed("the suspected members do not ascend"));
+        }
+        suspects.insert(replica);
+    }
+    Ok(suspects)
 }

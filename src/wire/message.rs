@@ -9,6 +9,8 @@
 //! * Control messages are ordered; [`Control::Hello`] is the first one in both directions.
 //! * No stamp in a frame is above the frame's clock.
 
+use std::collections::BTreeSet;
+
 use crate::clock::Hlc;
 use crate::crdt::MemberSet;
 use crate::crdt::{Ctx, Seen};
@@ -153,8 +155,12 @@ pub struct Hello {
     pub compression: Vec<String>,
 }
 
+/// Members a beat names as suspected at most, so that it fits a datagram: where more are silent, hardly anybody is left to
+/// agree with.
+pub const SUSPECTS_MAX: usize = 32;
+
 /// A heartbeat. Any of them may get lost or overtaken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Beat {
     /// The sender's replica.
     pub replica: ReplicaId,
@@ -169,4 +175,6 @@ pub struct Beat {
     pub echo: Option<(u64, u64)>,
     /// The sender's wall clock in Unix milliseconds.
     pub wall_ms: u64,
+    /// Members the sender does not hear, at most [`SUSPECTS_MAX`].
+    pub suspects: BTreeSet<ReplicaId>,
 }

@@ -29,5 +29,5 @@ pub mod version;
 
 pub use codec::{Decoder, Encoder};
 pub use limits::{Limits, Unsendable};
-pub use message::{Beat, Control, Frame, FullChunk, Hello, Part};
+pub use message::{Beat, Control, Frame, FullChunk, Hello, Part, SUSPECTS_MAX};
 pub use version::{MIN_VERSION, VERSION, negotiate};

@@ -349,7 +349,11 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
 
 pub(crate) fn beat() -> impl Strategy<Value = Beat> {
     let times = (any::<u64>(), any::<u64>(), any::<u64>());
-    (replica(), any::<u64>(), times, proptest::option::of((any::<u64>(), any::<u64>()))).prop_map(
-        |(replica, seq, (hlc, sent_ns, wall_ms), echo)| Beat { replica, seq, hlc: Hlc(hlc), sent_ns, echo, wall_ms },
+    let echo = proptest::option::of((any::<u64>(), any::<u64>()));
+    (replica(), any::<u64>(), times, echo, btree_set(replica(), 0..4)).prop_map(
+        |(replica, seq, (hlc, sent_ns, wall_ms), echo, suspects)| {
+            let hlc = Hlc(hlc);
+            Beat { replica, seq, hlc, sent_ns, echo, wall_ms, suspects }
+        },
     )
 }

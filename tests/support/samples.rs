@@ -56,9 +56,18 @@ pub(crate) fn samples() -> Vec<(&'static str, Message)> {
         .collect();
     all.extend(frames().into_iter().map(|(name, frame)| (name, Message::Frame(frame))));
     all.extend(controls().into_iter().map(|(name, control)| (name, Message::Control(control))));
-    let beat = Beat { replica: A, seq: 7, hlc: CLOCK, sent_ns: 5_000_000_000, echo: None, wall_ms: MS };
-    all.push(("beat", Message::Beat(beat)));
-    all.push(("beat_echo", Message::Beat(Beat { echo: Some((4_900_000_000, 12_345)), ..beat })));
+    let beat = Beat {
+        replica: A,
+        seq: 7,
+        hlc: CLOCK,
+        sent_ns: 5_000_000_000,
+        echo: None,
+        wall_ms: MS,
+        suspects: BTreeSet::new(),
+    };
+    all.push(("beat", Message::Beat(beat.clone())));
+    all.push(("beat_echo", Message::Beat(Beat { echo: Some((4_900_000_000, 12_345)), ..beat.clone() })));
+    all.push(("beat_suspects", Message::Beat(Beat { suspects: [A, B].into(), ..beat })));
     all
 }
 

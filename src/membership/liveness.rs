@@ -1,0 +1,283 @@
+//! Who can be reached: silence is suspicion, and a suspicion that others share is a verdict.
+//!
+//! Every node hears every other one directly and says in each beat whom it suspects. A member that is silent here is
+//! *suspected*; it is *unreachable* once at least half of those heard of lately suspect it, too, and it is behind a *cut*
+//! when they go on hearing it. A node that hears nobody is *isolated*: it cannot tell who is gone, so it declares nobody.
+//! Of two nodes neither has anybody to ask: there a longer silence has to do.
+//!
+//! Quorums of suspicions are from Lakshman and Malik's *Cassandra* (2010) and from Lifeguard (Dadgar, Phillips, Currey,
+//! 2018); the measurements behind the times are in `docs/design.md`.
+//!
+//! # Invariants
+//! * Nothing here changes who is a member, and with it what may be forgotten: a false alarm costs a detour.
+//! * Who is alone declares nobody, unless there is one other member only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::clock::Mono;
+use crate::id::ReplicaId;
+use crate::probe::sometimes;
+use crate::wire::SUSPECTS_MAX;
+
+/// Silence of the only other member beyond which it counts as unreachable, in addition to what makes it suspected.
+const NOBODY_TO_ASK: Duration = Duration::from_millis(200);
+
+/// What is known of whether a member can be reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Reach {
+    /// Heard of lately.
+    #[default]
+    Up,
+    /// Silent here; what others hear is not known yet.
+    Suspected,
+    /// Silent here, heard elsewhere: the path between us is cut. Writes go through the others.
+    Cut,
+    /// Silent here and at half of those that can be heard.
+    Unreachable,
+}
+
+/// A member that was heard of directly.
+#[derive(Clone, Debug)]
+pub struct Heard<'a> {
+    /// The member.
+    pub replica: ReplicaId,
+    /// When, last.
+    pub at: Mono,
+    /// The silence after which it is suspected.
+    pub patience: Duration,
+    /// Whom it suspects.
+    pub suspects: &'a BTreeSet<ReplicaId>,
+}
+
+/// What changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// What is known of a member.
+    Reach(ReplicaId, Reach),
+    /// Whether anybody is heard at all.
+    Isolated(bool),
+}
+
+/// What is remembered of a member.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    heard_at: Mono,
+    patience: Duration,
+    reach: Reach,
+}
+
+/// The view of one node.
+#[derive(Clone, Debug, Default)]
+pub struct Liveness {
+    places: BTreeMap<ReplicaId, Place>,
+    isolated: bool,
+}
+
+impl Liveness {
+    /// Returns what is known of a member.
+    #[must_use]
+    pub fn of(&self, replica: ReplicaId) -> Option<Reach> {
+        self.places.get(&replica).map(|place| place.reach)
+    }
+
+    /// Tells whether nobody of several members is heard.
+    #[must_use]
+    pub fn is_isolated(&self) -> bool {
+        self.isolated
+    }
+
+    /// Returns whom the next beat names, at most [`SUSPECTS_MAX`].
+    #[must_use]
+    pub fn suspects(&self) -> BTreeSet<ReplicaId> {
+        let silent = self.places.iter().filter(|(_, place)| place.reach != Reach::Up);
+        silent.map(|(replica, _)| *replica).take(SUSPECTS_MAX).collect()
+    }
+
+    /// Notes that a link to a member is up; whoever calls tells whom it concerns.
+    pub fn up(&mut self, replica: ReplicaId, at: Mono) {
+        self.heard(replica, at);
+        if let Some(place) = self.places.get_mut(&replica) {
+            place.reach = Reach::Up;
+        }
+    }
+
+    /// Notes when a member was heard of.
+    pub fn heard(&mut self, replica: ReplicaId, at: Mono) {
+        if let Some(place) = self.places.get_mut(&replica) {
+            place.heard_at = place.heard_at.max(at);
+        }
+    }
+
+    /// Forgives a silence that was ours: nothing could be heard while our own tick was late.
+    pub fn forgive(&mut self, late: Duration) {
+        self.places.values_mut().for_each(|place| place.heard_at = place.heard_at.plus(late));
+    }
+
+    /// Judges all members but this one by what was heard of them; whoever is new has just been heard of. `patience` is
+    /// how long the silence of one without a link may last.
+    pub fn judge(
+        &mut self,
+        now: Mono,
+        members: &BTreeSet<ReplicaId>,
+        heard: &[Heard<'_>],
+        patience: Duration,
+    ) -> Vec<Change> {
+        self.places.retain(|replica, _| members.contains(replica));
+        for replica in members {
+            self.places.entry(*replica).or_insert(Place { heard_at: now, patience, reach: Reach::Up });
+        }
+        for one in heard {
+            if let Some(place) = self.places.get_mut(&one.replica) {
+                place.heard_at = place.heard_at.max(one.at);
+                place.patience = one.patience;
+            }
+        }
+        let silent = |place: &Place| now.since(place.heard_at) >= place.patience;
+        let fresh: Vec<&Heard<'_>> =
+            heard.iter().filter(|one| self.places.get(&one.replica).is_some_and(|place| !silent(place))).collect();
+        let alone = fresh.is_empty() && self.places.values().all(silent);
+        let nobody_to_ask = self.places.len() == 1;
+        let mut changes = Vec::new();
+        for (replica, place) in &mut self.places {
+            let agree = fresh.iter().filter(|one| one.suspects.contains(replica)).count();
+            let silence = now.since(place.heard_at);
+            let reach = if !silent(place) {
+                Reach::Up
+            } else if nobody_to_ask {
+                if silence >= place.patience + NOBODY_TO_ASK { Reach::Unreachable } else { Reach::Suspected }
+            } else if fresh.is_empty() {
+                Reach::Suspected
+            } else if agree * 2 >= fresh.len() {
+                Reach::Unreachable
+            } else if silence >= place.patience * 2 {
+                Reach::Cut
+            } else {
+                Reach::Suspected
+            };
+            if reach != place.reach {
+                note(place.reach, reach);
+                place.reach = reach;
+                changes.push(Change::Reach(*replica, reach));
+            }
+        }
+        let isolated = alone && self.places.len() > 1;
+        if isolated != self.isolated {
+            sometimes!(NobodyHeard, if isolated);
+            self.isolated = isolated;
+            changes.push(Change::Isolated(isolated));
+        }
+        changes
+    }
+}
+
+fn note(before: Reach, after: Reach) {
+    sometimes!(PeerSuspected, if before == Reach::Up);
+    sometimes!(PeerHeardOfAgain, if after == Reach::Up);
+    sometimes!(SuspicionShared, if after == Reach::Unreachable);
+    sometimes!(SuspicionNotShared, if after == Reach::Cut);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(500);
+
+    fn at(ms: u64) -> Mono {
+        Mono(ms * 1_000_000)
+    }
+
+    fn ids(ids: &[u64]) -> BTreeSet<ReplicaId> {
+        ids.iter().map(|id| ReplicaId(*id)).collect()
+    }
+
+    /// Judges at `now`; a member is heard at a time, and suspects some.
+    fn judge(liveness: &mut Liveness, now: u64, members: &[u64], heard: &[(u64, u64, &[u64])]) -> Vec<Change> {
+        let suspects: Vec<BTreeSet<ReplicaId>> = heard.iter().map(|(.., suspects)| ids(suspects)).collect();
+        let heard: Vec<Heard<'_>> = heard
+            .iter()
+            .zip(&suspects)
+            .map(|((id, ms, _), suspects)| Heard { replica: ReplicaId(*id), at: at(*ms), patience: PATIENCE, suspects })
+            .collect();
+        liveness.judge(at(now), &ids(members), &heard, PATIENCE)
+    }
+
+    fn reached(id: u64, reach: Reach) -> Change {
+        Change::Reach(ReplicaId(id), reach)
+    }
+
+    #[test]
+    fn who_is_silent_is_suspected_and_unreachable_when_half_of_the_others_agree() {
+        let mut here = Liveness::default();
+        let members = [2, 3, 4];
+        assert!(judge(&mut here, 0, &members, &[(2, 0, &[]), (3, 0, &[]), (4, 0, &[])]).is_empty());
+        let silent = [(2, 0, &[][..]), (3, 499, &[]), (4, 499, &[])];
+        assert!(judge(&mut here, 499, &members, &silent).is_empty());
+        assert_eq!(judge(&mut here, 500, &members, &silent), [reached(2, Reach::Suspected)]);
+        assert_eq!(here.suspects(), ids(&[2]));
+        assert!(judge(&mut here, 550, &members, &silent).is_empty(), "once");
+        let shared = [(2, 0, &[][..]), (3, 600, &[2]), (4, 590, &[])];
+        assert_eq!(judge(&mut here, 600, &members, &shared), [reached(2, Reach::Unreachable)], "one of two is half");
+        let again = [(2, 700, &[][..]), (3, 700, &[2]), (4, 700, &[2])];
+        assert_eq!(judge(&mut here, 700, &members, &again), [reached(2, Reach::Up)], "what is heard here counts");
+        assert!(here.suspects().is_empty());
+    }
+
+    #[test]
+    fn who_is_heard_elsewhere_is_behind_a_cut() {
+        let mut here = Liveness::default();
+        let members = [2, 3, 4];
+        judge(&mut here, 0, &members, &[(2, 0, &[])]);
+        let heard = |ms| [(3, ms, &[][..]), (4, ms, &[])];
+        assert_eq!(judge(&mut here, 600, &members, &heard(600)), [reached(2, Reach::Suspected)]);
+        assert!(judge(&mut here, 999, &members, &heard(999)).is_empty());
+        assert_eq!(judge(&mut here, 1_000, &members, &heard(1_000)), [reached(2, Reach::Cut)]);
+        let both = [(3, 1_100, &[2][..]), (4, 1_100, &[2])];
+        assert_eq!(judge(&mut here, 1_100, &members, &both), [reached(2, Reach::Unreachable)]);
+    }
+
+    #[test]
+    fn who_hears_nobody_is_isolated_and_declares_nobody() {
+        let mut here = Liveness::default();
+        let members = [2, 3, 4];
+        judge(&mut here, 0, &members, &[(2, 0, &[]), (3, 100, &[2]), (4, 100, &[2])]);
+        let changes = judge(&mut here, 700, &members, &[]);
+        let suspected = [2, 3, 4].map(|id| reached(id, Reach::Suspected));
+        assert_eq!(changes, [&suspected[..], &[Change::Isolated(true)]].concat());
+        assert!(judge(&mut here, 60_000, &members, &[]).is_empty(), "however long");
+        let back = judge(&mut here, 60_100, &members, &[(3, 60_100, &[])]);
+        assert!(back.contains(&reached(3, Reach::Up)) && back.contains(&Change::Isolated(false)));
+        assert!(!here.is_isolated());
+    }
+
+    #[test]
+    fn of_two_members_the_other_one_is_unreachable_after_a_longer_silence() {
+        let mut here = Liveness::default();
+        judge(&mut here, 0, &[2], &[(2, 0, &[])]);
+        assert_eq!(judge(&mut here, 500, &[2], &[]), [reached(2, Reach::Suspected)]);
+        assert!(judge(&mut here, 699, &[2], &[]).is_empty());
+        assert_eq!(judge(&mut here, 700, &[2], &[]), [reached(2, Reach::Unreachable)]);
+        assert!(!here.is_isolated());
+    }
+
+    #[test]
+    fn a_late_tick_of_ours_is_no_silence_of_theirs_and_who_is_removed_is_forgotten() {
+        let mut here = Liveness::default();
+        judge(&mut here, 0, &[2, 3], &[(2, 0, &[]), (3, 0, &[])]);
+        here.forgive(Duration::from_secs(9));
+        assert!(judge(&mut here, 9_400, &[2, 3], &[(2, 0, &[])]).is_empty());
+        assert_eq!(here.of(ReplicaId(3)), Some(Reach::Up));
+        judge(&mut here, 20_000, &[2], &[(2, 20_000, &[])]);
+        assert_eq!((here.of(ReplicaId(3)), here.suspects()), (None, ids(&[])));
+    }
+
+    #[test]
+    fn a_beat_names_no_more_than_fit_a_datagram() {
+        let mut here = Liveness::default();
+        let members: Vec<u64> = (2..100).collect();
+        judge(&mut here, 0, &members, &[]);
+        judge(&mut here, 1_000, &members, &[(99, 1_000, &[])]);
+        assert_eq!(here.suspects().len(), SUSPECTS_MAX);
+    }
+}

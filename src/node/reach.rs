@@ -1,0 +1,68 @@
+//! Who can be reached, as the node puts it together from its links.
+//!
+//! # Invariants
+//! * Only a node that has joined judges: before that it does not know the members.
+
+use std::collections::BTreeSet;
+
+use crate::clock::Now;
+use crate::id::ReplicaId;
+use crate::membership::{Change, Heard, Reach};
+use crate::node::Node;
+use crate::node::event::Event;
+
+impl Node {
+    /// Returns what is known of whether a member can be reached; `None` for one that is no member, and for this node.
+    #[must_use]
+    pub fn reach(&self, replica: ReplicaId) -> Option<Reach> {
+        self.liveness.of(replica)
+    }
+
+    /// Tells whether none of several other members is heard.
+    #[must_use]
+    pub fn is_isolated(&self) -> bool {
+        self.liveness.is_isolated()
+    }
+
+    /// Judges who can be reached, and tells of every change.
+    pub(super) fn judge_members(&mut self, now: Now) {
+        if !self.join.is_joined() || self.is_removed() {
+            return;
+        }
+        let m = &self.config.membership;
+        let members: BTreeSet<ReplicaId> =
+            self.members.live().map(|(replica, _)| replica).filter(|replica| *replica != self.me.replica).collect();
+        let sessions = self.links.values().filter_map(|link| link.session.as_deref());
+        let heard: Vec<Heard<'_>> = sessions
+            .filter(|session| session.joined)
+            .map(|session| Heard {
+                replica: session.replica,
+                at: session.beats.heard_at(),
+                patience: session.beats.patience(m.suspect_after, m.beat_every),
+                suspects: &session.suspects,
+            })
+            .collect();
+        let changes = self.liveness.judge(now.mono, &members, &heard, m.suspect_after);
+        for change in changes {
+            self.tell(change);
+        }
+    }
+
+    fn tell(&mut self, change: Change) {
+        let event = match change {
+            Change::Isolated(true) => Event::Isolated,
+            Change::Isolated(false) => Event::NotIsolated,
+            Change::Reach(replica, reach) => {
+                let Some(member) = self.members.get(replica) else { return };
+                let (node, region) = (member.node, member.region.clone());
+                match reach {
+                    Reach::Up => Event::Up { node, region, replica },
+                    Reach::Suspected => Event::Suspect { node, region, replica },
+                    Reach::Cut => Event::LinkDown { node, region, replica },
+                    Reach::Unreachable => Event::Unreachable { node, region, replica },
+                }
+            }
+        };
+        self.event(event);
+    }
+}
