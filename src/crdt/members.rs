@@ -79,7 +79,8 @@ impl MemberSet {
 
     /// Returns the members in `news` of whom I hear too late: who let them in was a member here and was removed, or is an
     /// orphan that is not `cleared` here, or they founded and all replicas of their node I know of were removed, or they
-    /// founded and I hear of them together with such a one. Nobody here has waited for what they know.
+    /// founded and I hear of them together with such a one, or with one that was removed here and lives there. Nobody here
+    /// has waited for what they know.
     #[must_use]
     pub fn orphans_in(&self, news: &Self, cleared: &BTreeSet<ReplicaId>) -> BTreeSet<ReplicaId> {
         let unknown = || news.members.iter().filter(|(replica, _)| !self.members.contains_key(replica));
@@ -90,7 +91,8 @@ impl MemberSet {
         };
         let mut late = BTreeSet::new();
         loop {
-            let in_company = !late.is_empty() || news.live().any(|(replica, _)| doubted(&replica));
+            let stained = |replica: &ReplicaId| doubted(replica) || was_removed(replica);
+            let in_company = !late.is_empty() || news.live().any(|(replica, _)| stained(&replica));
             let of_late = |member: &Member| match &member.sponsor {
                 Some(sponsor) => was_removed(sponsor) || doubted(sponsor) || late.contains(sponsor),
                 None => in_company || given_up(member.node),

@@ -36,7 +36,7 @@ struct Slot {
     peer: Option<(NodeId, ReplicaId)>,
     /// The peer refuses our clock.
     clock_refused: bool,
-    /// The member that answers and whose clock we refuse.
+    /// The member that answers and from which only the clocks keep us apart.
     apart: Option<NodeId>,
 }
 
@@ -157,7 +157,7 @@ impl Slots {
         }
     }
 
-    /// Notes that a member answers at an address whose clock we refuse.
+    /// Notes that a member answers at an address whose clock we refuse, or who refuses ours.
     pub fn member_is_apart(&mut self, slot: PeerSlot, node: NodeId) {
         if let Some(slot) = self.0.get_mut(slot.0) {
             slot.apart = Some(node);

@@ -114,6 +114,9 @@ impl Node {
             sometimes!(OwnClockSeenAhead);
             if let Some(slot) = self.slots.of_link(link) {
                 self.slots.clock_refused(slot);
+                if hello.joined {
+                    self.slots.member_is_apart(slot, hello.node);
+                }
             }
             self.check_own_clock();
             return;

@@ -182,10 +182,20 @@ impl Node {
                 .read(full.batch.partition)
                 .is_some_and(|p| !p.ctx().includes(&full.frontier) && !full.batch.ctx.includes(p.ctx()));
         if mixed && !planted!(OrphansTrusted) {
-            self.remove(now, self.me.replica);
+            self.begin_again(now);
             return true;
         }
         false
+    }
+
+    /// Ends this replica: what it has may be what others deleted and forgot, and nobody can tell. Its node comes back under
+    /// another id.
+    pub(super) fn begin_again(&mut self, now: Now) {
+        sometimes!(BeganAgain);
+        let mut news = MemberSet::default();
+        news.orphans.insert(self.me.replica);
+        news.remove(self.me.replica);
+        self.on_members(now, &news);
     }
 
     fn finish_join(&mut self, now: Now, founded: bool) {

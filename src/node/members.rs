@@ -23,6 +23,9 @@ impl Node {
     /// Takes in what a peer says of members. What is stable here when this node has joined is what its donor found stable,
     /// with the members its donor knew of: whoever others name is heard of after that.
     pub(super) fn hear(&mut self, now: Now, link: LinkId, news: &MemberSet) {
+        if self.is_orphan_of(news) {
+            return self.begin_again(now);
+        }
         if self.join.is_joined() || self.join.is_donor(link) || news.removed.contains(&self.me.replica) {
             self.on_members(now, news);
         } else {
@@ -41,7 +44,10 @@ impl Node {
         self.members.orphans.extend(late);
         self.members_version += 1;
         let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
-        joined.into_iter().for_each(|replica| self.event(Event::MemberJoined { replica }));
+        for replica in joined {
+            self.lived.insert(replica);
+            self.event(Event::MemberJoined { replica });
+        }
         let removed: Vec<ReplicaId> = self.members.removed.difference(&before.removed).copied().collect();
         for replica in removed {
             self.on_removed(now, replica);
@@ -71,6 +77,17 @@ impl Node {
             self.remove(now, *replica);
         }
         behind.iter().any(|(id, ..)| *id == link)
+    }
+
+    /// R-ORPHAN, of this node itself: tells whether a replica has been a member here which those who say so had removed
+    /// before they heard of this node or of who let it in.
+    fn is_orphan_of(&self, news: &MemberSet) -> bool {
+        let unheard_of = |replica| !news.members.contains_key(&replica);
+        self.join.is_joined()
+            && unheard_of(self.me.replica)
+            && self.copied_from.is_none_or(unheard_of)
+            && self.lived.iter().any(|replica| news.removed.contains(replica) && !unheard_of(*replica))
+            && !planted!(OrphansTrusted)
     }
 
     /// Of the copies of a node that are members, the one that speaks is meant; if another one spoke as well just now, the

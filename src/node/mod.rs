@@ -45,8 +45,7 @@ pub use stats::{PeerStats, Stats};
 
 use crate::clock::{Mono, Now};
 use crate::config::Config;
-use crate::crdt::Ctx;
-use crate::crdt::MemberSet;
+use crate::crdt::{Ctx, MemberSet};
 use crate::error::{ConfigError, PeerFault};
 use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
 use crate::membership::Liveness;
@@ -82,6 +81,8 @@ pub struct Node {
     members: MemberSet,
     /// What others than the donor say of members, until this node has joined.
     hearsay: MemberSet,
+    /// Replicas that were members here at some time, this one included.
+    lived: BTreeSet<ReplicaId>,
     /// Orphans that were found to have seen all that is stable here.
     cleared: BTreeSet<ReplicaId>,
     /// Grows with every change of `members`.
@@ -130,6 +131,7 @@ impl Node {
             rng: fastrand::Rng::with_seed(seed),
             members: MemberSet::default(),
             hearsay: MemberSet::default(),
+            lived: BTreeSet::new(),
             cleared: BTreeSet::new(),
             members_version: 1,
             links: BTreeMap::new(),

@@ -290,6 +290,7 @@ impl Node {
         let result = p.apply_full(session.replica, full, &around);
         let is_late = session.peer.known(partition).is_some_and(|known| known.includes(p.frontier()));
         let has_all = p.ctx().includes(&full.batch.ctx);
+        let joins = !self.join.is_joined() && !planted!(OrphansTrusted);
         let mutual = !p.ctx().includes(&full.frontier);
         drop(p);
         match result {
@@ -312,6 +313,8 @@ impl Node {
                 self.on_received(now, partition);
                 self.pump(link);
             }
+            // Or had deleted and forgotten what this one has: neither can tell.
+            Err(Refused::Stale) if joins => self.begin_again(now),
             Err(Refused::Stale) => {
                 let stale = session.stale_fulls.entry(partition).or_default();
                 *stale += 1;

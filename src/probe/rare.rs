@@ -337,6 +337,8 @@ rare! {
     OrphanMet,
     /// Such a member had not seen all that was stable here, and was removed.
     OrphanFenced,
+    /// A node found that it is one itself, or that its donors do not know of each other, and began again.
+    BeganAgain,
     /// A donor served two joiners at once.
     TwoJoinersAtOnce,
     /// A node's next copy replaced its earlier one.

@@ -10,12 +10,22 @@ use crate::bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, seen};
 
 /// All of a partition, without a value, and all of it stable.
 fn full(partition: PartitionId, ctx: &Ctx) -> Part {
-    let (ctx, frontier, floor, fragments) = (ctx.clone(), ctx.clone(), ctx.clone(), Vec::new());
+    full_of(partition, ctx, ctx)
+}
+
+/// All of a partition, without a value, and only some of it stable.
+fn full_of(partition: PartitionId, ctx: &Ctx, stable: &Ctx) -> Part {
+    let (ctx, frontier, floor, fragments) = (ctx.clone(), stable.clone(), stable.clone(), Vec::new());
     Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: true, ctx, frontier, floor, fragments })
 }
 
 /// A joiner that has copied a partition from a donor which died, and now copies everything from the good node.
 fn second_donor(first: &Ctx, second: &Ctx) -> Bench {
+    second_donor_of(first, second, second)
+}
+
+/// The same, where not all that the good node has is stable there.
+fn second_donor_of(first: &Ctx, second: &Ctx, stable: &Ctx) -> Bench {
     let mut bench = Bench::joiner();
     let hello = Hello { joined: true, ..bench.hello() };
     bench.control(BAD, &Control::Hello(hello.clone()));
@@ -25,7 +35,7 @@ fn second_donor(first: &Ctx, second: &Ctx) -> Bench {
     let good = Hello { node: node_id(2), region: RegionId::new("eu-central"), replica: ReplicaId(20), ..hello };
     bench.control(GOOD, &Control::Hello(good));
     let ids = bench.store.partition_ids();
-    ids.for_each(|id| bench.frame(GOOD, 20, vec![full(id, second)]));
+    ids.for_each(|id| bench.frame(GOOD, 20, vec![full_of(id, second, stable)]));
     bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS) });
     bench
 }
@@ -42,6 +52,67 @@ fn a_joiner_that_has_more_than_its_second_donor_joins() {
 fn a_joiner_whose_donors_do_not_know_of_each_other_begins_again() {
     let bench = second_donor(&seen(30, 4), &seen(20, 1));
     assert!(!bench.node.stats().joined && bench.node.members().is_removed(ReplicaId(10)));
+}
+
+/// The first donor had forgotten what the next one has never heard of: what that one shows may be what the first deleted.
+#[test]
+fn a_joiner_whose_first_donor_had_forgotten_what_the_next_one_lacks_begins_again() {
+    let mut second = seen(30, 2);
+    second.join(&seen(20, 1));
+    let bench = second_donor_of(&seen(30, 4), &second, &seen(30, 2));
+    assert!(!bench.node.stats().joined && bench.node.members().is_removed(ReplicaId(10)));
+}
+
+/// The good node, which lives here, was removed elsewhere before anybody there had heard of this node.
+#[test]
+fn a_node_that_lived_with_one_whom_strangers_had_removed_begins_again() {
+    for (removed, known, ends) in [(true, false, true), (true, true, false), (false, false, false)] {
+        let mut bench = Bench::new();
+        let region = RegionId::new("ap-southeast");
+        let member = |node| Member { node: node_id(node), region: region.clone(), since_ms: 1, sponsor: None };
+        let mut members = MemberSet::default();
+        members.add(ReplicaId(20), &member(2));
+        bench.control(GOOD, &Control::Ready { members, ctxs: Vec::new() });
+        let (members, ctxs) = (MemberSet::default(), Vec::new());
+        let mut hello = Hello { joined: true, members, ctxs, ..bench.hello() };
+        hello.members.add(ReplicaId(30), &member(3));
+        hello.members.add(ReplicaId(20), &member(2));
+        if removed {
+            hello.members.remove(ReplicaId(20));
+        }
+        if known {
+            hello.members.add(ReplicaId(10), &member(1));
+        }
+        bench.control(BAD, &Control::Hello(hello));
+        assert_eq!(bench.node.members().is_removed(ReplicaId(10)), ends, "removed {removed}, known {known}");
+        assert_eq!(bench.node.members().orphans.contains(&ReplicaId(10)), ends);
+    }
+}
+
+/// One that founded may have taken anything from whom it names as living and who was removed here.
+#[test]
+fn a_founder_that_lives_with_one_removed_here_is_an_orphan() {
+    for (lives, fenced) in [(true, true), (false, false)] {
+        let mut bench = Bench::new();
+        let region = RegionId::new("ap-southeast");
+        let member = |node| Member { node: node_id(node), region: region.clone(), since_ms: 1, sponsor: None };
+        let mut members = MemberSet::default();
+        members.add(ReplicaId(20), &member(2));
+        members.add(ReplicaId(40), &member(4));
+        members.remove(ReplicaId(40));
+        let id = PartitionId(0);
+        bench.control(GOOD, &Control::Ready { members, ctxs: vec![(id, seen(20, 1))] });
+        bench.frame(GOOD, 20, vec![full(id, &seen(20, 1))]);
+        let (members, ctxs) = (MemberSet::default(), Vec::new());
+        let mut hello = Hello { joined: true, members, ctxs, ..bench.hello() };
+        hello.members.add(ReplicaId(30), &member(3));
+        hello.members.add(ReplicaId(40), &member(4));
+        if !lives {
+            hello.members.remove(ReplicaId(40));
+        }
+        bench.control(BAD, &Control::Hello(hello));
+        assert_eq!(bench.node.members().is_removed(ReplicaId(30)), fenced, "{lives}");
+    }
 }
 
 /// A node whose sponsor was removed here before anybody heard of it, and one of which that is not so.
