@@ -106,8 +106,8 @@ pub struct ReplicationConfig {
 pub struct MembershipConfig {
     /// How often a heartbeat is sent on every link. Default 100 ms.
     pub beat_every: Duration,
-    /// Silence after which a peer counts as down. Default 500 ms. Less raises false alarms on lossy
-    /// links.
+    /// Silence after which a member is suspected; it counts as unreachable once half of those that can be heard agree.
+    /// Default 500 ms. Less raises false alarms on lossy links.
     pub suspect_after: Duration,
     /// Silence after which a link is given up and dialled again. Default 1.5 s.
     pub give_up_after: Duration,
