@@ -52,7 +52,7 @@ pub use token::Token;
 pub use ttl::Ttl;
 pub use watch::{Change, Events, Watch, WatchError};
 
-pub use crate::node::{Event, Level, Missing, Outcome, Stats};
+pub use crate::node::{ClusterView, Event, Level, MemberView, Missing, Outcome, Reach, RegionView, Stats};
 pub use crate::runtime::Origin;
 
 use crate::config::Config;
@@ -292,6 +292,15 @@ impl Cache {
             }
         }
         hasher.finish()
+    }
+
+    /// Returns the cluster as this node sees it: members, regions, who can be reached and how far away. Empty after a
+    /// shutdown. [`Cache::events`] tells of every change.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn cluster(&self) -> ClusterView {
+        self.line.stats().await.unwrap_or_default().cluster
     }
 
     /// Returns what this node counted; the part of the node is empty after a shutdown.

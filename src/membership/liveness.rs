@@ -23,8 +23,8 @@ use crate::wire::SUSPECTS_MAX;
 /// Silence of the only other member beyond which it counts as unreachable, in addition to what makes it suspected.
 const NOBODY_TO_ASK: Duration = Duration::from_millis(200);
 
-/// What is known of whether a member can be reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// What is known of whether a member can be reached, from best to worst.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Reach {
     /// Heard of lately.
     #[default]

@@ -32,6 +32,7 @@ mod receive;
 mod send;
 pub mod stats;
 mod tick;
+pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -42,6 +43,9 @@ pub use input::{Input, LinkId, PeerIdentity, PeerSlot};
 pub use levels::{Level, Mark, Missing, Outcome, WaitId};
 pub use output::{CloseCode, DialError, LinkEnd, Output, Party, TlsFault};
 pub use stats::{PeerStats, Stats};
+pub use view::{ClusterView, MemberView, RegionView};
+
+pub use crate::membership::Reach;
 
 use crate::clock::{Mono, Now};
 use crate::config::Config;
@@ -204,21 +208,6 @@ impl Node {
     #[must_use]
     pub fn store(&self) -> &Arc<Store> {
         &self.store
-    }
-
-    /// Returns the view and counters of this moment.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let partitions = || self.store.partition_ids().filter_map(|id| self.store.read(id));
-        let sum = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        Stats {
-            joined: self.join.is_joined(),
-            members: self.members.live().count(),
-            peers: self.links.values().filter_map(Link::stats).collect(),
-            log_records: partitions().map(|p| sum(p.log_len())).sum(),
-            keys: partitions().map(|p| sum(p.len())).sum(),
-            ..self.stats.clone()
-        }
     }
 
     fn sessions(&self) -> impl Iterator<Item = (LinkId, &Session)> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::id::{NodeId, RegionId, ReplicaId};
-use crate::node::Node;
+use crate::node::{ClusterView, Link, Node};
 
 /// Lags up to this many milliseconds are counted exactly.
 const LAG_MS_MAX: usize = 8_192;
@@ -129,8 +129,8 @@ pub struct PeerStats {
 pub struct Stats {
     /// Whether this node has joined.
     pub joined: bool,
-    /// Members not removed, this one included.
-    pub members: usize,
+    /// The members, whether they can be reached, and their regions.
+    pub cluster: ClusterView,
     /// Peers with a link.
     pub peers: Vec<PeerStats>,
     /// Pairs of concurrent writes of which one lost.
@@ -154,6 +154,21 @@ pub struct Stats {
 }
 
 impl Node {
+    /// Returns the view and counters of this moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let partitions = || self.store.partition_ids().filter_map(|id| self.store.read(id));
+        let sum = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        Stats {
+            joined: self.join.is_joined(),
+            cluster: self.cluster(),
+            peers: self.links.values().filter_map(Link::stats).collect(),
+            log_records: partitions().map(|p| sum(p.log_len())).sum(),
+            keys: partitions().map(|p| sum(p.len())).sum(),
+            ..self.stats.clone()
+        }
+    }
+
     /// Forgets the lag measured so far: a phase of a measurement begins.
     pub fn reset_lag(&mut self) {
         for session in self.links.values_mut().filter_map(|link| link.session.as_deref_mut()) {

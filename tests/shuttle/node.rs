@@ -52,7 +52,8 @@ impl Pair {
         let up = |peer, dialled| Input::LinkUp { link: LINK, peer, dialled };
         let ups = VecDeque::from([(0, up(them, Some(PeerSlot(0)))), (1, up(us, None))]);
         pair.deliver(ups);
-        let met = |pair: &Self| pair.nodes.iter().all(|node| node.stats().joined && node.stats().members == 2);
+        let met =
+            |pair: &Self| pair.nodes.iter().all(|node| node.stats().joined && node.stats().cluster.members.len() == 2);
         while !met(&pair) {
             pair.deadline();
         }
