@@ -1,7 +1,8 @@
 //! Stories that random schedules reach too rarely: removal, deletion, membership and time.
 //!
 //! Each test is one history, told with as few replicas as it needs; its name says what must hold.
-//! Expiry, eviction and dropped logs have their own file, `stories_of_memory.rs`.
+//! Expiry and eviction have their own file, `stories_of_memory.rs`; dropped logs and full synchronisation theirs,
+//! `stories_of_synchronisation.rs`.
 
 #[path = "support/replica.rs"]
 mod replica;
@@ -11,19 +12,9 @@ use driftless::clock::Hlc;
 use driftless::crdt::{Ctx, Payload};
 use driftless::id::ReplicaId;
 use driftless::store::{Batch, Budget, Refused, Selector};
-use replica::{ALL, COLLECT_AFTER_MS, FOREVER, PART, Replica, b, field, later, residue, sync, sync_all};
+use replica::{ALL, FOREVER, LONG, PART, Replica, b, field, later, replicas, residue, sync, sync_all};
 
-const LONG: u64 = 10 * COLLECT_AFTER_MS;
 const ONE: Budget = Budget { fragments: 1, bytes: 1 };
-
-/// Builds replicas that know each other, their clocks at 1,000 ms.
-fn replicas<const N: usize>(ids: [u64; N]) -> [Replica; N] {
-    ids.map(|id| {
-        let mut r = Replica::new(id, &ids);
-        r.clock_ms = 1_000;
-        r
-    })
-}
 
 /// Everybody exchanges everything, collects much later, and nothing is left to collect.
 fn settle(all: &mut [&mut Replica]) {

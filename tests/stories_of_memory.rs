@@ -1,4 +1,4 @@
-//! Stories of what is forgotten: expiry, eviction, dropped logs, and full synchronisation.
+//! Stories of what is forgotten: expiry and eviction.
 //!
 //! Each test is one history; its name says what must hold. A replica shows the agreed value or a
 //! miss, never another value, and a memory given back here takes nothing away elsewhere.
@@ -7,32 +7,7 @@
 mod replica;
 
 use driftless::crdt::{Ctx, Path};
-use driftless::wire::{Encoder, Frame, Part};
-use replica::{COLLECT_AFTER_MS, FOREVER, Mail, PART, Replica, b, dot, field, later, residue, sync, sync_all};
-
-const LONG: u64 = 10 * COLLECT_AFTER_MS;
-
-/// Builds replicas that know each other, their clocks at 1,000 ms.
-fn replicas<const N: usize>(ids: [u64; N]) -> [Replica; N] {
-    ids.map(|id| {
-        let mut r = Replica::new(id, &ids);
-        r.clock_ms = 1_000;
-        r
-    })
-}
-
-/// Everybody exchanges everything, expires and collects much later, and nothing is left.
-fn settle(all: &mut [&mut Replica]) {
-    for _ in 0..2 {
-        sync_all(all, 3);
-        later(all, LONG);
-        all.iter().for_each(|r| r.expire());
-        later(all, LONG);
-    }
-    for r in all {
-        assert_eq!(residue(r), None, "at {}", r.id);
-    }
-}
+use replica::{FOREVER, LONG, PART, Replica, b, field, later, replicas, residue, settle, sync, sync_all};
 
 // ---- time to live
 
@@ -215,6 +190,18 @@ fn a_key_deadline_is_inherited_by_later_puts_and_reset_by_clear() {
     assert!(a.tree("m").siblings(&Path::Ttl).is_empty());
 }
 
+#[test]
+fn a_swept_entry_that_has_to_stay_is_dropped_when_it_settles() {
+    let [mut a, mut x] = replicas([1, 2]);
+    a.increment("m", "n", 4, 1_100);
+    a.note("x", 1, 1_100);
+    a.clock_ms = 1_200;
+    a.expire();
+    assert!(a.tree("m").counter(b"n").is_some() && a.noted("x", 1_099).is_some());
+    settle(&mut [&mut a, &mut x]);
+    assert!(a.entries().is_empty() && x.entries().is_empty());
+}
+
 // ---- eviction
 
 #[test]
@@ -343,199 +330,4 @@ fn who_inherits_a_hole_over_an_own_write_shows_neither_and_takes_the_other_from_
     a.remove("m", &field("f")).unwrap();
     sync(&a, &mut x);
     assert_eq!(x.read("m", &field("f"), 0), None, "A held the own write and had evicted the other: both are removed");
-}
-
-// ---- dropped logs and full synchronisation
-
-#[test]
-fn a_key_written_very_often_while_a_member_is_away_can_still_be_sent() {
-    let [mut a, mut x, mut away] = replicas([1, 2, 3]);
-    let often = 140_000;
-    for n in 1..=often {
-        a.increment("m", "n", 1, FOREVER);
-        // The one who is there keeps up.
-        if n % 20_000 == 0 {
-            sync(&a, &mut x);
-            sync(&x, &mut a);
-            a.collect();
-        }
-    }
-    for mail in [a.batch(&Ctx::default()), a.full()] {
-        let (Mail::Batch(head, batch) | Mail::Full(head, driftless::store::Full { batch, .. })) = mail;
-        let frame = Frame { from: a.id, hlc: head.hlc, parts: vec![Part::Batch(batch)] };
-        let sent = Encoder::default().encode_frame(&frame, a.store.spaces()).map(|bytes| bytes.len());
-        assert!(sent.is_ok_and(|len| len < 1_000), "{sent:?}");
-    }
-    sync(&a, &mut away);
-    assert_eq!(away.count("m", "n", 0), often);
-    settle(&mut [&mut a, &mut x, &mut away]);
-    assert!([&a, &x, &away].iter().all(|r| r.count("m", "n", 0) == often));
-}
-
-#[test]
-fn a_peer_behind_a_truncated_log_is_synchronised_in_full() {
-    let [mut a, mut x] = replicas([1, 2]);
-    a.put("m", field("f"), &b("1"), FOREVER);
-    sync(&a, &mut x);
-    a.remove("m", &field("f")).unwrap();
-    a.set("k", &b("v"), FOREVER);
-    a.delete("gone");
-    a.drop_log(usize::MAX);
-    assert_eq!(a.log_len(), 0);
-    assert!(!a.can_increment(&x.ctx()));
-    settle(&mut [&mut a, &mut x]);
-    assert_eq!((x.read("m", &field("f"), 0), x.get("k", 0)), (None, Some(b("v"))));
-    assert_eq!((a.entries(), a.ctx()), (x.entries(), x.ctx()));
-}
-
-#[test]
-fn the_log_never_exceeds_its_limit_and_a_peer_still_gets_everything() {
-    let mut a = Replica::with_log(1, &[1, 2], 16);
-    let mut x = Replica::with_log(2, &[1, 2], 16);
-    for i in 0..100 {
-        a.set(&format!("k{i}"), &b("v"), FOREVER);
-        assert!(a.log_len() <= 16);
-    }
-    settle(&mut [&mut a, &mut x]);
-    assert_eq!((x.entries(), x.log_len()), (a.entries(), 0));
-}
-
-#[test]
-fn a_tombstone_whose_log_record_was_dropped_stays_until_every_member_has_it() {
-    let [mut a, mut x] = replicas([1, 2]);
-    a.set("k", &b("v"), FOREVER);
-    sync(&a, &mut x);
-    a.delete("k");
-    a.drop_log(usize::MAX);
-    later(&mut [&mut a], LONG);
-    assert!(a.cell("k").is_some_and(|c| c.is_grave()));
-    settle(&mut [&mut a, &mut x]);
-    assert!(a.entries().is_empty() && x.entries().is_empty());
-}
-
-#[test]
-fn a_full_synchronisation_hands_over_the_floor() {
-    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
-    a.put("m", field("f"), &b("1"), FOREVER);
-    sync_all(&mut [&mut a, &mut x, &mut c], 1);
-    a.remove("m", &field("f")).unwrap();
-    a.drop_log(usize::MAX);
-    sync(&a, &mut x);
-    assert!(x.ctx().has(dot(1, 2)) && x.log_len() == 1, "X has the removal, but no record of it");
-    assert!(!x.can_increment(&c.ctx()), "so X may not send C increments either");
-    drop(a);
-    x.put("m", field("g"), &b("2"), FOREVER);
-    sync(&x, &mut c);
-    assert_eq!((c.read("m", &field("f"), 0), c.read("m", &field("g"), 0)), (None, Some(b("2"))));
-}
-
-#[test]
-fn a_full_synchronisation_hands_over_what_was_found_stable_and_drains_the_log() {
-    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
-    a.set("k", &b("v"), FOREVER);
-    let old = a.batch(&Ctx::default());
-    sync_all(&mut [&mut a, &mut x, &mut c], 2);
-    a.clock_ms += 1;
-    a.delete("k");
-    sync_all(&mut [&mut a, &mut x], 2);
-    sync(&a, &mut c);
-    sync(&c, &mut a);
-    a.collect();
-    assert!(a.frontier().has(dot(1, 2)) && !x.frontier().has(dot(1, 2)));
-    x.deliver(&a.full());
-    sync(&c, &mut x);
-    assert!(x.frontier().has(dot(1, 2)) && x.log_len() > 0);
-    x.collect();
-    assert_eq!(x.log_len(), 0, "it is stable already, and goes all the same");
-    assert!(x.deliver(&old).unwrap().is_err(), "what predates it is stale here too");
-    settle(&mut [&mut a, &mut x, &mut c]);
-}
-
-#[test]
-fn a_full_synchronisation_collects_nothing_before_it_has_inherited_the_floor() {
-    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
-    c.set("k", &b("v"), FOREVER);
-    c.increment("m", "n", 6, FOREVER);
-    sync_all(&mut [&mut a, &mut x, &mut c], 2);
-    later(&mut [&mut a, &mut x, &mut c], 1);
-    let old = c.full();
-    a.delete("k");
-    a.reset("m", "n").unwrap();
-    a.drop_log(usize::MAX);
-    x.clock_ms += LONG;
-    x.deliver(&a.full());
-    // C has seen neither; what it says must meet the tombstone and the floors at X.
-    x.deliver(&old);
-    assert_eq!((x.get("k", 0), x.count("m", "n", 0)), (None, 0));
-    settle(&mut [&mut a, &mut x, &mut c]);
-    assert!(a.entries().is_empty() && x.entries().is_empty() && c.entries().is_empty());
-}
-
-/// A's map was emptied and its log dropped, then one field came back and became stable.
-#[test]
-fn a_map_with_dropped_unstable_records_is_not_evicted_even_if_it_was_empty_meanwhile() {
-    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
-    c.put("m", field("f"), &b("1"), FOREVER);
-    sync_all(&mut [&mut a, &mut x, &mut c], 2);
-    a.remove("m", &field("f")).unwrap();
-    a.drop_log(usize::MAX);
-    let again = c.batch(&Ctx::default());
-    a.deliver(&again);
-    let put = c.put("m", field("g"), &b("2"), FOREVER);
-    a.deliver(&c.own_batch(&Ctx::default(), replica::ALL));
-    for member in [&x, &c] {
-        let mut seen = member.ctx();
-        seen.add(put.dot);
-        a.store.lock(PART).unwrap().report(member.id, &seen);
-    }
-    later(&mut [&mut a], LONG);
-    assert!(!a.evict(&a.maps, "m"), "a hole would not tell X and C that the field was removed");
-    sync(&a, &mut x);
-    assert_eq!(x.read("m", &field("f"), 0), None);
-}
-
-#[test]
-fn a_touched_counter_the_sender_has_not_seen_touched_survives_its_full_synchronisation() {
-    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
-    a.increment("m", "n", 4, 1_100);
-    sync_all(&mut [&mut a, &mut x, &mut c], 2);
-    x.touch_counter("m", "n", FOREVER).unwrap();
-    sync(&x, &mut c);
-    a.clock_ms = 1_200;
-    a.collect();
-    a.expire();
-    later(&mut [&mut a], LONG);
-    a.expire();
-    assert_eq!(a.tree("m").counter(b"n"), None);
-    c.deliver(&a.full());
-    settle(&mut [&mut a, &mut x, &mut c]);
-    assert!([&a, &x, &c].iter().all(|r| r.count("m", "n", 9_999) == 4));
-}
-
-#[test]
-fn a_touched_counter_survives_a_full_synchronisation_also_when_the_record_of_the_touch_was_dropped() {
-    let [mut a, mut x, mut c] = replicas([1, 2, 3]);
-    a.increment("m", "n", 4, 1_100);
-    sync_all(&mut [&mut a, &mut x, &mut c], 2);
-    c.touch_counter("m", "n", FOREVER).unwrap();
-    c.drop_log(usize::MAX);
-    a.clock_ms = 1_200;
-    later(&mut [&mut a], LONG);
-    a.expire();
-    assert_eq!(a.tree("m").counter(b"n"), None);
-    c.deliver(&a.full());
-    settle(&mut [&mut a, &mut x, &mut c]);
-    assert!([&a, &x, &c].iter().all(|r| r.count("m", "n", 9_999) == 4));
-}
-
-#[test]
-fn a_swept_entry_that_has_to_stay_is_dropped_when_it_settles() {
-    let [mut a, mut x] = replicas([1, 2]);
-    a.increment("m", "n", 4, 1_100);
-    a.note("x", 1, 1_100);
-    a.clock_ms = 1_200;
-    a.expire();
-    assert!(a.tree("m").counter(b"n").is_some() && a.noted("x", 1_099).is_some());
-    settle(&mut [&mut a, &mut x]);
-    assert!(a.entries().is_empty() && x.entries().is_empty());
 }

@@ -18,7 +18,7 @@ cargo llvm-cov --version || cargo install --locked cargo-llvm-cov
 # The other tests are of the shell, of the simulator or of the sources' form, and to build them takes longer than to run
 # these.
 tests=(--lib)
-for name in laws schedules sim sim_faults stories stories_of_memory wire wire_compat; do
+for name in laws schedules sim sim_faults stories stories_of_memory stories_of_synchronisation wire wire_compat; do
     tests+=(--test "$name")
 done
 # The report is of every program there is, so those of an older source must go.

@@ -89,7 +89,8 @@ pub enum Event {
     },
     /// The peers accept this node's clock again: it accepts writes again.
     ClockAccepted,
-    /// This replica was removed: it must start again under a new id.
+    /// This replica was removed, or found that its history does not fit that of the others: it must start again under a new
+    /// id, and what it accepted and no peer has received is lost.
     Removed,
     /// Two values under one stamp: a replica id is in use twice.
     DuplicateReplica {

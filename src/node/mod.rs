@@ -85,7 +85,7 @@ pub struct Node {
     members: MemberSet,
     /// What others than the donor say of members, until this node has joined.
     hearsay: MemberSet,
-    /// Replicas that were members here at some time, this one included.
+    /// Replicas that were members here at some time, this one included: never more than `members` names.
     lived: BTreeSet<ReplicaId>,
     /// Orphans that were found to have seen all that is stable here.
     cleared: BTreeSet<ReplicaId>,

@@ -57,7 +57,12 @@ impl Journal {
                 tracing::error!(skew_ms, "a majority of peers refuses this clock: writes are refused, set the clock");
             }
             Event::ClockAccepted => tracing::info!("peers accept this clock again: writes are accepted"),
-            Event::Removed => tracing::error!("this replica was removed: writes are refused, restart the node"),
+            Event::Removed => {
+                tracing::error!(
+                    "this replica was removed, or its history does not fit that of the others: writes are refused, and what \
+                     it accepted and no peer has received is lost; restart the node"
+                );
+            }
             Event::DuplicateReplica { replica } => {
                 tracing::error!(%replica, "two values under one stamp: this replica id is in use twice");
             }

@@ -1,12 +1,14 @@
 //! Donors and orphans: what a node takes from whom while it joins, and whom it removes.
 
-use driftless::clock::Hlc;
+use std::time::Duration;
+
+use driftless::clock::{Hlc, Now};
 use driftless::crdt::{Ctx, Member, MemberSet};
 use driftless::id::{PartitionId, RegionId, ReplicaId};
-use driftless::node::{Input, LinkEnd};
+use driftless::node::{Input, LinkEnd, PeerSlot};
 use driftless::wire::{Control, FullChunk, Hello, Part};
 
-use crate::bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, seen};
+use crate::bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now, seen};
 
 /// All of a partition, without a value, and all of it stable.
 fn full(partition: PartitionId, ctx: &Ctx) -> Part {
@@ -61,6 +63,24 @@ fn a_joiner_whose_first_donor_had_forgotten_what_the_next_one_lacks_begins_again
     second.join(&seen(20, 1));
     let bench = second_donor_of(&seen(30, 4), &second, &seen(30, 2));
     assert!(!bench.node.stats().joined && bench.node.members().is_removed(ReplicaId(10)));
+}
+
+/// There is a cluster, and only the clocks keep this node out of it, whichever of the two refuses the other's.
+#[test]
+fn a_node_does_not_found_beside_a_member_from_whom_only_the_clocks_keep_it_apart() {
+    const HOUR_MS: u64 = 3_600_000;
+    for (theirs, member, founds) in
+        [(WALL_MS, false, true), (WALL_MS + HOUR_MS, true, false), (WALL_MS - HOUR_MS, true, false)]
+    {
+        let mut bench = Bench::joiner();
+        let hello = Hello { joined: member, wall_ms: theirs, ..bench.hello() };
+        bench.handle(Input::LinkDown { link: BAD, reason: LinkEnd::TimedOut });
+        bench.handle(Input::LinkUp { link: BAD, peer: identity(3, "ap-southeast"), dialled: Some(PeerSlot(0)) });
+        bench.control(BAD, &Control::Hello(hello));
+        let later = Now { mono: now().mono.plus(Duration::from_secs(2)), ..now() };
+        bench.node.handle(later, Input::Deadline);
+        assert_eq!(bench.node.stats().joined, founds, "a member: {member}, clock off by {}", theirs.abs_diff(WALL_MS));
+    }
 }
 
 /// The good node, which lives here, was removed elsewhere before anybody there had heard of this node.

@@ -36,6 +36,8 @@ use driftless::store::{
 pub(crate) const COLLECT_AFTER_MS: u64 = 140;
 /// No limit on what one capture takes.
 pub(crate) const ALL: Budget = Budget { fragments: usize::MAX, bytes: usize::MAX };
+/// Long enough for everything stable to go.
+pub(crate) const LONG: u64 = 10 * COLLECT_AFTER_MS;
 /// The only partition.
 pub(crate) const PART: PartitionId = PartitionId(0);
 
@@ -406,6 +408,28 @@ pub(crate) fn later(all: &mut [&mut Replica], ms: u64) {
     for replica in all.iter_mut() {
         replica.clock_ms += ms;
         replica.collect();
+    }
+}
+
+/// Builds replicas that know each other, their clocks at 1,000 ms.
+pub(crate) fn replicas<const N: usize>(ids: [u64; N]) -> [Replica; N] {
+    ids.map(|id| {
+        let mut r = Replica::new(id, &ids);
+        r.clock_ms = 1_000;
+        r
+    })
+}
+
+/// Everybody exchanges everything, expires and collects much later, and nothing is left.
+pub(crate) fn settle(all: &mut [&mut Replica]) {
+    for _ in 0..2 {
+        sync_all(all, 3);
+        later(all, LONG);
+        all.iter().for_each(|r| r.expire());
+        later(all, LONG);
+    }
+    for r in all {
+        assert_eq!(residue(r), None, "at {}", r.id);
     }
 }
 

@@ -89,6 +89,28 @@ pub(super) fn extended_apart(draw: &mut Draw, from: u64) {
     draw.heal(healed);
 }
 
+/// One host sees counts end that another one, which it cannot hear, has extended. Its log forgets what it wrote meanwhile, so
+/// it gives the others everything it has, and that is without these counts.
+pub(super) fn extended_and_given_in_full(draw: &mut Draw, from: u64) {
+    if !draw.is_on(Class::Ttl) {
+        return truncated_one_way(draw, from);
+    }
+    let (key, name, away) = (draw.rng.u8(..draw.keys), draw.rng.u8(..2), draw.node());
+    let (by, first) = (draw.other(away), draw.node());
+    let ttl = u8::try_from((4_000 * 255 / draw.setting.ttl_ms_max.max(1)).clamp(1, 85)).unwrap_or(85);
+    let op = |kind, ttl| Op { kind, key, name, ttl };
+    draw.op(from, first, op(OpKind::Increment, ttl));
+    let end = from + draw.lives_ms(ttl);
+    let apart = from + (end - from) / 2;
+    draw.at(apart, Action::Isolate { at: away });
+    let extended = apart + draw.rng.u64(..=end - apart);
+    draw.op(extended, by, op(OpKind::TouchCounter, 255));
+    let swept = end + 500 + draw.soon_ms();
+    draw.writes(apart + 1, away, 4, swept - apart);
+    draw.at(swept + 1, Action::Truncate { at: away, keep: 0 });
+    draw.at(swept + 2, Action::Heal);
+}
+
 /// The clock of a host steps back after values have ended by it, and they are asked for again.
 pub(super) fn ended_before_a_step_back(draw: &mut Draw, from: u64) {
     if !draw.is_on(Class::Skew) {

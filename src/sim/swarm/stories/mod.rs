@@ -20,7 +20,10 @@ use clocks::{
     all_clocks, behind_and_apart, burst, far_future, long_pause, pause, pause_across_a_collection, skew,
     starts_in_the_future, steps_back,
 };
-use keys::{ended_apart, ended_before_a_step_back, evicted_at_once, extended_apart, many_at_once, truncated_one_way};
+use keys::{
+    ended_apart, ended_before_a_step_back, evicted_at_once, extended_and_given_in_full, extended_apart, many_at_once,
+    truncated_one_way,
+};
 use members::{
     all_but_one, all_spares, clone, clone_apart, crash, crash_after_write, delete_then_join, delete_then_restart,
     donor_behind_dies, donor_dies, donor_of_a_spare_dies, join_and_leave, join_under_writes, remove_each_other,
@@ -64,7 +67,7 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Memory => &[pressure],
         Class::Large => &[bulk, ahead_of_a_joiner],
         Class::Evict => &[evictions, evict_and_join, evicted_at_once, evicted_apart],
-        Class::Truncate => &[truncations, deletes_behind_a_cut, truncated_one_way],
+        Class::Truncate => &[truncations, deletes_behind_a_cut, truncated_one_way, extended_and_given_in_full],
         Class::Ttl => {
             &[ended_apart, ended_apart, extended_apart, extended_apart, many_at_once, ended_before_a_step_back]
         }
