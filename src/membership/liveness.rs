@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::clock::Mono;
 use crate::id::ReplicaId;
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 use crate::wire::SUSPECTS_MAX;
 
 /// Silence of the only other member beyond which it counts as unreachable, in addition to what makes it suspected.
@@ -97,7 +97,7 @@ impl Liveness {
     /// Notes that a link to a member is up; whoever calls tells whom it concerns.
     pub fn up(&mut self, replica: ReplicaId, at: Mono) {
         self.heard(replica, at);
-        if let Some(place) = self.places.get_mut(&replica) {
+        if let Some(place) = self.places.get_mut(&replica).filter(|_| !planted!(AccusedForGood)) {
             place.reach = Reach::Up;
         }
     }
@@ -142,13 +142,15 @@ impl Liveness {
         for (replica, place) in &mut self.places {
             let agree = fresh.iter().filter(|one| one.suspects.contains(replica)).count();
             let silence = now.since(place.heard_at);
-            let reach = if !silent(place) {
+            let reach = if place.reach == Reach::Unreachable && planted!(AccusedForGood) {
+                Reach::Unreachable
+            } else if !silent(place) {
                 Reach::Up
             } else if nobody_to_ask {
                 if silence >= place.patience + NOBODY_TO_ASK { Reach::Unreachable } else { Reach::Suspected }
-            } else if fresh.is_empty() {
+            } else if fresh.is_empty() && !planted!(IsolatedDeclares) {
                 Reach::Suspected
-            } else if agree * 2 >= fresh.len() {
+            } else if agree * 2 >= fresh.len() || planted!(QuorumOfOne) {
                 Reach::Unreachable
             } else if silence >= place.patience * 2 {
                 Reach::Cut

@@ -171,6 +171,12 @@ faults! {
     JoinedHalfway,
     /// Two copies of one node that were let in apart both stay members.
     CopiesOfOneNodeStay,
+    /// Who is silent here alone is called unreachable: nobody else is asked.
+    QuorumOfOne,
+    /// Who hears nobody calls everybody unreachable.
+    IsolatedDeclares,
+    /// Who was called unreachable stays so, though it is heard again.
+    AccusedForGood,
     /// A removed replica is taken back (R-FENCE).
     ZombieAccepted,
     /// Members that were heard of too late are taken for any other (R-ORPHAN).

@@ -16,6 +16,7 @@ use super::limit::Lineage;
 use super::network::Conditions;
 use super::newer;
 use super::plan::{Carrier, Setting};
+use super::suspicion::Suspicions;
 use super::tale::Delivered;
 use crate::clock::{Mono, Now};
 use crate::error::{ConfigError, WriteError};
@@ -46,6 +47,7 @@ pub struct SimCluster {
     pub(super) tended: bool,
     pub(super) lineage: Lineage,
     pub(super) given: Given,
+    pub(super) suspicions: Suspicions,
     trace: SipHasher13,
     pub(super) delivered: Delivered,
 }
@@ -76,6 +78,7 @@ impl SimCluster {
             tended: false,
             lineage: Lineage::default(),
             given: Given::default(),
+            suspicions: Suspicions::default(),
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
             carriage,
@@ -465,6 +468,7 @@ impl SimCluster {
                 } else if let Event::MemberJoined { replica } = event {
                     self.note_counted(at, replica);
                 }
+                self.note_suspicion(at, &event);
             }
             Output::Changed(_) => {}
         }

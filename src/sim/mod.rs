@@ -29,6 +29,7 @@ pub mod oracle;
 mod perform;
 mod plan;
 mod run;
+mod suspicion;
 mod swarm;
 mod tale;
 mod watcher;

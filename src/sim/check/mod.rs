@@ -25,8 +25,8 @@ pub use agreement::{Licence, agree};
 pub(super) use clocks::{Stamps, decides_ms, later_than_seen, numbered};
 pub(super) use convergence::{is_reached, members, reached, same_state};
 pub(super) use effect::Author;
-pub(super) use memory::{accounted, bounded, forgets_removed, within_budget};
-pub(super) use rest::{nothing_left, queues_empty};
+pub(super) use memory::{accounted, bounded, within_budget};
+pub(super) use rest::{at_ease, nothing_left};
 pub(super) use seat::{News, Seat, stable_everywhere};
 pub(super) use session::{Client, Moment};
 
@@ -98,6 +98,8 @@ invariants! {
     Effect,
     /// Nothing ends earlier or later than its deadline by more than the clocks are off (I14).
     Expiry,
+    /// Nobody is called unreachable by a node that hears nobody, nor if nobody agrees; once healed everybody is heard.
+    Liveness,
     /// A wait ends when its deadline passes (I11).
     Waits,
     /// The same plan gives the same trace (I13).
