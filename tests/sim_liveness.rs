@@ -16,7 +16,7 @@ fn ms(n: u64) -> Duration {
 
 /// A cluster that has formed, of regions 150 ms apart there and back.
 fn formed(seed: u64, nodes: usize, loss: f64) -> SimCluster {
-    let weather = Weather { delay_min: ms(70), delay_max: ms(80), loss, duplicate: 0.0, corrupt: 0.0 };
+    let weather = Weather { delay_min: ms(70), delay_max: ms(80), loss, ..Weather::default() };
     let mut cluster = SimCluster::new(seed, SimConfig { nodes, weather, ..SimConfig::default() }).unwrap();
     let linked = |c: &SimCluster| (0..nodes).all(|at| c.node(at).unwrap().stats().peers.len() == nodes - 1);
     assert!(cluster.run_until(ms(20_000), linked).is_some(), "seed {seed}: the cluster forms");

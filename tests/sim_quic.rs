@@ -24,7 +24,7 @@ fn config(weather: Weather) -> SimConfig {
 }
 
 fn clear() -> Weather {
-    Weather { delay_min: ms(40), delay_max: ms(40), loss: 0.0, duplicate: 0.0, corrupt: 0.0 }
+    Weather { delay_min: ms(40), delay_max: ms(40), loss: 0.0, ..Weather::default() }
 }
 
 fn joined(cluster: &SimCluster) -> bool {

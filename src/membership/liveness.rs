@@ -20,8 +20,9 @@ use crate::id::ReplicaId;
 use crate::probe::{planted, sometimes};
 use crate::wire::SUSPECTS_MAX;
 
-/// Silence of the only other member beyond which it counts as unreachable, in addition to what makes it suspected.
-const NOBODY_TO_ASK: Duration = Duration::from_millis(200);
+/// How much longer, in fifths of what makes it suspected, the only other member must be silent to count as unreachable:
+/// about what a second opinion takes elsewhere.
+const NOBODY_TO_ASK: u32 = 2;
 
 /// What is known of whether a member can be reached, from best to worst.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -147,7 +148,11 @@ impl Liveness {
             } else if !silent(place) {
                 Reach::Up
             } else if nobody_to_ask {
-                if silence >= place.patience + NOBODY_TO_ASK { Reach::Unreachable } else { Reach::Suspected }
+                if silence >= place.patience + place.patience * NOBODY_TO_ASK / 5 {
+                    Reach::Unreachable
+                } else {
+                    Reach::Suspected
+                }
             } else if fresh.is_empty() && !planted!(IsolatedDeclares) {
                 Reach::Suspected
             } else if agree * 2 >= fresh.len() || planted!(QuorumOfOne) {

@@ -39,7 +39,7 @@ pub use cluster::SimCluster;
 pub use config::SimConfig;
 pub use limit::Limit;
 pub use minimise::{minimise, minimise_by};
-pub use network::Weather;
+pub use network::{Bursts, Weather};
 pub use plan::{Ack, Action, Carrier, HOSTS_MAX, Lie, Op, OpKind, Plan, Setting, Step};
 pub use run::{Checker, Failure, Report, Run, Workload, converges_within, rests_within, run_checked};
 pub use swarm::{Class, Profile};

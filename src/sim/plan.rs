@@ -143,6 +143,7 @@ impl Setting {
                 loss: rate(weather.loss),
                 duplicate: rate(weather.duplicate),
                 corrupt: rate(weather.corrupt),
+                bursts: None,
             },
             carrier: if cfg!(feature = "net") { self.carrier } else { Carrier::Messages },
             ..self.clone()

@@ -210,7 +210,7 @@ mod tests {
     }
 
     fn flight(loss: f64) -> Flight<u32> {
-        let weather = Weather { delay_min: ms(1), delay_max: ms(50), loss, duplicate: 0.0, corrupt: 0.0 };
+        let weather = Weather { delay_min: ms(1), delay_max: ms(50), loss, ..Weather::default() };
         Flight::new(Conditions::new(weather, 3))
     }
 

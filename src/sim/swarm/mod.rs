@@ -389,7 +389,7 @@ fn weather(rng: &mut fastrand::Rng, on: &BTreeSet<Class>) -> Weather {
         (5, 60)
     };
     let (delay_min, delay_max) = (Duration::from_millis(delay_min), Duration::from_millis(delay_max));
-    Weather { delay_min, delay_max, loss, duplicate, corrupt }
+    Weather { delay_min, delay_max, loss, duplicate, corrupt, bursts: None }
 }
 
 /// A number from `low` to `high`, each doubling as likely as every other.
