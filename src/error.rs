@@ -55,6 +55,9 @@ pub enum WriteError {
     /// This replica has not joined yet.
     #[error("this node has not joined the cluster yet; nothing was written, wait for `Cache::open` to finish")]
     NotJoined,
+    /// This replica is handing over what it has, to leave the cluster.
+    #[error("this node is leaving the cluster; nothing was written, write at another one")]
+    Leaving,
     /// The cache was shut down, so a write would reach nobody.
     #[error("this cache was shut down; nothing was written, open it again")]
     Stopped,
@@ -112,9 +115,11 @@ impl WriteError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::OverCapacity { .. } | Self::ClockRefused { .. } | Self::NotJoined | Self::TooManyEpochs { .. } => {
-                true
-            }
+            Self::OverCapacity { .. }
+            | Self::ClockRefused { .. }
+            | Self::NotJoined
+            | Self::Leaving
+            | Self::TooManyEpochs { .. } => true,
             Self::KeyTooLong { .. }
             | Self::ValueTooLarge { .. }
             | Self::ZeroTtl
@@ -260,6 +265,46 @@ pub enum StartError {
     Stopped,
 }
 
+/// A member was not removed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// No member has this replica id: it never had, or was removed before.
+    #[error("replica {replica} is no member; nobody was removed")]
+    NotAMember {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// It is this node itself.
+    #[error("a node does not remove itself; nobody was removed, use `Cache::leave`")]
+    Myself,
+    /// The cache was shut down.
+    #[error("this cache was shut down; nobody was removed, ask another node")]
+    Stopped,
+}
+
+/// A node has not left in order.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaveError {
+    /// Members lack something this node has, or there are none.
+    #[error(
+        "{} members lack something of this node, which stays a member and accepts writes again; try again when they can be \
+         reached, or shut down",
+        behind.len()
+    )]
+    NotHandedOver {
+        /// The members; none if this node is the only one.
+        behind: Vec<ReplicaId>,
+    },
+    /// It was removed before it had handed everything over.
+    #[error("this replica was removed before it had handed everything over; what no peer has received is lost")]
+    Removed,
+    /// The cache was shut down.
+    #[error("this cache was shut down before it had handed everything over; it may still count as a member")]
+    Stopped,
+}
+
 /// Any error of the cache, for callers that only pass it on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -276,6 +321,12 @@ pub enum Error {
     /// The cache could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A member was not removed.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+    /// This node has not left.
+    #[error(transparent)]
+    Leave(#[from] LeaveError),
 }
 
 /// Why a peer's link was closed. Nothing it sent in the faulty message was applied; other peers

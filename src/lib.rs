@@ -80,11 +80,11 @@ pub mod wire;
 
 #[cfg(feature = "net")]
 pub use cache::{
-    Cache, Change, Counters, Customs, Events, Maps, Origin, Receipt, Registers, Sets, Token, Touched, Ttl, Watch,
-    WatchError,
+    Cache, Change, ClusterView, Counters, Customs, Events, Maps, MemberView, Origin, Reach, Receipt, RegionView,
+    Registers, Sets, Token, Touched, Ttl, Watch, WatchError,
 };
 pub use config::Config;
-pub use error::Error;
+pub use error::{Error, LeaveError, RemoveError};
 pub use node::{Event, Level, Outcome};
 pub use store::Selector;
 

@@ -17,6 +17,7 @@ mod customs;
 mod encoded;
 mod map_parts;
 mod maps;
+mod membership;
 mod receipt;
 mod registers;
 mod sets;
@@ -294,15 +295,6 @@ impl Cache {
         hasher.finish()
     }
 
-    /// Returns the cluster as this node sees it: members, regions, who can be reached and how far away. Empty after a
-    /// shutdown. [`Cache::events`] tells of every change.
-    ///
-    /// # Cancel safety
-    /// Cancel safe.
-    pub async fn cluster(&self) -> ClusterView {
-        self.line.stats().await.unwrap_or_default().cluster
-    }
-
     /// Returns what this node counted; the part of the node is empty after a shutdown.
     ///
     /// # Cancel safety
@@ -368,7 +360,7 @@ async fn joined(mut events: Receiver<Event>, store: &Store) -> Result<(), StartE
             Ok(_) => {}
             // What is waited for may be among what was missed, and comes only once; the gate is set before it is told.
             Err(RecvError::Lagged(_)) => match store.gate() {
-                Gate::Open | Gate::ClockRefused | Gate::Removed => return Ok(()),
+                Gate::Open | Gate::ClockRefused | Gate::Removed | Gate::Leaving => return Ok(()),
                 Gate::Joining | Gate::Stopped => {}
             },
         }

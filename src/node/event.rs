@@ -92,6 +92,8 @@ pub enum Event {
     /// This replica was removed, or found that its history does not fit that of the others: it must start again under a new
     /// id, and what it accepted and no peer has received is lost.
     Removed,
+    /// This node has handed over all it had and is no member any more, as it was told to leave.
+    Left,
     /// Two values under one stamp: a replica id is in use twice.
     DuplicateReplica {
         /// The id.

@@ -125,6 +125,11 @@ pub enum Input {
         /// The replica, also one that was never heard of, or this node's own.
         replica: ReplicaId,
     },
+    /// Hand everything over and give up this node's place. From now on no write is accepted here;
+    /// `Event::Left` tells when it is done.
+    Leave,
+    /// Do not leave after all. Nothing happens once the place is given up.
+    Stay,
     /// The deadline the node asked for has passed.
     Deadline,
     /// Flush, say goodbye, close all links.

@@ -160,7 +160,9 @@ impl Node {
     fn on_own_removal(&mut self, now: Now) {
         sometimes!(ToldThatRemoved);
         self.set_gate();
-        self.event(Event::Removed);
+        if !self.stopping {
+            self.event(Event::Removed);
+        }
         self.report(now);
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {

@@ -18,10 +18,12 @@
 pub mod dial;
 pub mod event;
 mod forgery;
+mod gate;
 pub mod gauges;
 mod hello;
 pub mod input;
 mod join;
+mod leave;
 pub mod levels;
 pub mod link;
 mod members;
@@ -115,6 +117,8 @@ pub struct Node {
     limits: Limits,
     stats: Stats,
     clock_refused: bool,
+    /// Everything is being handed over, then this node gives up its place.
+    leaving: bool,
     stopping: bool,
     /// The instant of the last input.
     last: Mono,
@@ -156,6 +160,7 @@ impl Node {
             limits,
             stats: Stats::default(),
             clock_refused: false,
+            leaving: false,
             stopping: false,
             last: Mono::default(),
             out: VecDeque::new(),
@@ -181,9 +186,12 @@ impl Node {
             Input::Wait { id, mark, level, deadline } => self.on_wait(now, id, mark, level, deadline),
             Input::CancelWait { id } => self.waits.remove(id),
             Input::Remove { replica } => self.remove(now, replica),
+            Input::Leave => self.on_leave(now),
+            Input::Stay => self.on_stay(),
             Input::Shutdown => self.on_shutdown(now),
         }
         self.seek(now);
+        self.go_if_handed_over(now);
         self.run_due(now);
     }
 
@@ -262,37 +270,6 @@ impl Node {
         if let DialError::Refused { code: CloseCode::Removed, .. } = reason {
             self.remove(now, self.me.replica);
         }
-    }
-
-    /// A node whose clock a majority of its peers refuses stops originating writes, and says so.
-    fn check_own_clock(&mut self) {
-        let refused = self.slots.majority_refuses();
-        if refused == self.clock_refused {
-            return;
-        }
-        sometimes!(ClockRefused, if refused);
-        sometimes!(ClockAcceptedAgain, if !refused);
-        self.clock_refused = refused;
-        let skew = self.sessions().filter_map(|(_, s)| s.beats.skew_ms()).map(i64::unsigned_abs).max().unwrap_or(0);
-        let skew_ms = skew.max(self.max_drift_ms());
-        self.store.note_skew(skew_ms);
-        self.set_gate();
-        self.event(if refused { Event::ClockRefused { skew_ms } } else { Event::ClockAccepted });
-    }
-
-    /// Says to the store whether writes are accepted: the first reason against it counts.
-    fn set_gate(&self) {
-        self.store.set_gate(if self.stopping {
-            Gate::Stopped
-        } else if self.is_removed() {
-            Gate::Removed
-        } else if self.clock_refused {
-            Gate::ClockRefused
-        } else if self.join.is_joined() {
-            Gate::Open
-        } else {
-            Gate::Joining
-        });
     }
 
     /// Somebody waits: what was written goes at once, and each peer is asked once for its report.

@@ -171,6 +171,8 @@ faults! {
     JoinedHalfway,
     /// Two copies of one node that were let in apart both stay members.
     CopiesOfOneNodeStay,
+    /// Who leaves gives up its place before the others have what it has.
+    LeavesAtOnce,
     /// Who is silent here alone is called unreachable: nobody else is asked.
     QuorumOfOne,
     /// Who hears nobody calls everybody unreachable.

@@ -257,6 +257,10 @@ rare! {
     EarlyFrameTaken,
     /// A peer of a later version said hello.
     NewerPeerGreeted,
+    /// A node that was to leave waited for somebody's report.
+    LeaverAwaitsReport,
+    /// A node handed everything over and gave up its place.
+    LeftInOrder,
     /// None of several members was heard.
     NobodyHeard,
     /// At least half of those that were heard suspected a member, too.

@@ -8,10 +8,13 @@
 //! * One input or command per turn, then every output of it; the node bounds the work of one input.
 //! * Nothing here waits but the `select!`: outputs are queued, answers nobody awaits are dropped.
 
+use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
 use crate::clock::Mono;
-use crate::node::{Input, Node, Output};
+use crate::error::RemoveError;
+use crate::id::ReplicaId;
+use crate::node::{Event, Input, Node, Output};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::journal::Journal;
@@ -27,6 +30,8 @@ pub struct Driver {
     clock: SystemClock,
     end: DriverEnd,
     waits: Waits,
+    /// Who waits for this node to leave.
+    leavers: Vec<oneshot::Sender<()>>,
     journal: Journal,
 }
 
@@ -37,7 +42,7 @@ impl Driver {
         let clock = SystemClock::start();
         let (line, end) = Line::new(clock);
         let journal = Journal::new(addresses);
-        let driver = Self { node, endpoint, clock, end, waits: Waits::default(), journal };
+        let driver = Self { node, endpoint, clock, end, waits: Waits::default(), leavers: Vec::new(), journal };
         (driver, line)
     }
 
@@ -87,6 +92,7 @@ impl Driver {
             Output::Resolved { id, outcome } => self.waits.tell(id, outcome),
             Output::Event(event) => {
                 self.journal.note(&event);
+                self.tell_leavers(&event);
                 drop(self.end.events.send(event));
             }
             Output::Changed(changes) => {
@@ -102,6 +108,26 @@ impl Driver {
         }
     }
 
+    fn tell_leavers(&mut self, event: &Event) {
+        let has_left = *event == Event::Left;
+        if !has_left && *event != Event::Removed {
+            return;
+        }
+        for reply in self.leavers.drain(..).filter(|_| has_left) {
+            if reply.send(()).is_err() {
+                tracing::debug!("left, and nobody waited for it");
+            }
+        }
+    }
+
+    fn refuses_to_remove(&self, replica: ReplicaId) -> Option<RemoveError> {
+        if replica == self.node.me().replica {
+            return Some(RemoveError::Myself);
+        }
+        let member = self.node.members().live().any(|(live, _)| live == replica);
+        (!member).then_some(RemoveError::NotAMember { replica })
+    }
+
     fn obey(&mut self, command: Command) {
         match command {
             Command::Wait { mark, level, deadline, reply } => {
@@ -115,6 +141,23 @@ impl Driver {
             }
             Command::Stats { reply } => drop(reply.send(self.node.stats())),
             Command::ResetLag => self.node.reset_lag(),
+            Command::Remove { replica, reply } => {
+                let refused = self.refuses_to_remove(replica);
+                if refused.is_none() {
+                    self.take(Input::Remove { replica });
+                }
+                drop(reply.send(refused.map_or(Ok(()), Err)));
+            }
+            Command::Leave { reply } => {
+                self.leavers.retain(|reply| !reply.is_closed());
+                self.leavers.push(reply);
+                self.take(Input::Leave);
+            }
+            Command::Stay { reply } => {
+                let behind = (!self.node.has_left()).then(|| self.node.behind());
+                self.take(Input::Stay);
+                drop(reply.send(behind));
+            }
             // Taken by the loop.
             Command::Shutdown { .. } => {}
         }

@@ -63,6 +63,7 @@ impl Journal {
                      it accepted and no peer has received is lost; restart the node"
                 );
             }
+            Event::Left => tracing::info!("everything is handed over: this node is no member any more"),
             Event::DuplicateReplica { replica } => {
                 tracing::error!(%replica, "two values under one stamp: this replica id is in use twice");
             }

@@ -14,7 +14,8 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot};
 
 use crate::clock::Mono;
-use crate::id::KeyspaceId;
+use crate::error::RemoveError;
+use crate::id::{KeyspaceId, ReplicaId};
 use crate::node::{Event, Level, Mark, Outcome, Stats};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::watches::{KeyChange, Origin, Watches};
@@ -48,6 +49,23 @@ pub(crate) enum Command {
     },
     /// Forget the lag measured so far.
     ResetLag,
+    /// Remove a member for ever.
+    Remove {
+        /// The member.
+        replica: ReplicaId,
+        /// Told what came of it.
+        reply: oneshot::Sender<Result<(), RemoveError>>,
+    },
+    /// Hand everything over and give up this node's place.
+    Leave {
+        /// Told when that is done.
+        reply: oneshot::Sender<()>,
+    },
+    /// Do not leave after all.
+    Stay {
+        /// Told who lacks something, or nothing if this node has left already.
+        reply: oneshot::Sender<Option<Vec<ReplicaId>>>,
+    },
     /// Say goodbye and end.
     Shutdown {
         /// Told when everything has ended.
@@ -143,6 +161,36 @@ impl Line {
         if self.commands.send(Command::ResetLag).await.is_err() {
             tracing::debug!("the lag was not reset: the driver has ended");
         }
+    }
+
+    /// Removes a member for ever; `None` when the driver has ended.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    pub async fn remove(&self, replica: ReplicaId) -> Option<Result<(), RemoveError>> {
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Remove { replica, reply }).await.ok()?;
+        done.await.ok()
+    }
+
+    /// Makes the node leave; returns whether it has, as opposed to being removed or shut down before.
+    ///
+    /// # Cancel safety
+    /// Once asked for it goes on until [`Line::stay`].
+    pub async fn leave(&self) -> bool {
+        let (reply, left) = oneshot::channel();
+        self.commands.send(Command::Leave { reply }).await.is_ok() && left.await.is_ok()
+    }
+
+    /// Calls the node back, unless it has left already; returns who lacks something then. `None` when the driver has
+    /// ended.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    pub async fn stay(&self) -> Option<Option<Vec<ReplicaId>>> {
+        let (reply, behind) = oneshot::channel();
+        self.commands.send(Command::Stay { reply }).await.ok()?;
+        behind.await.ok()
     }
 
     /// Makes the driver flush, say goodbye to every peer and end; returns when it has.

@@ -141,7 +141,7 @@ impl SimCluster {
     pub fn crash(&mut self, at: usize) {
         let Some(host) = self.hosts.get_mut(at).filter(|h| h.node.is_some() || h.leaving.is_some()) else { return };
         host.wake(self.now);
-        host.end();
+        host.end(self.now);
         self.carriage.conditions().wake(self.now, at);
         self.carriage.crash(at);
         self.set_timer(at);
@@ -317,7 +317,9 @@ impl SimCluster {
         self.set_timer(at);
         let Some(host) = self.hosts.get_mut(at) else { return };
         host.look(bytes);
-        if std::mem::take(&mut host.told_removed) && self.tended {
+        if std::mem::take(&mut host.left) {
+            self.go(at);
+        } else if std::mem::take(&mut host.told_removed) && self.tended {
             drop(self.start(at));
         }
     }
@@ -428,6 +430,7 @@ impl SimCluster {
             Input::Remove { replica } => (12, replica.0, None),
             Input::Deadline => (13, 0, None),
             Input::Shutdown => (14, 0, None),
+            Input::Leave | Input::Stay => (15, u64::from(input == &Input::Stay), None),
         };
         self.trace.write_u64(self.now.0);
         self.trace.write_usize(at);
@@ -458,6 +461,7 @@ impl SimCluster {
             }
             Output::Event(event) => {
                 host.told_removed |= event == Event::Removed;
+                host.left |= event == Event::Left;
                 host.events.push(event.clone());
                 if let Event::Joined { founded } = event {
                     host.joined_at = Some(self.now);

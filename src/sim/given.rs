@@ -1,16 +1,21 @@
-//! What a host that joins was given by its donor.
+//! What a host that joins was given by its donor, and what a host that leaves gives the others.
 //!
 //! # Invariants
 //! * It is looked at in the very instant in which the host joins: what comes later comes all the same, and then nobody
 //!   can tell.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::check::{Invariant, Violation};
 use super::cluster::SimCluster;
+use super::host::Host;
 use crate::crdt::Ctx;
 use crate::id::{PartitionId, ReplicaId};
 use crate::node::Node;
+
+/// How long a process that has ended may still count as one that has what it had.
+const STILL_COUNTED: Duration = Duration::from_secs(10);
 
 /// What donors owe, and what was found wanting.
 #[derive(Debug, Default)]
@@ -18,6 +23,8 @@ pub(super) struct Given {
     /// What a donor called stable when it counted its joiner as a member, by joiner: from then on it waits for that.
     owed: BTreeMap<ReplicaId, Owed>,
     short: Option<Violation>,
+    /// What those that left in order had seen when they did.
+    departed: BTreeMap<ReplicaId, Vec<Ctx>>,
 }
 
 #[derive(Debug)]
@@ -27,10 +34,11 @@ struct Owed {
 }
 
 impl SimCluster {
-    /// Checks that every host had what its donor called stable when it joined: nobody waits for that any more.
+    /// Checks that every host had what its donor called stable when it joined, since nobody waits for that any more, and
+    /// that somebody had all that was with a host that left.
     ///
     /// # Errors
-    /// [`Violation`] of the first that had not.
+    /// [`Violation`] of the first that fell short.
     pub fn all_given(&self) -> Result<(), Violation> {
         self.given.short.clone().map_or(Ok(()), Err)
     }
@@ -57,6 +65,41 @@ impl SimCluster {
             Violation::new(Invariant::Stability, what)
         });
         self.given.short = self.given.short.take().or(short);
+    }
+
+    /// A host has given up its place: its process ends.
+    pub(super) fn go(&mut self, at: usize) {
+        self.given.short = self.given.short.take().or_else(|| self.leaves_with_something(at));
+        if let Some(node) = self.node(at) {
+            let (me, store) = (node.me().replica, node.store());
+            let contexts = store.partition_ids().filter_map(|id| Some(store.read(id)?.ctx().clone())).collect();
+            self.given.departed.insert(me, contexts);
+        }
+        self.stop(at);
+    }
+
+    /// Returns what a replica that has left in order had seen by then.
+    pub(super) fn departed(&self, replica: ReplicaId) -> Option<&Vec<Ctx>> {
+        self.given.departed.get(&replica)
+    }
+
+    /// Who had it all may have ended a moment before, or lied.
+    fn leaves_with_something(&self, at: usize) -> Option<Violation> {
+        let leaver = self.node(at).filter(|_| self.hosts.iter().all(|host| !host.lies))?;
+        let just_ended = |host: &Host| host.ended_at.is_some_and(|ended| self.now.since(ended) < STILL_COUNTED);
+        if self.hosts.iter().any(just_ended) {
+            return None;
+        }
+        let has = |other: &Node, id| match (other.store().read(id), leaver.store().read(id)) {
+            (Some(theirs), Some(mine)) => theirs.ctx().includes(mine.ctx()),
+            _ => false,
+        };
+        let others = (0..self.host_count()).filter(|other| *other != at).filter_map(|other| self.node(other));
+        let has_all = |other: &Node| leaver.store().partition_ids().all(|id| has(other, id));
+        if leaver.members().members.len() == 1 || others.into_iter().any(has_all) {
+            return None;
+        }
+        Some(Violation::new(Invariant::Acknowledged, format!("r{at} left with something nobody else has")))
     }
 }
 

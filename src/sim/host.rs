@@ -72,6 +72,10 @@ pub(super) struct Host {
     pub(super) donor: Option<NodeId>,
     /// Its process has just learnt that it was removed.
     pub(super) told_removed: bool,
+    /// Its process has just given up its place.
+    pub(super) left: bool,
+    /// When a process ended here last.
+    pub(super) ended_at: Option<Mono>,
     pub(super) links: BTreeMap<LinkId, LinkNote>,
     /// The last frame it sent.
     pub(super) last_frame: Option<Bytes>,
@@ -107,6 +111,8 @@ impl Host {
             joined_at: None,
             donor: None,
             told_removed: false,
+            left: false,
+            ended_at: None,
             links: BTreeMap::new(),
             last_frame: None,
             skew_ms: 0,
@@ -148,7 +154,9 @@ impl Host {
     }
 
     /// The process here is gone, and so is everything that was its own.
-    pub(super) fn end(&mut self) {
+    pub(super) fn end(&mut self, now: Mono) {
+        self.ended_at = Some(now);
+        self.left = false;
         self.node = None;
         self.leaving = None;
         self.joined_at = None;

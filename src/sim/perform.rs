@@ -64,6 +64,7 @@ impl SimCluster {
             }
             Action::CrashDonor { of } => self.crash_donor(self.place(of)),
             Action::Stop { at } => self.stop(self.place(at)),
+            Action::Leave { at } => self.leave(self.place(at)),
             Action::Start { at } => {
                 let at = self.place(at);
                 !self.is_running(at) && !self.is_clone(at) && self.start(at).is_ok()
@@ -126,7 +127,15 @@ impl SimCluster {
         found.map(|donor| self.crash(donor)).is_some()
     }
 
-    fn stop(&mut self, at: usize) -> bool {
+    fn leave(&mut self, at: usize) -> bool {
+        let may = self.is_running(at) && !self.is_paused(at) && !self.is_clone(at);
+        if may {
+            self.input(at, Input::Leave);
+        }
+        may
+    }
+
+    pub(super) fn stop(&mut self, at: usize) -> bool {
         if !self.is_running(at) || self.is_paused(at) {
             return false;
         }
@@ -232,6 +241,7 @@ impl SimCluster {
         for at in 0..self.host_count() {
             self.set_skew_ms(at, 0);
             self.wake(at);
+            self.input(at, Input::Stay);
         }
         let liars: Vec<ReplicaId> =
             self.hosts.iter().filter(|h| h.lies && h.node.is_some()).filter_map(|h| h.replica).collect();

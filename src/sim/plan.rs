@@ -264,6 +264,11 @@ pub enum Action {
         /// The host.
         at: u8,
     },
+    /// A host's process hands over what it has, gives up its place and ends; at the heal it stays if it could not.
+    Leave {
+        /// The host.
+        at: u8,
+    },
     /// A process is started on a host that has none, empty and under a fresh replica id.
     Start {
         /// The host.
@@ -312,6 +317,23 @@ pub enum Action {
     },
     /// Nothing, for as long as the step takes.
     Rest,
+}
+
+impl Action {
+    /// Tells whether a process may end by it, or the time be another one after it: what can be seen now must be seen now.
+    pub(super) fn ends_or_shifts(&self) -> bool {
+        matches!(
+            self,
+            Self::Crash { .. }
+                | Self::CrashDonor { .. }
+                | Self::Stop { .. }
+                | Self::Leave { .. }
+                | Self::Clone { .. }
+                | Self::Remove { .. }
+                | Self::Skew { .. }
+                | Self::Pause { .. }
+        )
+    }
 }
 
 /// A local mutation. Values are unique; deadlines are drawn from [`Setting::ttl_ms_max`] by `ttl`.
@@ -439,6 +461,7 @@ impl fmt::Display for Action {
             Self::Crash { at } => write!(f, "r{at} crashes"),
             Self::CrashDonor { of } => write!(f, "the donor of r{of} crashes"),
             Self::Stop { at } => write!(f, "r{at} shuts down"),
+            Self::Leave { at } => write!(f, "r{at} is to leave"),
             Self::Start { at } => write!(f, "r{at} starts"),
             Self::Clone { of } => write!(f, "a clone of r{of} starts"),
             Self::Remove { by, at } => write!(f, "r{by} removes r{at}"),

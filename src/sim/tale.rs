@@ -46,6 +46,8 @@ impl Delivered {
             | Input::Wait { .. }
             | Input::CancelWait { .. }
             | Input::Remove { .. }
+            | Input::Leave
+            | Input::Stay
             | Input::Deadline
             | Input::Shutdown => return,
         };
@@ -172,6 +174,7 @@ fn told(event: &Event) -> String {
         Event::ClockRefused { skew_ms } => format!("its clock is refused, about {skew_ms} ms off"),
         Event::ClockAccepted => "its clock is accepted again".to_owned(),
         Event::Removed => "learns that it was removed".to_owned(),
+        Event::Left => "has handed everything over and left".to_owned(),
         Event::DuplicateReplica { replica } => format!("replica id {replica} is in use twice"),
         Event::Unsendable { unsendable } => format!("cannot send {unsendable:?}"),
         Event::Quarantined { fragments } => format!("skips {fragments} fragments"),

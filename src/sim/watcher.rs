@@ -232,17 +232,7 @@ impl Watcher {
             let spaces = if map { vec![MAPS, SETS, COUNTERS] } else { vec![REGISTERS] };
             spaces.into_iter().for_each(|space| self.licence(cluster, cluster.place(at), workload::key(space, key)));
         }
-        let looks_different = matches!(
-            action,
-            Action::Crash { .. }
-                | Action::CrashDonor { .. }
-                | Action::Stop { .. }
-                | Action::Clone { .. }
-                | Action::Remove { .. }
-                | Action::Skew { .. }
-                | Action::Pause { .. }
-        );
-        if looks_different { self.look(cluster) } else { Ok(()) }
+        if action.ends_or_shifts() { self.look(cluster) } else { Ok(()) }
     }
 
     /// A host is about to give a key's memory back: what it holds may be missing, there and wherever that goes.
@@ -314,7 +304,8 @@ impl Watcher {
         for at in over {
             self.fresh.remove(&at);
             if let Some(seat) = self.seats.remove(&at) {
-                self.ended.insert(seat.replica, seat.contexts);
+                let contexts = cluster.departed(seat.replica).cloned().unwrap_or(seat.contexts);
+                self.ended.insert(seat.replica, contexts);
                 self.ended_unseen += usize::from(cluster.elapsed() != self.looked_at);
             }
         }

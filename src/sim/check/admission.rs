@@ -28,8 +28,9 @@ pub(in crate::sim) fn admitted(
         (Gate::Joining, Some(WriteError::NotJoined))
         | (Gate::ClockRefused, Some(WriteError::ClockRefused { .. }))
         | (Gate::Removed, Some(WriteError::Removed))
+        | (Gate::Leaving, Some(WriteError::Leaving))
         | (Gate::Stopped, Some(WriteError::Stopped)) => true,
-        (Gate::Open | Gate::Joining | Gate::ClockRefused | Gate::Removed | Gate::Stopped, _) => false,
+        (Gate::Open | Gate::Joining | Gate::ClockRefused | Gate::Removed | Gate::Leaving | Gate::Stopped, _) => false,
     };
     if right {
         return Ok(());

@@ -44,6 +44,23 @@ pub(super) fn stop(draw: &mut Draw, from: u64) {
     }
 }
 
+/// A host leaves in the midst of writes, perhaps while it cannot be heard by some, and comes back as another.
+pub(super) fn leave(draw: &mut Draw, from: u64) {
+    let at = draw.host();
+    draw.writes(from, at, 4, 60);
+    if draw.is_on(Class::Cuts) && draw.rng.bool() {
+        let to = draw.other(at);
+        draw.at(from, Action::Cut { from: at, to });
+    }
+    draw.at(from + 60, Action::Leave { at });
+    let by = draw.other(at);
+    draw.deletes(from, by, 2, 2_000);
+    if draw.rng.bool() {
+        let back = from + 60 + draw.while_ms();
+        draw.at(back, Action::Start { at });
+    }
+}
+
 /// Every node is restarted, one after the other, as for an upgrade.
 pub(super) fn rolling(draw: &mut Draw, from: u64) {
     let (gap, mut ms) = (draw.rng.u64(300..6_000), from);

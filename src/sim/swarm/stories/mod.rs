@@ -26,7 +26,7 @@ use keys::{
 };
 use members::{
     all_but_one, all_spares, clone, clone_apart, crash, crash_after_write, delete_then_join, delete_then_restart,
-    donor_behind_dies, donor_dies, donor_of_a_spare_dies, join_and_leave, join_under_writes, remove_each_other,
+    donor_behind_dies, donor_dies, donor_of_a_spare_dies, join_and_leave, join_under_writes, leave, remove_each_other,
     remove_the_dead, rolling, stop, unheard_of, zombie,
 };
 use network::{alone, bridge, deletes_behind_a_cut, flapping, halves, one_way, slow, swizzle};
@@ -58,7 +58,7 @@ fn stories(class: Class) -> &'static [Story] {
         Class::FarFuture => &[far_future, starts_in_the_future],
         Class::Pause => &[pause, pause, pause_across_a_collection, long_pause],
         Class::Crash => &[crash, crash, crash_after_write, all_but_one, donor_dies, donor_dies, delete_then_restart],
-        Class::Stop => &[stop, rolling],
+        Class::Stop => &[stop, rolling, leave, leave],
         Class::Join => &[join_under_writes, donor_of_a_spare_dies, all_spares, delete_then_join, join_and_leave],
         Class::Remove => {
             &[remove_the_dead, zombie, zombie, remove_each_other, unheard_of, donor_behind_dies, donor_behind_dies]

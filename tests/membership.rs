@@ -1,0 +1,63 @@
+//! Coming and going of whole nodes over real QUIC on loopback: who leaves in order, and who is removed.
+#![cfg(feature = "net")]
+
+#[path = "support/world.rs"]
+mod world;
+
+use std::time::Duration;
+
+use driftless::error::{LeaveError, RemoveError, WriteError};
+use driftless::id::ReplicaId;
+use driftless::{Event, Ttl};
+use world::{GUARD, World, event, everywhere, guard};
+
+#[tokio::test]
+async fn who_leaves_hands_everything_over_and_nobody_waits_for_it() {
+    let [us, eu, ap] = World::new().three().await;
+    let (mut events, gone) = (us.events(), ap.replica());
+    let numbers = ap.registers::<u32, u32>("n").unwrap();
+    for n in 0..100 {
+        numbers.set(&n, &(n * 2), Ttl::NEVER).unwrap();
+    }
+    ap.leave(GUARD).await.unwrap();
+    assert_eq!(numbers.set(&1, &3, Ttl::NEVER).unwrap_err(), WriteError::Stopped);
+
+    event(&mut events, |e| matches!(e, Event::MemberRemoved { replica } if replica == gone).then_some(())).await;
+    for cache in [&us, &eu] {
+        let there = cache.registers::<u32, u32>("n").unwrap();
+        assert!(
+            (0..100).all(|n| there.get(&n).unwrap() == Some(n * 2)),
+            "all of it, although nobody waited for receipts"
+        );
+    }
+    everywhere(&us.registers::<u32, u32>("n").unwrap().set(&1, &1, Ttl::NEVER).unwrap()).await;
+    assert_eq!(us.cluster().await.members.len(), 2);
+    assert_eq!(guard(ap.leave(GUARD)).await, Err(LeaveError::Stopped), "once is enough");
+}
+
+#[tokio::test]
+async fn who_has_nobody_to_hand_anything_to_stays_and_goes_on() {
+    let us = World::new().open(0, &[]).await;
+    let numbers = us.registers::<u32, u32>("n").unwrap();
+    numbers.set(&1, &1, Ttl::NEVER).unwrap();
+    assert_eq!(us.leave(Duration::ZERO).await, Err(LeaveError::NotHandedOver { behind: Vec::new() }));
+    numbers.set(&1, &2, Ttl::NEVER).unwrap();
+    assert_eq!(us.cluster().await.members.len(), 1);
+}
+
+#[tokio::test]
+async fn an_operator_removes_who_will_not_come_back() {
+    let [us, eu, ap] = World::new().three().await;
+    let (gone, mut events) = (ap.replica(), us.events());
+    guard(ap.shutdown()).await;
+    event(&mut events, |e| matches!(e, Event::Suspect { .. } | Event::Unreachable { .. }).then_some(())).await;
+    assert_eq!(eu.cluster().await.members.len(), 3, "a member that is silent stays one");
+
+    assert_eq!(guard(us.remove(us.replica())).await, Err(RemoveError::Myself));
+    assert_eq!(guard(us.remove(ReplicaId(7))).await, Err(RemoveError::NotAMember { replica: ReplicaId(7) }));
+    guard(us.remove(gone)).await.unwrap();
+    assert_eq!(guard(us.remove(gone)).await, Err(RemoveError::NotAMember { replica: gone }));
+    everywhere(&us.registers::<u32, u32>("n").unwrap().set(&1, &1, Ttl::NEVER).unwrap()).await;
+    assert_eq!(us.cluster().await.members.len(), 2);
+    assert_eq!(guard(ap.remove(us.replica())).await, Err(RemoveError::Stopped));
+}
