@@ -34,7 +34,8 @@ pub enum Event {
         /// Its running copy.
         replica: ReplicaId,
     },
-    /// A member is silent here, and at least half of those that can be heard agree.
+    /// A member is silent here, and at least half of those that can be heard agree. Where they were sooner, nothing was said
+    /// of a suspicion before.
     Unreachable {
         /// The member's node.
         node: NodeId,
