@@ -54,6 +54,7 @@
 //! * [`id`], [`clock`]: who and when. [`crdt`]: the values and their joins.
 //! * [`store`]: partitions behind locks, the one shared structure. [`error`], [`config`].
 //! * [`wire`]: what travels. [`replication`], [`membership`]: who has what, and who is there.
+//! * [`routing`]: which region serves a client.
 //! * [`probe`]: rare events and planted faults, for tests of tests.
 //! * [`node`]: all of it as one state machine. `sim` (feature `sim`): many of them in virtual time.
 //! * `runtime` (feature `net`): the sockets, the certificates and the loop around the node.
@@ -70,6 +71,7 @@ pub mod membership;
 pub mod node;
 pub mod probe;
 pub mod replication;
+pub mod routing;
 #[cfg(feature = "net")]
 pub mod runtime;
 #[cfg(feature = "sim")]
@@ -81,7 +83,7 @@ pub mod wire;
 #[cfg(feature = "net")]
 pub use cache::{
     Cache, Change, ClusterView, Counters, Customs, Events, Maps, MemberView, Origin, Reach, Receipt, RegionView,
-    Registers, Sets, Token, Touched, Ttl, Watch, WatchError,
+    Registers, Router, Sets, Token, Touched, Ttl, Watch, WatchError,
 };
 pub use config::Config;
 pub use error::{Error, LeaveError, RemoveError};

@@ -7,7 +7,8 @@ mod world;
 use std::time::Duration;
 
 use driftless::error::{LeaveError, RemoveError, WriteError};
-use driftless::id::ReplicaId;
+use driftless::id::{RegionId, ReplicaId};
+use driftless::routing::{Client, RouteError, RouterConfig};
 use driftless::{Event, Ttl};
 use world::{GUARD, World, event, everywhere, guard};
 
@@ -60,4 +61,32 @@ async fn an_operator_removes_who_will_not_come_back() {
     everywhere(&us.registers::<u32, u32>("n").unwrap().set(&1, &1, Ttl::NEVER).unwrap()).await;
     assert_eq!(us.cluster().await.members.len(), 2);
     assert_eq!(guard(ap.remove(us.replica())).await, Err(RemoveError::Stopped));
+}
+
+#[tokio::test]
+async fn clients_go_elsewhere_as_soon_as_a_region_is_called_unreachable() {
+    let [us, eu, ap] = World::new().three().await;
+    let (router, mut events, gone) = (us.router(RouterConfig::default()), us.events(), eu.replica());
+    let client = Client::in_region("eu-central");
+    assert_eq!(router.route(&client).unwrap().region, RegionId::new("eu-central"));
+    guard(eu.shutdown()).await;
+    event(&mut events, |e| matches!(e, Event::Unreachable { replica, .. } if replica == gone).then_some(())).await;
+    let ranking: Vec<String> = router.ranking(&client).iter().map(|region| region.as_str().to_owned()).collect();
+    assert_eq!(ranking.len(), 2);
+    assert!(!ranking.contains(&"eu-central".to_owned()), "{ranking:?}");
+
+    let mut asked = Vec::new();
+    let answer = router
+        .call(&Client::in_region("us-east"), async |region| {
+            asked.push(region.clone());
+            if asked.len() == 1 { Err("down for a moment") } else { Ok(7) }
+        })
+        .await;
+    assert_eq!((answer, asked), (Ok(7), vec![RegionId::new("us-east"), RegionId::new("ap-southeast")]));
+    let nobody = router.call(&client, async |_| Err::<(), _>("no")).await;
+    assert!(matches!(nobody, Err(RouteError::AllFailed { tried, .. }) if tried.len() == 2));
+    router.drain(&RegionId::new("us-east"), true);
+    router.drain(&RegionId::new("ap-southeast"), true);
+    assert_eq!(router.route(&client), Err(RouteError::NoHealthyRegions { known: 3 }));
+    guard(ap.shutdown()).await;
 }

@@ -10,7 +10,7 @@
 //! * One task drives the node. [`Cache::shutdown`] joins it; dropping the [`Cache`] aborts it. However it ends, later
 //!   writes through handles that are still around fail with `WriteError::Stopped`; reads go on.
 //!
-//! Not here: choosing a region for a client, and signing tokens.
+//! Not here: signing tokens.
 
 mod counters;
 mod customs;
@@ -20,6 +20,7 @@ mod maps;
 mod membership;
 mod receipt;
 mod registers;
+mod router;
 mod sets;
 mod space;
 mod stats;
@@ -47,6 +48,7 @@ pub use customs::Customs;
 pub use maps::Maps;
 pub use receipt::{Reached, Receipt};
 pub use registers::{Registers, TAG_BYTES_MAX, TAGS_MAX, Touched};
+pub use router::Router;
 pub use sets::Sets;
 pub use stats::{CacheStats, KeyspaceStats};
 pub use token::Token;

@@ -45,6 +45,8 @@ pub struct RegionView {
     pub reach: Reach,
     /// Round trip to the nearest of them.
     pub rtt: Option<Duration>,
+    /// The least of what 99 % of their writes took to get here, in milliseconds.
+    pub lag_p99_ms: Option<u64>,
 }
 
 /// The cluster as this node sees it.
@@ -75,12 +77,14 @@ impl ClusterView {
                 up: 0,
                 reach: Reach::Unreachable,
                 rtt: None,
+                lag_p99_ms: None,
             });
             region.members += 1;
             region.up += usize::from(member.reach == Reach::Up);
             region.reach = region.reach.min(member.reach);
             let own = member.is_me.then_some(Duration::ZERO);
             region.rtt = region.rtt.into_iter().chain(own).chain(member.rtt).min();
+            region.lag_p99_ms = region.lag_p99_ms.into_iter().chain(member.lag_p99_ms).min();
         }
         regions.into_values().collect()
     }

@@ -8,6 +8,8 @@
 //! * One input or command per turn, then every output of it; the node bounds the work of one input.
 //! * Nothing here waits but the `select!`: outputs are queued, answers nobody awaits are dropped.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
@@ -22,6 +24,9 @@ use crate::runtime::line::{Command, DriverEnd, Line};
 use crate::runtime::waits::Waits;
 use crate::runtime::watches::Origin;
 
+/// How old round trips and lags in a view may be.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
+
 /// The owner of the node and the network.
 #[derive(Debug)]
 pub struct Driver {
@@ -33,6 +38,8 @@ pub struct Driver {
     /// Who waits for this node to leave.
     leavers: Vec<oneshot::Sender<()>>,
     journal: Journal,
+    /// When the view was last shown.
+    shown_at: Mono,
 }
 
 impl Driver {
@@ -42,7 +49,16 @@ impl Driver {
         let clock = SystemClock::start();
         let (line, end) = Line::new(clock);
         let journal = Journal::new(addresses);
-        let driver = Self { node, endpoint, clock, end, waits: Waits::default(), leavers: Vec::new(), journal };
+        let driver = Self {
+            node,
+            endpoint,
+            clock,
+            end,
+            waits: Waits::default(),
+            leavers: Vec::new(),
+            journal,
+            shown_at: Mono::default(),
+        };
         (driver, line)
     }
 
@@ -85,6 +101,15 @@ impl Driver {
         if self.node.news() != news {
             self.end.signals.applied.notify_waiters();
         }
+        if self.clock.now().mono.since(self.shown_at) >= SHOW_EVERY {
+            self.show_view();
+        }
+    }
+
+    /// Shows the cluster to whoever routes by it.
+    fn show_view(&mut self) {
+        self.shown_at = self.clock.now().mono;
+        self.end.views.send_replace(self.node.cluster());
     }
 
     fn tell(&mut self, output: Output) {
@@ -92,6 +117,8 @@ impl Driver {
             Output::Resolved { id, outcome } => self.waits.tell(id, outcome),
             Output::Event(event) => {
                 self.journal.note(&event);
+                // First, so that whoever hears of it finds it taken into account.
+                self.show_view();
                 self.tell_leavers(&event);
                 drop(self.end.events.send(event));
             }

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::clock::Mono;
 use crate::error::RemoveError;
 use crate::id::{KeyspaceId, ReplicaId};
-use crate::node::{Event, Level, Mark, Outcome, Stats};
+use crate::node::{ClusterView, Event, Level, Mark, Outcome, Stats};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::watches::{KeyChange, Origin, Watches};
 
@@ -87,6 +87,7 @@ pub(crate) struct Signals {
 pub(crate) struct DriverEnd {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) views: watch::Sender<ClusterView>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) watches: Arc<Watches>,
 }
@@ -107,6 +108,7 @@ pub struct Line {
     signals: Arc<Signals>,
     watches: Arc<Watches>,
     events: broadcast::WeakSender<Event>,
+    views: watch::Receiver<ClusterView>,
     clock: SystemClock,
 }
 
@@ -115,15 +117,17 @@ impl Line {
     pub(crate) fn new(clock: SystemClock) -> (Self, DriverEnd) {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let events = broadcast::Sender::new(EVENTS);
+        let (views_to, views) = watch::channel(ClusterView::default());
         let (signals, watches) = (Arc::new(Signals::default()), Arc::new(Watches::new()));
         let line = Self {
             commands: sender,
             signals: Arc::clone(&signals),
             watches: Arc::clone(&watches),
             events: events.downgrade(),
+            views,
             clock,
         };
-        (line, DriverEnd { commands, events, signals, watches })
+        (line, DriverEnd { commands, events, views: views_to, signals, watches })
     }
 
     /// Says that local writes wait to be sent.
@@ -208,6 +212,19 @@ impl Line {
     #[must_use]
     pub fn events(&self) -> Option<broadcast::Receiver<Event>> {
         self.events.upgrade().map(|sender| sender.subscribe())
+    }
+
+    /// Returns the cluster as the node sees it, whenever that changes and every second; the last view stays when the driver
+    /// has ended.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<ClusterView> {
+        self.views.clone()
+    }
+
+    /// Returns the clock of the node.
+    #[must_use]
+    pub fn clock(&self) -> SystemClock {
+        self.clock
     }
 
     /// Returns what hears every change of a keyspace from now on.

@@ -29,6 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("replication", &["wire", "store", "error", "crdt", "clock", "id", "probe"]),
     ("repair", &["wire", "store", "error", "crdt", "clock", "id", "probe"]),
     ("membership", &["wire", "store", "error", "crdt", "clock", "id", "probe"]),
+    ("routing", &["membership", "clock", "id"]),
     (
         "node",
         &["replication", "repair", "membership", "wire", "store", "config", "error", "crdt", "clock", "id", "probe"],
@@ -37,7 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("runtime", &["node", "wire", "config", "error", "clock", "id", "probe", "sync"]),
     (QUIC_CARRIER, &["sim", "runtime", "node", "error", "clock", "id", "probe"]),
     ("persist", &["store", "config", "error", "crdt", "clock", "id"]),
-    ("cache", &["runtime", "node", "store", "config", "error", "crdt", "clock", "id", "probe"]),
+    ("cache", &["runtime", "routing", "node", "store", "config", "error", "crdt", "clock", "id", "probe"]),
     ("resp", &["cache"]),
     ("admin", &["cache"]),
     ("dns", &["cache"]),
