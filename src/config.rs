@@ -113,6 +113,11 @@ pub struct MembershipConfig {
     pub give_up_after: Duration,
     /// How far a peer's clock may be ahead. Default 1 s.
     pub max_drift: Duration,
+    /// How long a member must be unreachable to a majority of all members, without a break, for them to remove it. Until
+    /// then nothing that it has not seen is forgotten: deleted and expired keys keep their names and about 160 bytes each.
+    /// Who is removed has to start again, and what only it had is lost. Half of the members remove nobody, so of two
+    /// neither is ever removed. Default six hours; `None` leaves it to operators.
+    pub forget_after: Option<Duration>,
     /// How long a node looks for a cluster to join before it founds one alone. Default 2 s. Less
     /// may found two clusters when all nodes start at once.
     pub solo_after: Duration,
@@ -234,7 +239,7 @@ impl Config {
         let over_twice = |long: Duration, short: Duration| short.checked_mul(2).is_some_and(|twice| long > twice);
         let is_name = |text: &str| (1..=NAME_BYTES_MAX).contains(&text.len());
         let twice = |(at, c): (usize, &CustomType)| self.custom.iter().skip(at + 1).any(|o| o.keyspace == c.keyspace);
-        let rules: [(bool, &'static str, &'static str); 12] = [
+        let rules: [(bool, &'static str, &'static str); 13] = [
             (is_name(&self.node.cluster), "node.cluster", "must have from 1 to 256 bytes"),
             (is_name(self.node.region.as_str()), "node.region", "must have from 1 to 256 bytes"),
             (self.custom.iter().all(|c| is_name(&c.type_name)), "custom.type_name", "must have from 1 to 256 bytes"),
@@ -249,6 +254,11 @@ impl Config {
             (!m.beat_every.is_zero(), "membership.beat_every", "must not be zero"),
             (over_twice(m.suspect_after, m.beat_every), "membership.suspect_after", "must be more than two beats"),
             (m.give_up_after >= m.suspect_after, "membership.give_up_after", "must not be below suspect_after"),
+            (
+                m.forget_after.is_none_or(|after| after >= m.give_up_after),
+                "membership.forget_after",
+                "must not be below give_up_after",
+            ),
             (
                 (1..=KEY_BYTES_MAX).contains(&self.limits.key_bytes_max),
                 "limits.key_bytes_max",
@@ -322,6 +332,7 @@ impl MembershipConfig {
             suspect_after: Duration::from_millis(500),
             give_up_after: Duration::from_millis(1_500),
             max_drift: Duration::from_secs(1),
+            forget_after: Some(Duration::from_secs(6 * 3_600)),
             solo_after: Duration::from_secs(2),
         }
     }

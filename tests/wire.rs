@@ -313,15 +313,16 @@ fn more_keyspaces_than_the_limit_are_refused() {
 
 /// One byte says how many follow, and ids below 128 take a byte each.
 #[test]
-fn a_beat_names_so_many_suspects_and_in_order() {
+fn a_beat_names_so_many_silent_members_and_in_order() {
     let suspects: std::collections::BTreeSet<ReplicaId> = (1..100).map(ReplicaId).collect();
     let (replica, hlc) = (ReplicaId(7), arb::CLOCK);
-    let beat = Beat { replica, seq: 1, hlc, sent_ns: 2, echo: None, wall_ms: 3, suspects };
+    let beat =
+        Beat { replica, seq: 1, hlc, sent_ns: 2, echo: None, wall_ms: 3, suspects, gives_up: [ReplicaId(9)].into() };
     let bytes = Encoder::default().encode_beat(&beat).to_vec();
     let decode = |bytes: &[u8]| Decoder::default().decode_beat(bytes, &Limits::default());
     let some = (1..=u64::try_from(SUSPECTS_MAX).unwrap()).map(ReplicaId).collect();
     assert_eq!(decode(&bytes), Ok(Beat { suspects: some, ..beat }));
-    let count = bytes.len() - SUSPECTS_MAX - 1;
+    let count = bytes.len() - SUSPECTS_MAX - 3;
     let changed = |at: usize, value: u8| {
         let mut changed = bytes.clone();
         changed[at] = value;
@@ -330,6 +331,7 @@ fn a_beat_names_so_many_suspects_and_in_order() {
     assert!(is_over(&decode(&changed(count, 33))));
     assert!(is_malformed(&decode(&changed(count + 2, 1))), "twice the same");
     assert!(is_malformed(&decode(&changed(count, 31))), "bytes follow");
+    assert!(is_over(&decode(&changed(bytes.len() - 2, 33))));
 }
 
 /// A hello as a map of the given fields, with the envelope and kind of a control message.

@@ -66,6 +66,8 @@ struct Place {
     heard_at: Mono,
     patience: Duration,
     reach: Reach,
+    /// Since when it has been unreachable, if it is.
+    gone_since: Option<Mono>,
 }
 
 /// The view of one node.
@@ -95,11 +97,20 @@ impl Liveness {
         silent.map(|(replica, _)| *replica).take(SUSPECTS_MAX).collect()
     }
 
+    /// Returns who has been unreachable for so long without a break, at most [`SUSPECTS_MAX`].
+    #[must_use]
+    pub fn gone_for(&self, now: Mono, long: Duration) -> BTreeSet<ReplicaId> {
+        let gone = |place: &Place| place.gone_since.is_some_and(|since| now.since(since) >= long);
+        let gone = self.places.iter().filter(|(_, place)| gone(place));
+        gone.map(|(replica, _)| *replica).take(SUSPECTS_MAX).collect()
+    }
+
     /// Notes that a link to a member is up; whoever calls tells whom it concerns.
     pub fn up(&mut self, replica: ReplicaId, at: Mono) {
         self.heard(replica, at);
         if let Some(place) = self.places.get_mut(&replica).filter(|_| !planted!(AccusedForGood)) {
             place.reach = Reach::Up;
+            place.gone_since = None;
         }
     }
 
@@ -112,7 +123,10 @@ impl Liveness {
 
     /// Forgives a silence that was ours: nothing could be heard while our own tick was late.
     pub fn forgive(&mut self, late: Duration) {
-        self.places.values_mut().for_each(|place| place.heard_at = place.heard_at.plus(late));
+        for place in self.places.values_mut() {
+            place.heard_at = place.heard_at.plus(late);
+            place.gone_since = place.gone_since.map(|since| since.plus(late));
+        }
     }
 
     /// Judges all members but this one by what was heard of them; whoever is new has just been heard of. `patience` is
@@ -126,7 +140,12 @@ impl Liveness {
     ) -> Vec<Change> {
         self.places.retain(|replica, _| members.contains(replica));
         for replica in members {
-            self.places.entry(*replica).or_insert(Place { heard_at: now, patience, reach: Reach::Up });
+            self.places.entry(*replica).or_insert(Place {
+                heard_at: now,
+                patience,
+                reach: Reach::Up,
+                gone_since: None,
+            });
         }
         for one in heard {
             if let Some(place) = self.places.get_mut(&one.replica) {
@@ -165,6 +184,7 @@ impl Liveness {
             if reach != place.reach {
                 note(place.reach, reach);
                 place.reach = reach;
+                place.gone_since = (reach == Reach::Unreachable).then_some(now);
                 changes.push(Change::Reach(*replica, reach));
             }
         }
@@ -277,6 +297,23 @@ mod tests {
         assert_eq!(here.of(ReplicaId(3)), Some(Reach::Up));
         judge(&mut here, 20_000, &[2], &[(2, 20_000, &[])]);
         assert_eq!((here.of(ReplicaId(3)), here.suspects()), (None, ids(&[])));
+    }
+
+    #[test]
+    fn who_is_gone_is_gone_from_when_others_agree_until_it_is_heard_or_nobody_is() {
+        let mut here = Liveness::default();
+        let members = [2, 3];
+        let gone = |here: &Liveness, now| here.gone_for(at(now), Duration::from_millis(1_000));
+        judge(&mut here, 0, &members, &[(2, 0, &[]), (3, 0, &[])]);
+        judge(&mut here, 600, &members, &[(3, 600, &[])]);
+        judge(&mut here, 700, &members, &[(3, 700, &[2])]);
+        judge(&mut here, 1_600, &members, &[(3, 1_600, &[2])]);
+        assert!(gone(&here, 1_699).is_empty());
+        assert_eq!(gone(&here, 1_700), ids(&[2]));
+        here.forgive(Duration::from_millis(500));
+        assert!(gone(&here, 2_199).is_empty() && gone(&here, 2_200) == ids(&[2]), "what was ours does not count");
+        judge(&mut here, 3_000, &members, &[]);
+        assert!(here.is_isolated() && gone(&here, 9_000).is_empty());
     }
 
     #[test]

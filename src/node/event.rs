@@ -67,6 +67,15 @@ pub enum Event {
         /// The replica.
         replica: ReplicaId,
     },
+    /// A member was unreachable for `forget_after` to a majority of all members, which removes it.
+    GivenUp {
+        /// The member's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// Its running copy.
+        replica: ReplicaId,
+    },
     /// A peer's message was refused and its link closed.
     Refused {
         /// The peer's node.

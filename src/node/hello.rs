@@ -248,6 +248,7 @@ impl Node {
             asked_again: BTreeSet::new(),
             beats: Beats::new(now.mono),
             suspects: BTreeSet::new(),
+            gives_up: BTreeSet::new(),
             staging: Staging::default(),
             stale_fulls: BTreeMap::new(),
             traffic: Traffic::default(),

@@ -134,6 +134,8 @@ pub struct Session {
     pub beats: Beats,
     /// Whom the peer does not hear.
     pub suspects: BTreeSet<ReplicaId>,
+    /// Whom the peer votes to remove.
+    pub gives_up: BTreeSet<ReplicaId>,
     /// Unfinished full synchronisations.
     pub staging: Staging,
     /// Full synchronisations in a row that predated what is stable here, by partition.

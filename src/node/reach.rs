@@ -10,6 +10,8 @@ use crate::id::ReplicaId;
 use crate::membership::{Change, Heard, Reach};
 use crate::node::Node;
 use crate::node::event::Event;
+use crate::node::link::Session;
+use crate::probe::{planted, sometimes};
 
 impl Node {
     /// Returns what is known of whether a member can be reached; `None` for one that is no member, and for this node.
@@ -45,6 +47,33 @@ impl Node {
         let changes = self.liveness.judge(now.mono, &members, &heard, m.suspect_after);
         for change in changes {
             self.tell(change);
+        }
+        self.remove_the_given_up(now);
+    }
+
+    /// Returns the members that this node votes to remove.
+    pub(super) fn given_up(&self, now: Now) -> BTreeSet<ReplicaId> {
+        let after = self.config.membership.forget_after.filter(|_| self.join.is_joined() && !self.leaving);
+        let after = if planted!(GivesUpAtOnce) { after.map(|after| after / 4) } else { after };
+        after.map(|after| self.liveness.gone_for(now.mono, after)).unwrap_or_default()
+    }
+
+    /// Removes whom a majority of all members votes to remove, this node among them. Half is not enough: both halves of a
+    /// cluster that is split in two would remove each other.
+    fn remove_the_given_up(&mut self, now: Now) {
+        for replica in self.given_up(now) {
+            let agrees = |session: &&Session| {
+                session.gives_up.contains(&replica) && self.liveness.of(session.replica) == Some(Reach::Up)
+            };
+            let votes = 1 + self.sessions().map(|(_, session)| session).filter(agrees).count();
+            let members = self.members.live().count();
+            let enough = votes * 2 > members || (planted!(HalfGivesUp) && votes * 2 == members);
+            sometimes!(VotedInVain, if !enough);
+            let Some(member) = self.members.get(replica).filter(|_| enough) else { continue };
+            sometimes!(GivenUp);
+            let (node, region) = (member.node, member.region.clone());
+            self.event(Event::GivenUp { node, region, replica });
+            self.remove(now, replica);
         }
     }
 

@@ -373,8 +373,9 @@ impl Node {
         let mut news = false;
         if session.beats.on_beat(now.mono, beat.seq, beat.sent_ns, beat.echo) {
             session.beats.on_clock(beat.wall_ms, now.wall_ms);
-            news = session.suspects != beat.suspects;
+            news = session.suspects != beat.suspects || session.gives_up != beat.gives_up;
             session.suspects = beat.suspects;
+            session.gives_up = beat.gives_up;
         }
         self.note_consent(link);
         if news {

@@ -105,14 +105,14 @@ impl Node {
         // What is suspected now is said at once.
         self.judge_silences(now);
         self.judge_members(now);
-        let suspects = self.liveness.suspects();
+        let (suspects, gives_up) = (self.liveness.suspects(), self.given_up(now));
         let (replica, hlc) = (self.me.replica, self.store.clock().last());
         let mut beats = Vec::new();
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut() else { continue };
             let (seq, echo) = (session.beats.next_seq(), session.beats.echo(now.mono));
-            let suspects = suspects.clone();
-            let beat = Beat { replica, seq, hlc, sent_ns: now.mono.0, echo, wall_ms: now.wall_ms, suspects };
+            let (suspects, gives_up) = (suspects.clone(), gives_up.clone());
+            let beat = Beat { replica, seq, hlc, sent_ns: now.mono.0, echo, wall_ms: now.wall_ms, suspects, gives_up };
             beats.push(Output::Beat { link: *id, bytes: self.encoder.encode_beat(&beat) });
         }
         self.out.extend(beats);

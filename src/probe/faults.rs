@@ -173,6 +173,10 @@ faults! {
     CopiesOfOneNodeStay,
     /// Who leaves gives up its place before the others have what it has.
     LeavesAtOnce,
+    /// Half of the members remove the other half.
+    HalfGivesUp,
+    /// Members are given up in a fourth of the time.
+    GivesUpAtOnce,
     /// Who is silent here alone is called unreachable: nobody else is asked.
     QuorumOfOne,
     /// Who hears nobody calls everybody unreachable.

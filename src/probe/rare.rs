@@ -261,6 +261,10 @@ rare! {
     LeaverAwaitsReport,
     /// A node handed everything over and gave up its place.
     LeftInOrder,
+    /// A node voted to remove a member, and too few others did.
+    VotedInVain,
+    /// A majority removed a member that was gone for too long.
+    GivenUp,
     /// None of several members was heard.
     NobodyHeard,
     /// At least half of those that were heard suspected a member, too.

@@ -45,6 +45,9 @@ impl Journal {
             Event::LinkDown { node, region, replica } => {
                 tracing::warn!(%node, %region, %replica, "the path to a member is cut; writes go through the others");
             }
+            Event::GivenUp { node, region, replica } => {
+                tracing::warn!(%node, %region, %replica, "a member was gone for too long: a majority removes it");
+            }
             Event::Isolated => {
                 tracing::error!("no member is heard: this node is cut off; local reads and writes go on");
             }

@@ -1,5 +1,7 @@
 //! What a cluster is built from.
 
+use std::time::Duration;
+
 use super::network::Weather;
 use super::plan::{Carrier, Setting};
 use crate::config::Config;
@@ -44,6 +46,10 @@ impl From<&Setting> for SimConfig {
         node.replication.compress = setting.compress;
         node.replication.express = setting.express;
         node.replication.link_window_bytes = LINK_WINDOW;
+        if setting.forget_after_ms > 0 {
+            let least = node.membership.give_up_after;
+            node.membership.forget_after = Some(least.max(Duration::from_millis(setting.forget_after_ms.into())));
+        }
         let node = super::workload::declare(node);
         Self {
             nodes: setting.nodes,

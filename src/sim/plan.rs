@@ -68,6 +68,9 @@ pub struct Setting {
     /// Every fourth value has up to so many bytes instead of a few; 0 means none has. Frames, synchronisations, maps,
     /// windows and pens then meet their limits.
     pub value_bytes: usize,
+    /// Members unreachable for so many milliseconds are given up; 0 means after hours.
+    #[serde(skip_serializing_if = "is_none")]
+    pub forget_after_ms: u32,
     /// How links behave.
     pub weather: Weather,
     /// What carries links.
@@ -90,6 +93,7 @@ impl Default for Setting {
             express: true,
             ttl_ms_max: 0,
             value_bytes: 0,
+            forget_after_ms: 0,
             weather: Weather::default(),
             carrier: Carrier::Messages,
             newer: 0,
@@ -419,6 +423,11 @@ listed! {
 
 fn is_zero(n: &u8) -> bool {
     *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(ms: &u32) -> bool {
+    *ms == 0
 }
 
 impl From<(u32, Action)> for Step {

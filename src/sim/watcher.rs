@@ -440,8 +440,8 @@ impl Watcher {
     fn nothing_lost(&self, cluster: &SimCluster, nodes: &[(usize, &Node)]) -> Result<(), Violation> {
         let survivors: BTreeSet<ReplicaId> = nodes.iter().map(|(_, node)| node.me().replica).collect();
         let Some(last) = self.seats.values().find(|seat| survivors.contains(&seat.replica)) else { return Ok(()) };
-        // One that was removed since, runs on, and is no orphan, was removed by mistake.
-        let runs = |replica| self.seats.values().any(|seat| seat.replica == replica) && !cluster.is_orphan(replica);
+        // One that was removed since, runs on, and is neither an orphan nor given up, was removed by mistake.
+        let runs = |replica| self.seats.values().any(|seat| seat.replica == replica) && !cluster.may_be_lost(replica);
         for (replica, contexts) in self.held.iter().filter(|(replica, _)| runs(**replica)) {
             let mut kept = contexts.iter().zip(&last.contexts);
             if let Some((held, last)) = kept.find(|(held, last)| !last.includes(held)) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! control = kind fields          (a hello's fields are a map, see the neighbouring file)
-//! beat    = replica seq clock sent wall [echo held] suspects
+//! beat    = replica seq clock sent wall [echo held] suspects gives_up
 //! ```
 
 use std::collections::BTreeSet;
@@ -153,8 +153,10 @@ pub(super) fn put_beat(out: &mut Vec<u8>, beat: &Beat, limits: Limits) {
         pen.uint(sent_ns);
         pen.uint(held_ns);
     }
-    pen.count(beat.suspects.len().min(SUSPECTS_MAX));
-    beat.suspects.iter().take(SUSPECTS_MAX).for_each(|replica| pen.uint(replica.0));
+    for named in [&beat.suspects, &beat.gives_up] {
+        pen.count(named.len().min(SUSPECTS_MAX));
+        named.iter().take(SUSPECTS_MAX).for_each(|replica| pen.uint(replica.0));
+    }
 }
 
 pub(super) fn take_beat(input: &[u8], limits: Limits) -> Result<Beat, PeerFault> {
@@ -166,24 +168,25 @@ pub(super) fn take_beat(input: &[u8], limits: Limits) -> Result<Beat, PeerFault>
         sent_ns: reader.uint()?,
         wall_ms: reader.uint()?,
         echo: if reader.flag()? { Some((reader.uint()?, reader.uint()?)) } else { None },
-        suspects: take_suspects(&mut reader)?,
+        suspects: take_silent(&mut reader)?,
+        gives_up: take_silent(&mut reader)?,
     };
     reader.end()?;
     Ok(beat)
 }
 
-fn take_suspects(reader: &mut Reader<'_>) -> Result<BTreeSet<ReplicaId>, PeerFault> {
+fn take_silent(reader: &mut Reader<'_>) -> Result<BTreeSet<ReplicaId>, PeerFault> {
     let (len, max) = (reader.uint()?, u64::try_from(SUSPECTS_MAX).unwrap_or(u64::MAX));
     if len > max {
-        return Err(PeerFault::OverLimit { what: "number of suspected members", len, max });
+        return Err(PeerFault::OverLimit { what: "number of silent members", len, max });
     }
-    let mut suspects = BTreeSet::new();
+    let mut silent = BTreeSet::new();
     for _ in 0..len {
         let replica = ReplicaId(reader.uint()?);
-        if suspects.last().is_some_and(|last| *last >= replica) {
-            return Err(malformed("the suspected members do not ascend"));
+        if silent.last().is_some_and(|last| *last >= replica) {
+            return Err(malformed("the silent members do not ascend"));
         }
-        suspects.insert(replica);
+        silent.insert(replica);
     }
-    Ok(suspects)
+    Ok(silent)
 }

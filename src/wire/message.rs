@@ -177,4 +177,6 @@ pub struct Beat {
     pub wall_ms: u64,
     /// Members the sender does not hear, at most [`SUSPECTS_MAX`].
     pub suspects: BTreeSet<ReplicaId>,
+    /// Members the sender votes to remove, at most [`SUSPECTS_MAX`].
+    pub gives_up: BTreeSet<ReplicaId>,
 }

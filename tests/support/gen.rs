@@ -350,10 +350,11 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
 pub(crate) fn beat() -> impl Strategy<Value = Beat> {
     let times = (any::<u64>(), any::<u64>(), any::<u64>());
     let echo = proptest::option::of((any::<u64>(), any::<u64>()));
-    (replica(), any::<u64>(), times, echo, btree_set(replica(), 0..4)).prop_map(
-        |(replica, seq, (hlc, sent_ns, wall_ms), echo, suspects)| {
+    let silent = || btree_set(replica(), 0..4);
+    (replica(), any::<u64>(), times, echo, silent(), silent()).prop_map(
+        |(replica, seq, (hlc, sent_ns, wall_ms), echo, suspects, gives_up)| {
             let hlc = Hlc(hlc);
-            Beat { replica, seq, hlc, sent_ns, echo, wall_ms, suspects }
+            Beat { replica, seq, hlc, sent_ns, echo, wall_ms, suspects, gives_up }
         },
     )
 }

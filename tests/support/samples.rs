@@ -64,10 +64,11 @@ pub(crate) fn samples() -> Vec<(&'static str, Message)> {
         echo: None,
         wall_ms: MS,
         suspects: BTreeSet::new(),
+        gives_up: BTreeSet::new(),
     };
     all.push(("beat", Message::Beat(beat.clone())));
     all.push(("beat_echo", Message::Beat(Beat { echo: Some((4_900_000_000, 12_345)), ..beat.clone() })));
-    all.push(("beat_suspects", Message::Beat(Beat { suspects: [A, B].into(), ..beat })));
+    all.push(("beat_suspects", Message::Beat(Beat { suspects: [A, B].into(), gives_up: [B].into(), ..beat })));
     all
 }
 

@@ -68,6 +68,8 @@ classes! {
     Join,
     /// Replicas an operator removes, and zombies.
     Remove,
+    /// Hosts that are gone for so long that the others give them up.
+    Absence,
     /// Two processes with one identity.
     Clone,
     /// A small budget of memory.
@@ -363,6 +365,7 @@ fn setting(rng: &mut fastrand::Rng, on: &BTreeSet<Class>, carrier: Carrier) -> S
         express: rng.bool(),
         ttl_ms_max: if on.contains(&Class::Ttl) { log_uniform(rng, 100, 60_000) } else { 0 },
         value_bytes: if on.contains(&Class::Large) && rng.u8(..4) == 0 { value_bytes(rng, carrier) } else { 0 },
+        forget_after_ms: if on.contains(&Class::Absence) { rng.u32(2_000..20_000) } else { 0 },
         weather: weather(rng, on),
         carrier,
         newer: if on.contains(&Class::Newer) { rng.u64(..) & hosts } else { 0 },

@@ -29,7 +29,9 @@ use members::{
     donor_behind_dies, donor_dies, donor_of_a_spare_dies, join_and_leave, join_under_writes, leave, remove_each_other,
     remove_the_dead, rolling, stop, unheard_of, zombie,
 };
-use network::{alone, bridge, deletes_behind_a_cut, flapping, halves, one_way, slow, swizzle};
+use network::{
+    alone, bridge, deletes_behind_a_cut, flapping, gone_for_long, halves, halves_for_long, one_way, slow, swizzle,
+};
 use state::{
     ahead_of_a_joiner, bulk, evict_and_join, evicted_apart, evictions, lies, lies_while_joining,
     lies_while_one_is_away, pressure, truncations,
@@ -63,6 +65,7 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Remove => {
             &[remove_the_dead, zombie, zombie, remove_each_other, unheard_of, donor_behind_dies, donor_behind_dies]
         }
+        Class::Absence => &[gone_for_long, gone_for_long, halves_for_long],
         Class::Clone => &[clone, clone_apart],
         Class::Memory => &[pressure],
         Class::Large => &[bulk, ahead_of_a_joiner],
