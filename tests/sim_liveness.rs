@@ -17,7 +17,12 @@ fn ms(n: u64) -> Duration {
 /// A cluster that has formed, of regions 150 ms apart there and back.
 fn formed(seed: u64, nodes: usize, loss: f64) -> SimCluster {
     let weather = Weather { delay_min: ms(70), delay_max: ms(80), loss, ..Weather::default() };
-    let mut cluster = SimCluster::new(seed, SimConfig { nodes, weather, ..SimConfig::default() }).unwrap();
+    formed_of(seed, SimConfig { nodes, weather, ..SimConfig::default() })
+}
+
+fn formed_of(seed: u64, config: SimConfig) -> SimCluster {
+    let nodes = config.nodes;
+    let mut cluster = SimCluster::new(seed, config).unwrap();
     let linked = |c: &SimCluster| (0..nodes).all(|at| c.node(at).unwrap().stats().peers.len() == nodes - 1);
     assert!(cluster.run_until(ms(20_000), linked).is_some(), "seed {seed}: the cluster forms");
     cluster.run_for(ms(3_000 + seed * 7));
@@ -134,4 +139,31 @@ fn who_stood_still_accuses_nobody() {
     assert!((0..3).all(|at| declared(&mut cluster, at) == 1));
     let slept = replica(&cluster, 3);
     assert!((0..3).all(|at| reach(&cluster, at, slept) == Some(Reach::Up)));
+}
+
+/// Hosts away for a quarter of a minute, where members are given up after ten seconds.
+#[test]
+fn a_majority_gives_up_who_is_gone_for_too_long_and_half_gives_up_nobody() {
+    for (nodes, apart, gone) in [(3, 1, true), (5, 2, true), (4, 2, false), (2, 1, false)] {
+        let weather = Weather { loss: 0.0, ..Weather::default() };
+        let mut config = SimConfig { nodes, weather, ..SimConfig::default() };
+        config.node.membership.forget_after = Some(ms(10_000));
+        let mut cluster = formed_of(1, config);
+        let away: Vec<ReplicaId> = (0..apart).map(|at| replica(&cluster, at)).collect();
+        assert!(cluster.perform(Action::Split { at: u8::try_from(apart).unwrap() }));
+        cluster.run_for(ms(10_000));
+        let is_member = |c: &SimCluster, at: usize, of: ReplicaId| c.node(at).unwrap().members().get(of).is_some();
+        assert!((0..nodes).all(|at| away.iter().all(|of| is_member(&cluster, at, *of))), "{nodes}: not before the time");
+        cluster.run_for(ms(2_000));
+        for at in apart..nodes {
+            assert!(away.iter().all(|of| is_member(&cluster, at, *of) != gone), "{nodes}: seen by the larger part");
+        }
+        let here: Vec<ReplicaId> = (apart..nodes).map(|at| replica(&cluster, at)).collect();
+        assert!((0..apart).all(|at| here.iter().all(|of| is_member(&cluster, at, *of))), "{nodes}: a minority waits");
+        cluster.heal();
+        cluster.run_for(ms(10_000));
+        for at in 0..apart {
+            assert_eq!(cluster.take_events(at).contains(&Event::Removed), gone, "{nodes}: who was given up is told");
+        }
+    }
 }
