@@ -55,9 +55,9 @@ pub enum WriteError {
     /// This replica has not joined yet.
     #[error("this node has not joined the cluster yet; nothing was written, wait for `Cache::open` to finish")]
     NotJoined,
-    /// This replica is handing over what it has, to leave the cluster.
-    #[error("this node is leaving the cluster; nothing was written, write at another one")]
-    Leaving,
+    /// This replica hands over what it has, to end or to leave the cluster.
+    #[error("this node is draining; nothing was written, write at another one")]
+    Draining,
     /// The cache was shut down, so a write would reach nobody.
     #[error("this cache was shut down; nothing was written, open it again")]
     Stopped,
@@ -118,7 +118,7 @@ impl WriteError {
             Self::OverCapacity { .. }
             | Self::ClockRefused { .. }
             | Self::NotJoined
-            | Self::Leaving
+            | Self::Draining
             | Self::TooManyEpochs { .. } => true,
             Self::KeyTooLong { .. }
             | Self::ValueTooLarge { .. }
@@ -265,6 +265,18 @@ pub enum StartError {
     Stopped,
 }
 
+/// A certificate was not replaced: the old one, its key and its CAs stay in use, and every link stays up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenewError {
+    /// The new one cannot be used, for the reason that would have kept the node from starting with it.
+    #[error("the certificate in use stays: {0}")]
+    Unusable(#[from] StartError),
+    /// The cache was shut down.
+    #[error("this cache was shut down")]
+    Stopped,
+}
+
 /// A member was not removed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -283,10 +295,10 @@ pub enum RemoveError {
     Stopped,
 }
 
-/// A node has not left in order.
+/// A node has not handed everything over.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum LeaveError {
+pub enum DrainError {
     /// Members lack something this node has, or there are none.
     #[error(
         "{} members lack something of this node, which stays a member and accepts writes again; try again when they can be \
@@ -321,12 +333,15 @@ pub enum Error {
     /// The cache could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A certificate was not replaced.
+    #[error(transparent)]
+    Renew(#[from] RenewError),
     /// A member was not removed.
     #[error(transparent)]
     Remove(#[from] RemoveError),
-    /// This node has not left.
+    /// This node has not handed everything over.
     #[error(transparent)]
-    Leave(#[from] LeaveError),
+    Drain(#[from] DrainError),
 }
 
 /// Why a peer's link was closed. Nothing it sent in the faulty message was applied; other peers

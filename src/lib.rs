@@ -86,7 +86,7 @@ pub use cache::{
     Registers, Router, Sets, Token, Touched, Ttl, Watch, WatchError,
 };
 pub use config::Config;
-pub use error::{Error, LeaveError, RemoveError};
+pub use error::{DrainError, Error, RemoveError, RenewError};
 pub use node::{Event, Level, Outcome};
 pub use store::Selector;
 

@@ -4,6 +4,8 @@
 
 #[path = "faults/bench.rs"]
 mod bench;
+#[path = "faults/certificates.rs"]
+mod certificates;
 #[path = "faults/joining.rs"]
 mod joining;
 

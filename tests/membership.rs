@@ -6,7 +6,7 @@ mod world;
 
 use std::time::Duration;
 
-use driftless::error::{LeaveError, RemoveError, WriteError};
+use driftless::error::{DrainError, RemoveError, RenewError, StartError, WriteError};
 use driftless::id::{RegionId, ReplicaId};
 use driftless::routing::{Client, RouteError, RouterConfig};
 use driftless::{Event, Ttl};
@@ -33,7 +33,27 @@ async fn who_leaves_hands_everything_over_and_nobody_waits_for_it() {
     }
     everywhere(&us.registers::<u32, u32>("n").unwrap().set(&1, &1, Ttl::NEVER).unwrap()).await;
     assert_eq!(us.cluster().await.members.len(), 2);
-    assert_eq!(guard(ap.leave(GUARD)).await, Err(LeaveError::Stopped), "once is enough");
+    assert_eq!(guard(ap.leave(GUARD)).await, Err(DrainError::Stopped), "once is enough");
+}
+
+#[tokio::test]
+async fn who_drains_can_be_shut_down_and_loses_nothing_or_goes_on() {
+    let (us, eu) = World::new().pair().await;
+    let numbers = eu.registers::<u32, u32>("n").unwrap();
+    for n in 0..100 {
+        numbers.set(&n, &(n * 2), Ttl::NEVER).unwrap();
+    }
+    eu.drain(GUARD).await.unwrap();
+    assert_eq!(numbers.set(&1, &3, Ttl::NEVER).unwrap_err(), WriteError::Draining);
+    let there = us.registers::<u32, u32>("n").unwrap();
+    assert!((0..100).all(|n| there.get(&n).unwrap() == Some(n * 2)));
+    everywhere(&there.set(&1, &7, Ttl::NEVER).unwrap()).await;
+    guard(eu.resume()).await;
+    numbers.set(&1, &3, Ttl::NEVER).unwrap();
+    eu.drain(GUARD).await.unwrap();
+    guard(eu.shutdown()).await;
+    assert_eq!(there.get(&1).unwrap(), Some(3));
+    assert_eq!(us.cluster().await.members.len(), 2, "it is expected back");
 }
 
 #[tokio::test]
@@ -41,7 +61,7 @@ async fn who_has_nobody_to_hand_anything_to_stays_and_goes_on() {
     let us = World::new().open(0, &[]).await;
     let numbers = us.registers::<u32, u32>("n").unwrap();
     numbers.set(&1, &1, Ttl::NEVER).unwrap();
-    assert_eq!(us.leave(Duration::ZERO).await, Err(LeaveError::NotHandedOver { behind: Vec::new() }));
+    assert_eq!(us.leave(Duration::ZERO).await, Err(DrainError::NotHandedOver { behind: Vec::new() }));
     numbers.set(&1, &2, Ttl::NEVER).unwrap();
     assert_eq!(us.cluster().await.members.len(), 1);
 }
@@ -89,4 +109,35 @@ async fn clients_go_elsewhere_as_soon_as_a_region_is_called_unreachable() {
     router.drain(&RegionId::new("ap-southeast"), true);
     assert_eq!(router.route(&client), Err(RouteError::NoHealthyRegions { known: 3 }));
     guard(ap.shutdown()).await;
+}
+
+/// From one CA to the next and back, a hundred times: each time first both are trusted, then the new certificate is shown,
+/// then the new CA alone is trusted.
+#[tokio::test]
+async fn certificates_and_cas_are_renewed_a_hundred_times_and_nothing_is_interrupted() {
+    let (first, second) = (World::new(), World::new());
+    let (us, eu) = first.pair().await;
+    let (numbers, mut events) = (us.registers::<u32, u32>("n").unwrap(), us.events());
+    for round in 0..100 {
+        let (old, new) = if round % 2 == 0 { (&first, &second) } else { (&second, &first) };
+        let stages = [(old, vec![old, new]), (new, vec![old, new]), (new, vec![new])];
+        for (shown, trusted) in stages {
+            for (at, cache) in [&us, &eu].into_iter().enumerate() {
+                cache.renew(&shown.identity_trusting(at, &trusted)).await.unwrap();
+            }
+        }
+        everywhere(&numbers.set(&round, &round, Ttl::NEVER).unwrap()).await;
+    }
+    // Who only has a certificate of the CA that is trusted now can join, who has one of the other cannot.
+    let ap = first.open(2, &[&us, &eu]).await;
+    assert_eq!(ap.registers::<u32, u32>("n").unwrap().get(&99).unwrap(), Some(99));
+    let joined = event(&mut events, |e| {
+        let is_down = matches!(e, Event::Suspect { .. } | Event::Unreachable { .. } | Event::LinkDown { .. });
+        let has_joined = matches!(e, Event::MemberJoined { replica } if replica == ap.replica());
+        (is_down || has_joined).then_some(if is_down { Err(e) } else { Ok(()) })
+    });
+    assert_eq!(joined.await, Ok(()), "no link went down meanwhile");
+
+    let other = us.renew(&second.identity_trusting(1, &[&second])).await;
+    assert!(matches!(other, Err(RenewError::Unusable(StartError::OtherIdentity { .. }))), "{other:?}");
 }

@@ -153,7 +153,10 @@ fn a_majority_gives_up_who_is_gone_for_too_long_and_half_gives_up_nobody() {
         assert!(cluster.perform(Action::Split { at: u8::try_from(apart).unwrap() }));
         cluster.run_for(ms(10_000));
         let is_member = |c: &SimCluster, at: usize, of: ReplicaId| c.node(at).unwrap().members().get(of).is_some();
-        assert!((0..nodes).all(|at| away.iter().all(|of| is_member(&cluster, at, *of))), "{nodes}: not before the time");
+        assert!(
+            (0..nodes).all(|at| away.iter().all(|of| is_member(&cluster, at, *of))),
+            "{nodes}: not before the time"
+        );
         cluster.run_for(ms(2_000));
         for at in apart..nodes {
             assert!(away.iter().all(|of| is_member(&cluster, at, *of) != gone), "{nodes}: seen by the larger part");

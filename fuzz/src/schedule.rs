@@ -73,7 +73,7 @@ fn action(what: u8, (at, to): (u8, u8), subject: u8, amount: u8) -> Action {
         40 => Action::Remove { by: at, at: to },
         41..=42 => Action::Evict { at, key: subject & 3, map: subject & 4 == 4 },
         43 => Action::Truncate { at, keep: amount & 3 },
-        46 => Action::Leave { at },
+        46 => Action::Drain { at, leave: amount & 1 == 1 },
         44..=45 => Action::Forge { at, lie: LIES[usize::from(subject & 7)] },
         _ => Action::Rest,
     }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::Cache;
-use crate::error::{LeaveError, RemoveError};
+use crate::config::IdentityConfig;
+use crate::error::{DrainError, RemoveError, RenewError};
 use crate::id::ReplicaId;
 use crate::node::ClusterView;
+use crate::runtime::Identity;
 use crate::store::Gate;
 
 impl Cache {
@@ -47,31 +49,79 @@ impl Cache {
         self.line.remove(replica).await.unwrap_or(Err(RemoveError::Stopped))
     }
 
-    /// Leaves the cluster in order: refuses further writes, waits until every member that can be reached has everything
-    /// this node has, gives up its place, and shuts down. Nobody waits for this node afterwards.
+    /// Proves itself by another certificate, and trusts other CAs, from the next handshake on. Links that are up stay, so
+    /// nothing is interrupted. To change the CA, first give all nodes the old and the new one together as authorities, then
+    /// certificates of the new one, then the new one alone. [`Event::CertificateExpires`](crate::Event::CertificateExpires)
+    /// says in time when.
     ///
-    /// If that takes longer than `within`, or there is nobody to hand anything to, the node stays: it accepts writes again,
+    /// Files are read here, on the caller's thread.
+    ///
+    /// # Errors
+    /// [`RenewError`]; the old ones stay in use. A certificate that names another node or region is refused.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done, whether anybody waits for it or not.
+    pub async fn renew(&self, identity: &IdentityConfig) -> Result<(), RenewError> {
+        let identity = Identity::load(identity)?;
+        identity.must_name(&self.me.region, Some(self.me.node))?;
+        match self.line.present(identity).await {
+            Some(done) => Ok(done?),
+            None => Err(RenewError::Stopped),
+        }
+    }
+
+    /// Refuses further writes and waits until every member that can be reached has everything this node has: after it a
+    /// [`Cache::shutdown`] loses nothing. The node stays a member that is expected back, for instance after an upgrade, and
+    /// goes on taking in what others write. Do it when clients go elsewhere already ([`Router::drain`](crate::Router::drain)).
+    ///
+    /// If it takes longer than `within`, or there is nobody to hand anything to, the node accepts writes again.
+    ///
+    /// # Errors
+    /// [`DrainError`] says who lacks something.
+    ///
+    /// # Cancel safety
+    /// Dropping the future undoes nothing: the node goes on draining and refuses writes until [`Cache::resume`].
+    pub async fn drain(&self, within: Duration) -> Result<(), DrainError> {
+        self.hand_over(within, false).await
+    }
+
+    /// Accepts writes again after [`Cache::drain`].
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    pub async fn resume(&self) {
+        if self.line.resume().await.is_none() {
+            tracing::debug!("no writes are accepted again: the driver has ended");
+        }
+    }
+
+    /// Leaves the cluster for good: drains, gives up its place so that nobody waits for this node any more, and shuts down.
+    ///
+    /// If it takes longer than `within`, or there is nobody to hand anything to, the node stays: it accepts writes again,
     /// and [`Cache::shutdown`] ends it as a member that is expected back.
     ///
     /// # Errors
-    /// [`LeaveError`] says whether the node still is a member, and who lacks something.
+    /// [`DrainError`] says whether the node still is a member, and who lacks something.
     ///
     /// # Cancel safety
-    /// Dropping the future does not call the node back: it goes on leaving, and refuses writes.
-    pub async fn leave(&self, within: Duration) -> Result<(), LeaveError> {
-        let left = match tokio::time::timeout(within, self.line.leave()).await {
-            Ok(left) => left,
-            Err(_elapsed) => match self.line.stay().await {
-                Some(Some(behind)) => return Err(LeaveError::NotHandedOver { behind }),
-                // It came to pass in that very moment.
-                Some(None) => true,
-                None => false,
+    /// As [`Cache::drain`]; a node that has left all the same refuses writes until it is shut down.
+    pub async fn leave(&self, within: Duration) -> Result<(), DrainError> {
+        self.hand_over(within, true).await?;
+        self.shutdown().await;
+        Ok(())
+    }
+
+    async fn hand_over(&self, within: Duration, leave: bool) -> Result<(), DrainError> {
+        match tokio::time::timeout(within, self.line.drain(leave)).await {
+            Ok(true) => Ok(()),
+            Ok(false) if self.store.gate() == Gate::Removed => Err(DrainError::Removed),
+            Ok(false) => Err(DrainError::Stopped),
+            Err(_elapsed) => match self.line.resume().await {
+                Some(Some(behind)) => Err(DrainError::NotHandedOver { behind }),
+                // It has left in that very moment.
+                Some(None) => Ok(()),
+                None => Err(DrainError::Stopped),
             },
-        };
-        if left {
-            self.shutdown().await;
-            return Ok(());
         }
-        Err(if self.store.gate() == Gate::Removed { LeaveError::Removed } else { LeaveError::Stopped })
     }
 }

@@ -153,7 +153,7 @@ impl Cache {
         let local_addr = endpoint.local_addr().map_err(|source| StartError::Bind { addr: listen, source })?;
         let node = Node::new(me.clone(), config, Arc::clone(&store), fresh_seed())?;
 
-        let (driver, line) = Driver::new(node, endpoint, addresses);
+        let (driver, line) = Driver::new(node, endpoint, addresses, name.expires_ms);
         let events = line.events();
         let mut tasks = JoinSet::new();
         tasks.spawn(driver.run());
@@ -362,7 +362,7 @@ async fn joined(mut events: Receiver<Event>, store: &Store) -> Result<(), StartE
             Ok(_) => {}
             // What is waited for may be among what was missed, and comes only once; the gate is set before it is told.
             Err(RecvError::Lagged(_)) => match store.gate() {
-                Gate::Open | Gate::ClockRefused | Gate::Removed | Gate::Leaving => return Ok(()),
+                Gate::Open | Gate::ClockRefused | Gate::Removed | Gate::Draining => return Ok(()),
                 Gate::Joining | Gate::Stopped => {}
             },
         }

@@ -2,6 +2,7 @@
 
 use crate::node::Node;
 use crate::node::event::Event;
+use crate::node::leave::Drain;
 use crate::probe::sometimes;
 use crate::store::Gate;
 
@@ -24,12 +25,12 @@ impl Node {
 
     /// Says to the store whether writes are accepted: the first reason against it counts.
     pub(super) fn set_gate(&self) {
-        self.store.set_gate(if self.stopping {
+        self.store.set_gate(if self.stopping || self.has_left() {
             Gate::Stopped
         } else if self.is_removed() {
             Gate::Removed
-        } else if self.leaving {
-            Gate::Leaving
+        } else if self.drain != Drain::No {
+            Gate::Draining
         } else if self.clock_refused {
             Gate::ClockRefused
         } else if self.join.is_joined() {

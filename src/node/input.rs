@@ -125,11 +125,18 @@ pub enum Input {
         /// The replica, also one that was never heard of, or this node's own.
         replica: ReplicaId,
     },
-    /// Hand everything over and give up this node's place. From now on no write is accepted here;
-    /// `Event::Left` tells when it is done.
-    Leave,
-    /// Do not leave after all. Nothing happens once the place is given up.
-    Stay,
+    /// Accept no writes from now on and hand everything over. `Event::Drained` or `Event::Left` tells when that is done.
+    Drain {
+        /// Give up this node's place at the end.
+        leave: bool,
+    },
+    /// Accept writes again. Nothing happens once the place is given up.
+    Resume,
+    /// This node proves itself with a certificate that expires then, in Unix milliseconds.
+    Certified {
+        /// When it expires.
+        expires_ms: u64,
+    },
     /// The deadline the node asked for has passed.
     Deadline,
     /// Flush, say goodbye, close all links.

@@ -1,8 +1,10 @@
-//! Leaving in order: a member that goes for good hands over what it has, then gives up its place.
+//! Handing over: a node that is about to end, or to leave for good, accepts no writes and sees to it that the others have
+//! everything it has.
 //!
 //! # Invariants
-//! * Who leaves accepts no writes any more, so what has to be handed over only shrinks.
-//! * It gives up its place when every member it can reach has everything it has, and at least one has.
+//! * Who drains accepts no writes, so what has to be handed over does not grow by its own hand.
+//! * It is done when every member it can reach has everything it has, and at least one has.
+//! * Only who leaves gives up its place: who drains is a member that is expected back.
 
 use crate::clock::Now;
 use crate::crdt::Ctx;
@@ -15,9 +17,28 @@ use crate::node::link::Session;
 use crate::probe::{planted, sometimes};
 use crate::wire::Control;
 
+/// How far a node is with handing over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Drain {
+    /// It does not.
+    No,
+    /// It has begun.
+    Begun {
+        /// It gives up its place at the end.
+        leaves: bool,
+    },
+    /// The others have everything.
+    Done,
+    /// And this node is no member any more.
+    Left,
+}
+
 impl Node {
-    pub(super) fn on_leave(&mut self, now: Now) {
-        self.leaving = true;
+    pub(super) fn on_drain(&mut self, now: Now, leaves: bool) {
+        if self.is_removed() {
+            return;
+        }
+        self.drain = Drain::Begun { leaves };
         self.set_gate();
         // All of them: a write that was accepted just now may not have marked its partition yet.
         self.outbox.mark(self.store.partition_ids());
@@ -28,15 +49,17 @@ impl Node {
         }
     }
 
-    pub(super) fn on_stay(&mut self) {
-        self.leaving &= self.stopping;
+    pub(super) fn on_resume(&mut self) {
+        if self.drain != Drain::Left {
+            self.drain = Drain::No;
+        }
         self.set_gate();
     }
 
     /// Tells whether this node has handed everything over and given up its place.
     #[must_use]
     pub fn has_left(&self) -> bool {
-        self.leaving && self.stopping
+        self.drain == Drain::Left
     }
 
     /// Returns the members that lack something this node has, of those that count: all that can be reached, or all.
@@ -55,18 +78,26 @@ impl Node {
         session.joined && self.store.partition_ids().all(|id| self.store.read(id).is_none_or(|p| knows(id, p.ctx())))
     }
 
-    /// Gives up this node's place once everything is handed over.
-    pub(super) fn go_if_handed_over(&mut self, now: Now) {
-        if !self.leaving || self.is_removed() {
+    /// Ends the handing over once the others have everything.
+    pub(super) fn end_drain(&mut self, now: Now) {
+        let Drain::Begun { leaves } = self.drain else { return };
+        if self.is_removed() {
             return;
         }
         let alone = self.members.live().all(|(replica, _)| replica == self.me.replica);
-        sometimes!(LeaverAwaitsReport, if !alone && !self.behind().is_empty());
-        if self.join.is_joined() && (alone || !self.behind().is_empty()) && !planted!(LeavesAtOnce) {
+        let waits = alone || !self.behind().is_empty();
+        sometimes!(LeaverAwaitsReport, if waits && !alone);
+        if self.join.is_joined() && waits && !planted!(LeavesAtOnce) {
             return;
         }
+        if !leaves {
+            sometimes!(DrainedInOrder);
+            self.drain = Drain::Done;
+            return self.event(Event::Drained);
+        }
         sometimes!(LeftInOrder);
-        self.stopping = true;
+        self.drain = Drain::Left;
+        self.set_gate();
         self.event(Event::Left);
         self.remove(now, self.me.replica);
     }

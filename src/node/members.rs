@@ -160,7 +160,7 @@ impl Node {
     fn on_own_removal(&mut self, now: Now) {
         sometimes!(ToldThatRemoved);
         self.set_gate();
-        if !self.stopping {
+        if !self.has_left() {
             self.event(Event::Removed);
         }
         self.report(now);

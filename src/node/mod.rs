@@ -17,6 +17,7 @@
 
 pub mod dial;
 pub mod event;
+mod expiry;
 mod forgery;
 mod gate;
 pub mod gauges;
@@ -60,7 +61,9 @@ use crate::replication::Outbox;
 use crate::store::{Gate, Store};
 use crate::wire::{Control, Decoder, Encoder, Limits, Unsendable};
 use dial::Slots;
+use expiry::Expiries;
 use join::Join;
+use leave::Drain;
 use levels::Waits;
 use link::{Link, Session};
 use pen::Pen;
@@ -117,8 +120,10 @@ pub struct Node {
     limits: Limits,
     stats: Stats,
     clock_refused: bool,
-    /// Everything is being handed over, then this node gives up its place.
-    leaving: bool,
+    drain: Drain,
+    /// When this node's certificate expires, once the shell has said so.
+    certificate_ms: Option<u64>,
+    expiries: Expiries,
     stopping: bool,
     /// The instant of the last input.
     last: Mono,
@@ -160,7 +165,9 @@ impl Node {
             limits,
             stats: Stats::default(),
             clock_refused: false,
-            leaving: false,
+            drain: Drain::No,
+            certificate_ms: None,
+            expiries: Expiries::default(),
             stopping: false,
             last: Mono::default(),
             out: VecDeque::new(),
@@ -186,12 +193,13 @@ impl Node {
             Input::Wait { id, mark, level, deadline } => self.on_wait(now, id, mark, level, deadline),
             Input::CancelWait { id } => self.waits.remove(id),
             Input::Remove { replica } => self.remove(now, replica),
-            Input::Leave => self.on_leave(now),
-            Input::Stay => self.on_stay(),
+            Input::Drain { leave } => self.on_drain(now, leave),
+            Input::Resume => self.on_resume(),
+            Input::Certified { expires_ms } => self.certificate_ms = Some(expires_ms),
             Input::Shutdown => self.on_shutdown(now),
         }
         self.seek(now);
-        self.go_if_handed_over(now);
+        self.end_drain(now);
         self.run_due(now);
     }
 

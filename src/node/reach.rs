@@ -53,7 +53,7 @@ impl Node {
 
     /// Returns the members that this node votes to remove.
     pub(super) fn given_up(&self, now: Now) -> BTreeSet<ReplicaId> {
-        let after = self.config.membership.forget_after.filter(|_| self.join.is_joined() && !self.leaving);
+        let after = self.config.membership.forget_after.filter(|_| self.join.is_joined());
         let after = if planted!(GivesUpAtOnce) { after.map(|after| after / 4) } else { after };
         after.map(|after| self.liveness.gone_for(now.mono, after)).unwrap_or_default()
     }

@@ -68,6 +68,7 @@ impl Node {
         if self.timers.relay <= now.mono {
             self.timers.relay = now.mono.plus(RELAY_AFTER);
             self.relay(now);
+            self.look_at_certificates(now);
         }
         if self.waits.next_deadline().is_some_and(|at| at <= now.mono) {
             let done = self.waits.expire(now.mono, &self.store, &self.members, self.expected());

@@ -171,7 +171,7 @@ faults! {
     JoinedHalfway,
     /// Two copies of one node that were let in apart both stay members.
     CopiesOfOneNodeStay,
-    /// Who leaves gives up its place before the others have what it has.
+    /// Who hands over ends before the others have what it has.
     LeavesAtOnce,
     /// Half of the members remove the other half.
     HalfGivesUp,

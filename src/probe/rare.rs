@@ -257,8 +257,10 @@ rare! {
     EarlyFrameTaken,
     /// A peer of a later version said hello.
     NewerPeerGreeted,
-    /// A node that was to leave waited for somebody's report.
+    /// A node that hands over waited for somebody's report.
     LeaverAwaitsReport,
+    /// A node handed everything over and was about to end.
+    DrainedInOrder,
     /// A node handed everything over and gave up its place.
     LeftInOrder,
     /// A node voted to remove a member, and too few others did.

@@ -35,18 +35,20 @@ pub struct Driver {
     clock: SystemClock,
     end: DriverEnd,
     waits: Waits,
-    /// Who waits for this node to leave.
-    leavers: Vec<oneshot::Sender<()>>,
+    /// Who waits for everything to be handed over.
+    drainers: Vec<oneshot::Sender<()>>,
     journal: Journal,
     /// When the view was last shown.
     shown_at: Mono,
 }
 
 impl Driver {
-    /// Takes the node and the network over. `addresses` are those of the peers, for the logs.
+    /// Takes the node and the network over. `addresses` are those of the peers, for the logs; the own certificate expires
+    /// at `expires_ms`.
     #[must_use]
-    pub fn new(node: Node, endpoint: Endpoint, addresses: Vec<String>) -> (Self, Line) {
+    pub fn new(mut node: Node, endpoint: Endpoint, addresses: Vec<String>, expires_ms: u64) -> (Self, Line) {
         let clock = SystemClock::start();
+        node.handle(clock.now(), Input::Certified { expires_ms });
         let (line, end) = Line::new(clock);
         let journal = Journal::new(addresses);
         let driver = Self {
@@ -55,7 +57,7 @@ impl Driver {
             clock,
             end,
             waits: Waits::default(),
-            leavers: Vec::new(),
+            drainers: Vec::new(),
             journal,
             shown_at: Mono::default(),
         };
@@ -119,7 +121,7 @@ impl Driver {
                 self.journal.note(&event);
                 // First, so that whoever hears of it finds it taken into account.
                 self.show_view();
-                self.tell_leavers(&event);
+                self.tell_drainers(&event);
                 drop(self.end.events.send(event));
             }
             Output::Changed(changes) => {
@@ -135,16 +137,26 @@ impl Driver {
         }
     }
 
-    fn tell_leavers(&mut self, event: &Event) {
-        let has_left = *event == Event::Left;
-        if !has_left && *event != Event::Removed {
+    fn tell_drainers(&mut self, event: &Event) {
+        let is_done = matches!(event, Event::Drained | Event::Left);
+        if !is_done && *event != Event::Removed {
             return;
         }
-        for reply in self.leavers.drain(..).filter(|_| has_left) {
+        for reply in self.drainers.drain(..).filter(|_| is_done) {
             if reply.send(()).is_err() {
-                tracing::debug!("left, and nobody waited for it");
+                tracing::debug!("everything is handed over, and nobody waited for it");
             }
         }
+    }
+
+    /// Whoever asks a node that was removed is told by the end of `reply`.
+    fn drain(&mut self, leave: bool, reply: oneshot::Sender<()>) {
+        if self.node.members().is_removed(self.node.me().replica) {
+            return;
+        }
+        self.drainers.retain(|reply| !reply.is_closed());
+        self.drainers.push(reply);
+        self.take(Input::Drain { leave });
     }
 
     fn refuses_to_remove(&self, replica: ReplicaId) -> Option<RemoveError> {
@@ -175,14 +187,17 @@ impl Driver {
                 }
                 drop(reply.send(refused.map_or(Ok(()), Err)));
             }
-            Command::Leave { reply } => {
-                self.leavers.retain(|reply| !reply.is_closed());
-                self.leavers.push(reply);
-                self.take(Input::Leave);
+            Command::Present { identity, reply } => {
+                let done = self.endpoint.present(&identity);
+                if done.is_ok() {
+                    self.take(Input::Certified { expires_ms: identity.name().expires_ms });
+                }
+                drop(reply.send(done));
             }
-            Command::Stay { reply } => {
+            Command::Drain { leave, reply } => self.drain(leave, reply),
+            Command::Resume { reply } => {
                 let behind = (!self.node.has_left()).then(|| self.node.behind());
-                self.take(Input::Stay);
+                self.take(Input::Resume);
                 drop(reply.send(behind));
             }
             // Taken by the loop.

@@ -87,6 +87,7 @@ impl EndpointConfig {
 /// The process' UDP socket and every link on it.
 pub struct Endpoint {
     quic: quinn::Endpoint,
+    transport: Arc<quinn::TransportConfig>,
     peers: Vec<String>,
     dial_timeout: Duration,
     /// `None` while a link that was told to close has not ended yet.
@@ -134,10 +135,7 @@ impl Endpoint {
         let EndpointConfig { listen, peers, dial_timeout, segmentation_offload, loss_tolerant } = config;
         let refused = |source| StartError::Bind { addr: listen, source };
         let transport = Arc::new(transport(segmentation_offload, loss_tolerant));
-        let mut server = ServerConfig::with_crypto(Arc::new(identity.server()?));
-        bound_strangers(&mut server, Arc::clone(&transport));
-        let mut client = quinn::ClientConfig::new(Arc::new(identity.client()?));
-        client.transport_config(transport);
+        let (server, client) = configurations(identity, &transport)?;
 
         let socket = UdpSocket::bind(listen).map_err(refused)?;
         enlarge_buffers(&socket);
@@ -149,6 +147,7 @@ impl Endpoint {
         let (sender, reports) = mpsc::channel(INPUTS);
         Ok(Self {
             quic,
+            transport,
             peers,
             dial_timeout,
             links: BTreeMap::new(),
@@ -157,6 +156,17 @@ impl Endpoint {
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             tasks: JoinSet::new(),
         })
+    }
+
+    /// Proves itself by another certificate and trusts other CAs from the next handshake on. Links that are up stay.
+    ///
+    /// # Errors
+    /// [`StartError::Certificate`] if the identity cannot be used; the old one stays in use.
+    pub fn present(&mut self, identity: &Identity) -> Result<(), StartError> {
+        let (server, client) = configurations(identity, &self.transport)?;
+        self.quic.set_server_config(Some(server));
+        self.quic.set_default_client_config(client);
+        Ok(())
     }
 
     /// Returns the address the socket is bound to.
@@ -287,6 +297,18 @@ impl Endpoint {
         let shared = self.shared.clone();
         self.tasks.spawn(async move { shared.accept(incoming, permit).await });
     }
+}
+
+/// What connections are accepted and dialled with.
+fn configurations(
+    identity: &Identity,
+    transport: &Arc<quinn::TransportConfig>,
+) -> Result<(ServerConfig, quinn::ClientConfig), StartError> {
+    let mut server = ServerConfig::with_crypto(Arc::new(identity.server()?));
+    bound_strangers(&mut server, Arc::clone(transport));
+    let mut client = quinn::ClientConfig::new(Arc::new(identity.client()?));
+    client.transport_config(Arc::clone(transport));
+    Ok((server, client))
 }
 
 impl fmt::Debug for Endpoint {

@@ -66,6 +66,13 @@ impl Journal {
                      it accepted and no peer has received is lost; restart the node"
                 );
             }
+            Event::CertificateExpires { node, region, days: 0 } => {
+                tracing::error!(%node, %region, "a certificate has expired: links that are up stay, new ones are refused");
+            }
+            Event::CertificateExpires { node, region, days } => {
+                tracing::warn!(%node, %region, days, "a certificate expires soon: renew it and load it");
+            }
+            Event::Drained => tracing::info!("everything is handed over: this node may end"),
             Event::Left => tracing::info!("everything is handed over: this node is no member any more"),
             Event::DuplicateReplica { replica } => {
                 tracing::error!(%replica, "two values under one stamp: this replica id is in use twice");

@@ -14,10 +14,11 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::clock::Mono;
-use crate::error::RemoveError;
+use crate::error::{RemoveError, StartError};
 use crate::id::{KeyspaceId, ReplicaId};
 use crate::node::{ClusterView, Event, Level, Mark, Outcome, Stats};
 use crate::runtime::clock::SystemClock;
+use crate::runtime::tls::Identity;
 use crate::runtime::watches::{KeyChange, Origin, Watches};
 
 /// Commands that may wait for the driver. It takes them one by one within microseconds, so this is
@@ -56,13 +57,22 @@ pub(crate) enum Command {
         /// Told what came of it.
         reply: oneshot::Sender<Result<(), RemoveError>>,
     },
-    /// Hand everything over and give up this node's place.
-    Leave {
+    /// Use another certificate, key and CAs from the next handshake on.
+    Present {
+        /// Them.
+        identity: Box<Identity>,
+        /// Told what came of it.
+        reply: oneshot::Sender<Result<(), StartError>>,
+    },
+    /// Accept no writes and hand everything over.
+    Drain {
+        /// Give up this node's place at the end.
+        leave: bool,
         /// Told when that is done.
         reply: oneshot::Sender<()>,
     },
-    /// Do not leave after all.
-    Stay {
+    /// Accept writes again.
+    Resume {
         /// Told who lacks something, or nothing if this node has left already.
         reply: oneshot::Sender<Option<Vec<ReplicaId>>>,
     },
@@ -177,23 +187,35 @@ impl Line {
         done.await.ok()
     }
 
-    /// Makes the node leave; returns whether it has, as opposed to being removed or shut down before.
-    ///
-    /// # Cancel safety
-    /// Once asked for it goes on until [`Line::stay`].
-    pub async fn leave(&self) -> bool {
-        let (reply, left) = oneshot::channel();
-        self.commands.send(Command::Leave { reply }).await.is_ok() && left.await.is_ok()
-    }
-
-    /// Calls the node back, unless it has left already; returns who lacks something then. `None` when the driver has
-    /// ended.
+    /// Makes the endpoint use another identity from the next handshake on; `None` when the driver has ended.
     ///
     /// # Cancel safety
     /// Once asked for it is done.
-    pub async fn stay(&self) -> Option<Option<Vec<ReplicaId>>> {
+    pub async fn present(&self, identity: Identity) -> Option<Result<(), StartError>> {
+        let (reply, done) = oneshot::channel();
+        let identity = Box::new(identity);
+        self.commands.send(Command::Present { identity, reply }).await.ok()?;
+        done.await.ok()
+    }
+
+    /// Makes the node hand everything over, and leave if told so; returns whether it has, as opposed to being removed or
+    /// shut down before.
+    ///
+    /// # Cancel safety
+    /// Once asked for it goes on until [`Line::resume`].
+    pub async fn drain(&self, leave: bool) -> bool {
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Drain { leave, reply }).await.is_ok() && done.await.is_ok()
+    }
+
+    /// Makes the node accept writes again, unless it has left already; returns who lacks something then. `None` when the
+    /// driver has ended.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    pub async fn resume(&self) -> Option<Option<Vec<ReplicaId>>> {
         let (reply, behind) = oneshot::channel();
-        self.commands.send(Command::Stay { reply }).await.ok()?;
+        self.commands.send(Command::Resume { reply }).await.ok()?;
         behind.await.ok()
     }
 

@@ -430,7 +430,8 @@ impl SimCluster {
             Input::Remove { replica } => (12, replica.0, None),
             Input::Deadline => (13, 0, None),
             Input::Shutdown => (14, 0, None),
-            Input::Leave | Input::Stay => (15, u64::from(input == &Input::Stay), None),
+            Input::Drain { leave } => (15, u64::from(*leave), None),
+            Input::Resume | Input::Certified { .. } => (15, 2, None),
         };
         self.trace.write_u64(self.now.0);
         self.trace.write_usize(at);
@@ -461,7 +462,7 @@ impl SimCluster {
             }
             Output::Event(event) => {
                 host.told_removed |= event == Event::Removed;
-                host.left |= event == Event::Left;
+                host.left |= matches!(event, Event::Left | Event::Drained);
                 host.events.push(event.clone());
                 if let Event::Joined { founded } = event {
                     host.joined_at = Some(self.now);

@@ -67,7 +67,7 @@ impl SimCluster {
         self.given.short = self.given.short.take().or(short);
     }
 
-    /// A host has given up its place: its process ends.
+    /// A host has handed everything over: its process ends.
     pub(super) fn go(&mut self, at: usize) {
         self.given.short = self.given.short.take().or_else(|| self.leaves_with_something(at));
         if let Some(node) = self.node(at) {

@@ -72,7 +72,7 @@ pub(super) struct Host {
     pub(super) donor: Option<NodeId>,
     /// Its process has just learnt that it was removed.
     pub(super) told_removed: bool,
-    /// Its process has just given up its place.
+    /// Its process has just handed everything over.
     pub(super) left: bool,
     /// When a process ended here last.
     pub(super) ended_at: Option<Mono>,

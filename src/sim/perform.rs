@@ -64,7 +64,7 @@ impl SimCluster {
             }
             Action::CrashDonor { of } => self.crash_donor(self.place(of)),
             Action::Stop { at } => self.stop(self.place(at)),
-            Action::Leave { at } => self.leave(self.place(at)),
+            Action::Drain { at, leave } => self.drain(self.place(at), leave),
             Action::Start { at } => {
                 let at = self.place(at);
                 !self.is_running(at) && !self.is_clone(at) && self.start(at).is_ok()
@@ -127,10 +127,10 @@ impl SimCluster {
         found.map(|donor| self.crash(donor)).is_some()
     }
 
-    fn leave(&mut self, at: usize) -> bool {
+    fn drain(&mut self, at: usize, leave: bool) -> bool {
         let may = self.is_running(at) && !self.is_paused(at) && !self.is_clone(at);
         if may {
-            self.input(at, Input::Leave);
+            self.input(at, Input::Drain { leave });
         }
         may
     }
@@ -241,7 +241,7 @@ impl SimCluster {
         for at in 0..self.host_count() {
             self.set_skew_ms(at, 0);
             self.wake(at);
-            self.input(at, Input::Stay);
+            self.input(at, Input::Resume);
         }
         let liars: Vec<ReplicaId> =
             self.hosts.iter().filter(|h| h.lies && h.node.is_some()).filter_map(|h| h.replica).collect();

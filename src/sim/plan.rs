@@ -268,10 +268,12 @@ pub enum Action {
         /// The host.
         at: u8,
     },
-    /// A host's process hands over what it has, gives up its place and ends; at the heal it stays if it could not.
-    Leave {
+    /// A host's process accepts no writes, hands over what it has and ends; at the heal it goes on if it could not.
+    Drain {
         /// The host.
         at: u8,
+        /// It gives up its place as well.
+        leave: bool,
     },
     /// A process is started on a host that has none, empty and under a fresh replica id.
     Start {
@@ -331,7 +333,7 @@ impl Action {
             Self::Crash { .. }
                 | Self::CrashDonor { .. }
                 | Self::Stop { .. }
-                | Self::Leave { .. }
+                | Self::Drain { .. }
                 | Self::Clone { .. }
                 | Self::Remove { .. }
                 | Self::Skew { .. }
@@ -470,7 +472,7 @@ impl fmt::Display for Action {
             Self::Crash { at } => write!(f, "r{at} crashes"),
             Self::CrashDonor { of } => write!(f, "the donor of r{of} crashes"),
             Self::Stop { at } => write!(f, "r{at} shuts down"),
-            Self::Leave { at } => write!(f, "r{at} is to leave"),
+            Self::Drain { at, leave } => write!(f, "r{at} is to {}", if *leave { "leave" } else { "drain" }),
             Self::Start { at } => write!(f, "r{at} starts"),
             Self::Clone { of } => write!(f, "a clone of r{of} starts"),
             Self::Remove { by, at } => write!(f, "r{by} removes r{at}"),

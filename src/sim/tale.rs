@@ -46,8 +46,9 @@ impl Delivered {
             | Input::Wait { .. }
             | Input::CancelWait { .. }
             | Input::Remove { .. }
-            | Input::Leave
-            | Input::Stay
+            | Input::Drain { .. }
+            | Input::Resume
+            | Input::Certified { .. }
             | Input::Deadline
             | Input::Shutdown => return,
         };
@@ -175,6 +176,8 @@ fn told(event: &Event) -> String {
         Event::ClockRefused { skew_ms } => format!("its clock is refused, about {skew_ms} ms off"),
         Event::ClockAccepted => "its clock is accepted again".to_owned(),
         Event::Removed => "learns that it was removed".to_owned(),
+        Event::CertificateExpires { region, days, .. } => format!("the certificate of {region} expires in {days} days"),
+        Event::Drained => "has handed everything over".to_owned(),
         Event::Left => "has handed everything over and left".to_owned(),
         Event::DuplicateReplica { replica } => format!("replica id {replica} is in use twice"),
         Event::Unsendable { unsendable } => format!("cannot send {unsendable:?}"),

@@ -71,8 +71,8 @@ pub enum Gate {
     ClockRefused,
     /// This replica was removed.
     Removed,
-    /// This replica hands over what it has, to give up its place.
-    Leaving,
+    /// This replica hands over what it has, to end or to leave.
+    Draining,
     /// The cache was shut down, or its driver has ended: nobody is left to send a write. Final.
     Stopped,
 }
@@ -85,7 +85,7 @@ impl Gate {
             Self::ClockRefused => 2,
             Self::Removed => 3,
             Self::Stopped => 4,
-            Self::Leaving => 5,
+            Self::Draining => 5,
         }
     }
 
@@ -95,7 +95,7 @@ impl Gate {
             2 => Self::ClockRefused,
             3 => Self::Removed,
             4 => Self::Stopped,
-            5 => Self::Leaving,
+            5 => Self::Draining,
             _ => Self::Joining,
         }
     }
@@ -283,7 +283,7 @@ impl Store {
                 sometimes!(WriteRefusedAsRemoved);
                 return Err(WriteError::Removed);
             }
-            Gate::Leaving => return Err(WriteError::Leaving),
+            Gate::Draining => return Err(WriteError::Draining),
             Gate::Stopped => return Err(WriteError::Stopped),
         }
         if at.key.len() > self.config.key_bytes_max {

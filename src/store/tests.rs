@@ -113,7 +113,7 @@ fn each_gate_refuses_writes_for_its_own_reason() {
         (Gate::Joining, WriteError::NotJoined),
         (Gate::ClockRefused, WriteError::ClockRefused { skew_ms: 77 }),
         (Gate::Removed, WriteError::Removed),
-        (Gate::Leaving, WriteError::Leaving),
+        (Gate::Draining, WriteError::Draining),
     ] {
         store.set_gate(gate);
         assert_eq!(store.gate(), gate);

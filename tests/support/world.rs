@@ -50,6 +50,12 @@ impl World {
         IdentityConfig { certificate: text(pem.certificate), key: text(pem.key), authorities: text(pem.ca) }
     }
 
+    /// As [`World::identity`], but others of other worlds are trusted as well, or instead.
+    pub(crate) fn identity_trusting(&self, at: usize, worlds: &[&Self]) -> IdentityConfig {
+        let authorities: String = worlds.iter().map(|world| world.certify(at).ca).collect();
+        IdentityConfig { authorities: Pem::Text(authorities.into_bytes()), ..self.identity(at) }
+    }
+
     pub(crate) fn config(&self, at: usize, peers: &[&Cache]) -> Config {
         let addresses = peers.iter().map(|cache| cache.local_addr().to_string());
         Config::dev(REGIONS[at], "127.0.0.1:0").identity(self.identity(at)).peers(addresses)

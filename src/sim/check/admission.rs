@@ -28,9 +28,9 @@ pub(in crate::sim) fn admitted(
         (Gate::Joining, Some(WriteError::NotJoined))
         | (Gate::ClockRefused, Some(WriteError::ClockRefused { .. }))
         | (Gate::Removed, Some(WriteError::Removed))
-        | (Gate::Leaving, Some(WriteError::Leaving))
+        | (Gate::Draining, Some(WriteError::Draining))
         | (Gate::Stopped, Some(WriteError::Stopped)) => true,
-        (Gate::Open | Gate::Joining | Gate::ClockRefused | Gate::Removed | Gate::Leaving | Gate::Stopped, _) => false,
+        (Gate::Open | Gate::Joining | Gate::ClockRefused | Gate::Removed | Gate::Draining | Gate::Stopped, _) => false,
     };
     if right {
         return Ok(());

@@ -44,7 +44,8 @@ pub(super) fn stop(draw: &mut Draw, from: u64) {
     }
 }
 
-/// A host leaves in the midst of writes, perhaps while it cannot be heard by some, and comes back as another.
+/// A host hands over in the midst of writes and leaves or ends, perhaps while it cannot be heard by some, and comes back
+/// as another.
 pub(super) fn leave(draw: &mut Draw, from: u64) {
     let at = draw.host();
     draw.writes(from, at, 4, 60);
@@ -52,7 +53,8 @@ pub(super) fn leave(draw: &mut Draw, from: u64) {
         let to = draw.other(at);
         draw.at(from, Action::Cut { from: at, to });
     }
-    draw.at(from + 60, Action::Leave { at });
+    let leave = draw.rng.bool();
+    draw.at(from + 60, Action::Drain { at, leave });
     let by = draw.other(at);
     draw.deletes(from, by, 2, 2_000);
     if draw.rng.bool() {
