@@ -113,6 +113,8 @@ struct Found {
 
 /// How much a packet may be earlier or later than the mean.
 const JITTER: Duration = Duration::from_millis(5);
+/// The least share of packets that bursts lose in all.
+const LEAST: f64 = 1e-6;
 /// Longest time a death may go unnoticed.
 const PATIENCE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -197,7 +199,7 @@ fn formed(cli: &Cli, seed: u64) -> Result<SimCluster, String> {
 /// Returns bursts that lose as much in all as a loss that is spread evenly.
 fn bursts(lasts: Duration, loss: f64) -> Bursts {
     let within = if lasts < Duration::from_secs(1) { 0.8 } else { 0.5 };
-    Bursts { lasts, every: lasts.mul_f64((within / loss - 1.0).max(0.1)), loss: within }
+    Bursts { lasts, every: lasts.mul_f64((within / loss.max(LEAST) - 1.0).max(0.1)), loss: within }
 }
 
 fn an_hour(cluster: &mut SimCluster) -> Alarms {

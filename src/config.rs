@@ -324,7 +324,7 @@ impl Default for ReplicationConfig {
 /// How soon a silent member is given up. Everybody in a cluster should have the same: who beats seldom is suspected by who
 /// is impatient. The defaults, [`MembershipConfig::wan`], are for regions an ocean apart.
 impl MembershipConfig {
-    /// Regions apart: a beat every 100 ms, suspected after 500 ms. All agree within 0.75 s, and 5 % of loss alarms nobody.
+    /// Regions apart: a beat every 100 ms, suspected after 500 ms. All agree within a second; 5 % of loss alarms nobody.
     #[must_use]
     pub fn wan() -> Self {
         Self {

@@ -309,6 +309,9 @@ pub enum DrainError {
         /// The members; none if this node is the only one.
         behind: Vec<ReplicaId>,
     },
+    /// Another call made the node accept writes again, or ran out of time, before everything was handed over.
+    #[error("the node was told to accept writes again before it had handed everything over; it stays a member")]
+    Resumed,
     /// It was removed before it had handed everything over.
     #[error("this replica was removed before it had handed everything over; what no peer has received is lost")]
     Removed,

@@ -113,9 +113,13 @@ impl Cache {
 
     async fn hand_over(&self, within: Duration, leave: bool) -> Result<(), DrainError> {
         match tokio::time::timeout(within, self.line.drain(leave)).await {
-            Ok(true) => Ok(()),
-            Ok(false) if self.store.gate() == Gate::Removed => Err(DrainError::Removed),
-            Ok(false) => Err(DrainError::Stopped),
+            Ok(Some(true)) => Ok(()),
+            Ok(Some(false)) => Err(DrainError::NotHandedOver { behind: Vec::new() }),
+            Ok(None) => Err(match self.store.gate() {
+                Gate::Removed => DrainError::Removed,
+                Gate::Stopped => DrainError::Stopped,
+                Gate::Open | Gate::Joining | Gate::ClockRefused | Gate::Draining => DrainError::Resumed,
+            }),
             Err(_elapsed) => match self.line.resume().await {
                 Some(Some(behind)) => Err(DrainError::NotHandedOver { behind }),
                 // It has left in that very moment.

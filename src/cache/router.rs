@@ -16,7 +16,8 @@ use crate::runtime::SystemClock;
 ///
 /// It answers on the caller's thread from what this node knows at that moment: a region that the failure detector calls
 /// unreachable is not named from the next call on. What it cannot know it is told: how requests ended
-/// ([`Router::report`]), and which region is about to be taken down ([`Router::drain`]).
+/// ([`Router::report`]), and which region is about to be taken down ([`Router::drain`]). After a shutdown of the node it
+/// knows of no region. How long a region is back is counted from when the router was first asked after that.
 ///
 /// # Examples
 /// ```no_run
@@ -69,6 +70,15 @@ impl Router {
         self.current().table.route(now, client)
     }
 
+    /// Counts a client's request at one region, provided that it may go there now: for a fallback that is about to be tried.
+    ///
+    /// # Errors
+    /// [`RouteError`] when it may not: the region cannot be used, or has as many requests as it takes.
+    pub fn admit(&self, client: &Client, region: &RegionId) -> Result<(), RouteError> {
+        let now = self.clock.now().mono;
+        self.current().table.admit(now, client, region)
+    }
+
     /// Returns the regions a client may go to, the best first, and counts nothing.
     #[must_use]
     pub fn ranking(&self, client: &Client) -> Vec<RegionId> {
@@ -87,7 +97,7 @@ impl Router {
         self.current().table.drain(region, draining);
     }
 
-    /// Makes a request at the best region, and at the next ones until one answers. Each outcome is reported.
+    /// Makes a request at the best region, and at the next ones that take it until one answers. Each outcome is reported.
     ///
     /// # Errors
     /// [`RouteError::AllFailed`] with what the last region said; otherwise as [`Router::route`].
@@ -99,9 +109,12 @@ impl Router {
         client: &Client,
         mut attempt: impl AsyncFnMut(&RegionId) -> Result<T, E>,
     ) -> Result<T, RouteError> {
-        let route = self.route(client)?;
+        let first = self.route(client)?;
         let (mut tried, mut last) = (Vec::new(), String::new());
-        for region in std::iter::once(route.region).chain(route.fallbacks) {
+        for region in std::iter::once(first.region).chain(first.fallbacks) {
+            if !tried.is_empty() && self.admit(client, &region).is_err() {
+                continue;
+            }
             let answer = attempt(&region).await;
             self.report(&region, answer.is_ok());
             match answer {
@@ -117,16 +130,22 @@ impl Router {
     fn current(&self) -> parking_lot::MutexGuard<'_, Inner> {
         let mut guard = self.inner.lock();
         let Inner { table, views } = &mut *guard;
-        if views.has_changed().unwrap_or(false) {
-            let states: Vec<RegionState> = views.borrow_and_update().regions().into_iter().map(state).collect();
-            table.update(self.clock.now().mono, &states);
+        let now = self.clock.now().mono;
+        match views.has_changed() {
+            Ok(false) => {}
+            Ok(true) => {
+                let states: Vec<RegionState> = views.borrow_and_update().regions().into_iter().map(state).collect();
+                table.update(now, &states);
+            }
+            // The node has ended, so nobody knows.
+            Err(_closed) => table.update(now, &[]),
         }
         guard
     }
 }
 
 fn state(view: RegionView) -> RegionState {
-    let lag = view.lag_p99_ms.map(std::time::Duration::from_millis);
+    let lag = view.lag_ms.map(std::time::Duration::from_millis);
     RegionState { region: view.region, reach: view.reach, rtt: view.rtt, lag }
 }
 

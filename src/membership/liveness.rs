@@ -47,8 +47,8 @@ pub struct Heard<'a> {
     pub at: Mono,
     /// The silence after which it is suspected.
     pub patience: Duration,
-    /// Whom it suspects.
-    pub suspects: &'a BTreeSet<ReplicaId>,
+    /// Whom it suspects; nothing while it has not said so, or does not know the members yet.
+    pub suspects: Option<&'a BTreeSet<ReplicaId>>,
 }
 
 /// What changed.
@@ -63,11 +63,27 @@ pub enum Change {
 /// What is remembered of a member.
 #[derive(Clone, Copy, Debug)]
 struct Place {
+    known_since: Mono,
+    /// It was heard of directly at some time.
+    met: bool,
     heard_at: Mono,
     patience: Duration,
     reach: Reach,
-    /// Since when it has been unreachable, if it is.
+    /// Since when it has been unreachable, if it is, not counting while nobody could be asked.
     gone_since: Option<Mono>,
+    /// Since when others hear it that is silent here, if they do.
+    disputed_since: Option<Mono>,
+}
+
+/// What those that can be asked say of a member.
+#[derive(Clone, Copy, Debug)]
+struct Poll {
+    /// So many can be asked.
+    of: usize,
+    /// So many suspect it, too.
+    agree: usize,
+    /// There is no other member than it.
+    only: bool,
 }
 
 /// The view of one node.
@@ -75,6 +91,7 @@ struct Place {
 pub struct Liveness {
     places: BTreeMap<ReplicaId, Place>,
     isolated: bool,
+    judged_at: Mono,
 }
 
 impl Liveness {
@@ -97,12 +114,23 @@ impl Liveness {
         silent.map(|(replica, _)| *replica).take(SUSPECTS_MAX).collect()
     }
 
-    /// Returns who has been unreachable for so long without a break, at most [`SUSPECTS_MAX`].
+    /// Returns who has been unreachable for so long without a break, at most [`SUSPECTS_MAX`]; of whom this node has never
+    /// heard it does not judge that.
     #[must_use]
     pub fn gone_for(&self, now: Mono, long: Duration) -> BTreeSet<ReplicaId> {
-        let gone = |place: &Place| place.gone_since.is_some_and(|since| now.since(since) >= long);
+        let gone = |place: &Place| place.met && place.gone_since.is_some_and(|since| now.since(since) >= long);
         let gone = self.places.iter().filter(|(_, place)| gone(place));
         gone.map(|(replica, _)| *replica).take(SUSPECTS_MAX).collect()
+    }
+
+    /// Returns who may vote on a member that is gone, beside this node: itself, and whoever was known here when it went.
+    /// Who has joined since may have done so in one part of a cluster that is split, and nobody in the other knows of it.
+    #[must_use]
+    pub fn electorate(&self, gone: ReplicaId) -> BTreeSet<ReplicaId> {
+        let since = self.places.get(&gone).and_then(|place| place.gone_since);
+        let was_known = |place: &Place| since.is_some_and(|since| place.known_since <= since);
+        let voters = self.places.iter().filter(|(replica, place)| **replica == gone || was_known(place));
+        voters.map(|(replica, _)| *replica).collect()
     }
 
     /// Notes that a link to a member is up; whoever calls tells whom it concerns.
@@ -118,6 +146,7 @@ impl Liveness {
     pub fn heard(&mut self, replica: ReplicaId, at: Mono) {
         if let Some(place) = self.places.get_mut(&replica) {
             place.heard_at = place.heard_at.max(at);
+            place.met = true;
         }
     }
 
@@ -140,47 +169,24 @@ impl Liveness {
     ) -> Vec<Change> {
         self.places.retain(|replica, _| members.contains(replica));
         for replica in members {
-            self.places.entry(*replica).or_insert(Place {
-                heard_at: now,
-                patience,
-                reach: Reach::Up,
-                gone_since: None,
-            });
+            self.places.entry(*replica).or_insert_with(|| Place::new(now, patience));
         }
         for one in heard {
+            self.heard(one.replica, one.at);
             if let Some(place) = self.places.get_mut(&one.replica) {
-                place.heard_at = place.heard_at.max(one.at);
                 place.patience = one.patience;
             }
         }
-        let silent = |place: &Place| now.since(place.heard_at) >= place.patience;
-        let fresh: Vec<&Heard<'_>> =
-            heard.iter().filter(|one| self.places.get(&one.replica).is_some_and(|place| !silent(place))).collect();
-        let alone = fresh.is_empty() && self.places.values().all(silent);
-        let nobody_to_ask = self.places.len() == 1;
+        let is_fresh = |one: &&Heard<'_>| self.places.get(&one.replica).is_some_and(|place| !place.is_silent(now));
+        let fresh: Vec<&BTreeSet<ReplicaId>> = heard.iter().filter(is_fresh).filter_map(|one| one.suspects).collect();
+        let (of, only) = (fresh.len(), self.places.len() == 1);
+        let idle = if of == 0 && !only { now.since(self.judged_at) } else { Duration::ZERO };
+        self.judged_at = now;
         let mut changes = Vec::new();
         for (replica, place) in &mut self.places {
-            let agree = fresh.iter().filter(|one| one.suspects.contains(replica)).count();
-            let silence = now.since(place.heard_at);
-            let reach = if place.reach == Reach::Unreachable && planted!(AccusedForGood) {
-                Reach::Unreachable
-            } else if !silent(place) {
-                Reach::Up
-            } else if nobody_to_ask {
-                if silence >= place.patience + place.patience * NOBODY_TO_ASK / 5 {
-                    Reach::Unreachable
-                } else {
-                    Reach::Suspected
-                }
-            } else if fresh.is_empty() && !planted!(IsolatedDeclares) {
-                Reach::Suspected
-            } else if agree * 2 >= fresh.len() || planted!(QuorumOfOne) {
-                Reach::Unreachable
-            } else if silence >= place.patience * 2 {
-                Reach::Cut
-            } else {
-                Reach::Suspected
-            };
+            let agree = fresh.iter().filter(|suspects| suspects.contains(replica)).count();
+            place.gone_since = place.gone_since.map(|since| since.plus(idle));
+            let reach = place.judge(now, Poll { of, agree, only });
             if reach != place.reach {
                 note(place.reach, reach);
                 place.reach = reach;
@@ -188,13 +194,52 @@ impl Liveness {
                 changes.push(Change::Reach(*replica, reach));
             }
         }
-        let isolated = alone && self.places.len() > 1;
+        let isolated = !only && !self.places.is_empty() && self.places.values().all(|place| place.is_silent(now));
         if isolated != self.isolated {
             sometimes!(NobodyHeard, if isolated);
             self.isolated = isolated;
             changes.push(Change::Isolated(isolated));
         }
         changes
+    }
+}
+
+impl Place {
+    fn new(now: Mono, patience: Duration) -> Self {
+        let (gone_since, disputed_since) = (None, None);
+        Self { known_since: now, met: false, heard_at: now, patience, reach: Reach::Up, gone_since, disputed_since }
+    }
+
+    fn is_silent(&self, now: Mono) -> bool {
+        now.since(self.heard_at) >= self.patience
+    }
+
+    /// Judges one member by its silence and by what others say. Of whom others cannot be asked nothing new is said but
+    /// that it is silent.
+    fn judge(&mut self, now: Mono, poll: Poll) -> Reach {
+        let silence = now.since(self.heard_at);
+        if self.reach == Reach::Unreachable && planted!(AccusedForGood) {
+            return Reach::Unreachable;
+        }
+        if silence < self.patience {
+            self.disputed_since = None;
+            return Reach::Up;
+        }
+        let no_news = self.reach.max(Reach::Suspected);
+        if poll.only {
+            let long = silence >= self.patience + self.patience * NOBODY_TO_ASK / 5;
+            return if long { Reach::Unreachable } else { no_news };
+        }
+        if poll.of == 0 && !planted!(IsolatedDeclares) {
+            return no_news;
+        }
+        if poll.agree * 2 >= poll.of || planted!(QuorumOfOne) {
+            self.disputed_since = None;
+            return Reach::Unreachable;
+        }
+        let disputed = now.since(*self.disputed_since.get_or_insert(now));
+        let settled = self.reach != Reach::Unreachable || disputed >= self.patience;
+        if silence >= self.patience * 2 && settled { Reach::Cut } else { no_news }
     }
 }
 
@@ -225,7 +270,12 @@ mod tests {
         let heard: Vec<Heard<'_>> = heard
             .iter()
             .zip(&suspects)
-            .map(|((id, ms, _), suspects)| Heard { replica: ReplicaId(*id), at: at(*ms), patience: PATIENCE, suspects })
+            .map(|((id, ms, _), suspects)| Heard {
+                replica: ReplicaId(*id),
+                at: at(*ms),
+                patience: PATIENCE,
+                suspects: Some(suspects),
+            })
             .collect();
         liveness.judge(at(now), &ids(members), &heard, PATIENCE)
     }
@@ -289,6 +339,46 @@ mod tests {
     }
 
     #[test]
+    fn half_must_agree_and_who_has_not_spoken_yet_is_not_asked() {
+        let members = [2, 3, 4, 5];
+        for (agree, gone) in [(1, false), (2, true), (3, true)] {
+            let mut here = Liveness::default();
+            let heard = |ms| (3..6).map(|id| (id, ms, if id < 3 + agree { &[2][..] } else { &[] })).collect::<Vec<_>>();
+            judge(&mut here, 0, &members, &[(2, 0, &[]), (3, 0, &[]), (4, 0, &[]), (5, 0, &[])]);
+            judge(&mut here, 600, &members, &heard(600));
+            let wanted = if gone { Reach::Unreachable } else { Reach::Suspected };
+            assert_eq!(here.of(ReplicaId(2)), Some(wanted), "{agree} of 3");
+        }
+        let mut here = Liveness::default();
+        let silent =
+            |replica, suspects| Heard { replica: ReplicaId(replica), at: at(600), patience: PATIENCE, suspects };
+        judge(&mut here, 0, &members, &[(2, 0, &[])]);
+        let (suspects, nobody) = (ids(&[2]), ids(&[]));
+        let heard = [silent(3, Some(&suspects)), silent(4, None), silent(5, None)];
+        let changes = here.judge(at(600), &ids(&members), &heard, PATIENCE);
+        assert_eq!(changes, [reached(2, Reach::Unreachable)], "one of one");
+        let again =
+            [silent(3, Some(&nobody)), silent(4, None), silent(5, None)].map(|one| Heard { at: at(700), ..one });
+        assert!(here.judge(at(700), &ids(&members), &again, PATIENCE).is_empty(), "nobody is taken back at once");
+        let later = again.map(|one| Heard { at: at(1_300), ..one });
+        assert_eq!(here.judge(at(1_300), &ids(&members), &later, PATIENCE), [reached(2, Reach::Cut)]);
+    }
+
+    #[test]
+    fn who_joined_while_a_member_was_gone_has_no_say_in_that() {
+        let mut here = Liveness::default();
+        judge(&mut here, 0, &[2, 3], &[(2, 0, &[]), (3, 0, &[])]);
+        judge(&mut here, 700, &[2, 3], &[(3, 700, &[2])]);
+        judge(&mut here, 800, &[2, 3, 4], &[(3, 800, &[2]), (4, 800, &[2])]);
+        assert_eq!(here.electorate(ReplicaId(2)), ids(&[2, 3]));
+        let mut newcomer = Liveness::default();
+        judge(&mut newcomer, 0, &[2, 3], &[(3, 0, &[])]);
+        judge(&mut newcomer, 700, &[2, 3], &[(3, 700, &[2])]);
+        assert_eq!(newcomer.of(ReplicaId(2)), Some(Reach::Unreachable));
+        assert!(newcomer.gone_for(at(9_000), PATIENCE).is_empty(), "never heard, so not missed");
+    }
+
+    #[test]
     fn a_late_tick_of_ours_is_no_silence_of_theirs_and_who_is_removed_is_forgotten() {
         let mut here = Liveness::default();
         judge(&mut here, 0, &[2, 3], &[(2, 0, &[]), (3, 0, &[])]);
@@ -313,7 +403,9 @@ mod tests {
         here.forgive(Duration::from_millis(500));
         assert!(gone(&here, 2_199).is_empty() && gone(&here, 2_200) == ids(&[2]), "what was ours does not count");
         judge(&mut here, 3_000, &members, &[]);
-        assert!(here.is_isolated() && gone(&here, 9_000).is_empty());
+        judge(&mut here, 8_000, &members, &[]);
+        assert!(here.is_isolated() && here.of(ReplicaId(2)) == Some(Reach::Unreachable));
+        assert!(gone(&here, 8_599).is_empty() && gone(&here, 8_600) == ids(&[2]), "alone the time stands still");
     }
 
     #[test]

@@ -102,13 +102,9 @@ pub enum Event {
     /// This replica was removed, or found that its history does not fit that of the others: it must start again under a new
     /// id, and what it accepted and no peer has received is lost.
     Removed,
-    /// The certificate of this node or of a peer expires soon: told 30 days, 7 days and a day before, and when it has. Links
-    /// that are up stay; the next handshake with an expired one is refused.
+    /// This node's certificate expires soon: told 30 days, 7 days and a day before, and when it has. Links that are up stay;
+    /// the next handshake with an expired one is refused.
     CertificateExpires {
-        /// Whose.
-        node: NodeId,
-        /// Its region.
-        region: RegionId,
         /// At most so many days are left; 0 says that it has expired.
         days: u64,
     },

@@ -17,7 +17,7 @@ use crate::node::event::Event;
 use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
 use crate::node::link::{Early, Link, Session, Staging, spread};
 use crate::node::output::{CloseCode, Output};
-use crate::node::stats::{LagHistogram, Traffic};
+use crate::node::stats::{LagHistogram, RecentLag, Traffic};
 use crate::probe::{planted, sometimes};
 use crate::replication::{Peer, ReportLog};
 use crate::wire::version::{MIN_VERSION, OURS, VERSION, Versions, negotiate};
@@ -247,12 +247,13 @@ impl Node {
             asked: false,
             asked_again: BTreeSet::new(),
             beats: Beats::new(now.mono),
-            suspects: BTreeSet::new(),
+            suspects: None,
             gives_up: BTreeSet::new(),
             staging: Staging::default(),
             stale_fulls: BTreeMap::new(),
             traffic: Traffic::default(),
             lag: LagHistogram::default(),
+            recent_lag: RecentLag::default(),
         };
         place.hello_ms = hello.wall_ms;
         place.session = Some(Box::new(session));

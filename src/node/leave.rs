@@ -3,12 +3,13 @@
 //!
 //! # Invariants
 //! * Who drains accepts no writes, so what has to be handed over does not grow by its own hand.
-//! * It is done when every member it can reach has everything it has, and at least one has.
+//! * It is done when every member it can reach has all that this node had when it began, its own last events, and what it has
+//!   of members it cannot hear. What others go on writing meanwhile they hand over themselves.
 //! * Only who leaves gives up its place: who drains is a member that is expected back.
 
 use crate::clock::Now;
 use crate::crdt::Ctx;
-use crate::id::ReplicaId;
+use crate::id::{PartitionId, ReplicaId};
 use crate::membership::Reach;
 use crate::node::Node;
 use crate::node::event::Event;
@@ -18,7 +19,7 @@ use crate::probe::{planted, sometimes};
 use crate::wire::Control;
 
 /// How far a node is with handing over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Drain {
     /// It does not.
     No,
@@ -26,6 +27,8 @@ pub(super) enum Drain {
     Begun {
         /// It gives up its place at the end.
         leaves: bool,
+        /// What it had seen of each partition then.
+        had: Vec<(PartitionId, Ctx)>,
     },
     /// The others have everything.
     Done,
@@ -38,8 +41,10 @@ impl Node {
         if self.is_removed() {
             return;
         }
-        self.drain = Drain::Begun { leaves };
+        self.drain = Drain::Begun { leaves, had: Vec::new() };
         self.set_gate();
+        // After the gate was shut: whoever writes later is refused.
+        self.drain = Drain::Begun { leaves, had: self.contexts() };
         // All of them: a write that was accepted just now may not have marked its partition yet.
         self.outbox.mark(self.store.partition_ids());
         self.flush(now);
@@ -62,32 +67,54 @@ impl Node {
         self.drain == Drain::Left
     }
 
-    /// Returns the members that lack something this node has, of those that count: all that can be reached, or all.
+    /// Tells whether there is no other member.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.join.is_joined() && self.members.live().all(|(replica, _)| replica == self.me.replica)
+    }
+
+    /// Returns the members that lack something this node has to hand over, of those that count: all that can be reached, or
+    /// all.
     #[must_use]
     pub fn behind(&self) -> Vec<ReplicaId> {
         let others = self.members.live().map(|(replica, _)| replica).filter(|replica| *replica != self.me.replica);
         let reached = |replica: &ReplicaId| self.reach(*replica).is_none_or(|reach| reach < Reach::Cut);
         let (near, far): (Vec<ReplicaId>, Vec<ReplicaId>) = others.partition(reached);
-        let lacks = |replica: &ReplicaId| !self.sessions().any(|(_, s)| s.replica == *replica && self.has_all(s));
+        let owed = self.owed();
+        let has_all = |session: &Session| {
+            let has = |(id, ctx): &(PartitionId, Ctx)| session.peer.known(*id).is_some_and(|known| known.includes(ctx));
+            session.joined && owed.iter().all(has)
+        };
+        let lacks = |replica: &ReplicaId| !self.sessions().any(|(_, s)| s.replica == *replica && has_all(s));
         let count = if near.is_empty() { far } else { near };
         count.into_iter().filter(lacks).collect()
     }
 
-    fn has_all(&self, session: &Session) -> bool {
-        let knows = |id, ctx: &Ctx| session.peer.known(id).is_some_and(|known| known.includes(ctx));
-        session.joined && self.store.partition_ids().all(|id| self.store.read(id).is_none_or(|p| knows(id, p.ctx())))
+    /// What has to be handed over of each partition.
+    fn owed(&self) -> Vec<(PartitionId, Ctx)> {
+        let had = |id| match &self.drain {
+            Drain::Begun { had, .. } => had.iter().find(|(of, _)| *of == id).map(|(_, ctx)| ctx.clone()),
+            Drain::No | Drain::Done | Drain::Left => None,
+        };
+        let is_silent = |origin: ReplicaId| origin == self.me.replica || self.reach(origin) != Some(Reach::Up);
+        let owed = |(id, ctx): (PartitionId, Ctx)| {
+            let mut owed = had(id).unwrap_or_default();
+            ctx.iter().filter(|(origin, _)| is_silent(*origin)).for_each(|(origin, seen)| owed.add_seen(origin, seen));
+            (id, owed)
+        };
+        self.contexts().into_iter().map(owed).collect()
     }
 
-    /// Ends the handing over once the others have everything.
+    /// Ends the handing over once the others have everything. An invalidation that is under way writes on although the gate
+    /// is shut, so it is waited for.
     pub(super) fn end_drain(&mut self, now: Now) {
-        let Drain::Begun { leaves } = self.drain else { return };
-        if self.is_removed() {
+        let Drain::Begun { leaves, .. } = self.drain else { return };
+        if self.is_removed() || !self.join.is_joined() || self.store.is_invalidating() {
             return;
         }
-        let alone = self.members.live().all(|(replica, _)| replica == self.me.replica);
-        let waits = alone || !self.behind().is_empty();
-        sometimes!(LeaverAwaitsReport, if waits && !alone);
-        if self.join.is_joined() && waits && !planted!(LeavesAtOnce) {
+        let waits = self.is_alone() || !self.behind().is_empty();
+        sometimes!(LeaverAwaitsReport, if waits && !self.is_alone());
+        if waits && !planted!(LeavesAtOnce) {
             return;
         }
         if !leaves {

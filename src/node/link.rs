@@ -14,7 +14,7 @@ use crate::crdt::Ctx;
 use crate::id::{PartitionId, ReplicaId};
 use crate::membership::Beats;
 use crate::node::input::{PeerIdentity, PeerSlot};
-use crate::node::stats::{LagHistogram, PeerStats, Traffic};
+use crate::node::stats::{LagHistogram, PeerStats, RecentLag, Traffic};
 use crate::probe::sometimes;
 use crate::replication::{Peer, ReportLog};
 use crate::store::{Batch, Fragment, Full};
@@ -132,8 +132,8 @@ pub struct Session {
     pub asked_again: BTreeSet<PartitionId>,
     /// Liveness.
     pub beats: Beats,
-    /// Whom the peer does not hear.
-    pub suspects: BTreeSet<ReplicaId>,
+    /// Whom the peer does not hear, once it has said so.
+    pub suspects: Option<BTreeSet<ReplicaId>>,
     /// Whom the peer votes to remove.
     pub gives_up: BTreeSet<ReplicaId>,
     /// Unfinished full synchronisations.
@@ -144,6 +144,8 @@ pub struct Session {
     pub traffic: Traffic,
     /// Lag of the peer's own writes.
     pub lag: LagHistogram,
+    /// The same of the last seconds.
+    pub recent_lag: RecentLag,
 }
 
 impl Session {

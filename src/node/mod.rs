@@ -61,7 +61,7 @@ use crate::replication::Outbox;
 use crate::store::{Gate, Store};
 use crate::wire::{Control, Decoder, Encoder, Limits, Unsendable};
 use dial::Slots;
-use expiry::Expiries;
+use expiry::Expiry;
 use join::Join;
 use leave::Drain;
 use levels::Waits;
@@ -121,9 +121,8 @@ pub struct Node {
     stats: Stats,
     clock_refused: bool,
     drain: Drain,
-    /// When this node's certificate expires, once the shell has said so.
-    certificate_ms: Option<u64>,
-    expiries: Expiries,
+    /// Of this node's certificate, once the shell has said so.
+    expiry: Option<Expiry>,
     stopping: bool,
     /// The instant of the last input.
     last: Mono,
@@ -166,8 +165,7 @@ impl Node {
             stats: Stats::default(),
             clock_refused: false,
             drain: Drain::No,
-            certificate_ms: None,
-            expiries: Expiries::default(),
+            expiry: None,
             stopping: false,
             last: Mono::default(),
             out: VecDeque::new(),
@@ -180,6 +178,7 @@ impl Node {
     /// Takes one input in. Drain [`Node::poll`] afterwards.
     pub fn handle(&mut self, now: Now, input: Input) {
         self.last = now.mono;
+        self.forgive_lateness(now);
         match input {
             Input::LinkUp { link, peer, dialled } => self.on_link_up(now, link, peer, dialled),
             Input::Control { link, bytes } => self.on_control(now, link, &bytes),
@@ -195,7 +194,7 @@ impl Node {
             Input::Remove { replica } => self.remove(now, replica),
             Input::Drain { leave } => self.on_drain(now, leave),
             Input::Resume => self.on_resume(),
-            Input::Certified { expires_ms } => self.certificate_ms = Some(expires_ms),
+            Input::Certified { expires_ms } => self.expiry = Some(Expiry::new(expires_ms)),
             Input::Shutdown => self.on_shutdown(now),
         }
         self.seek(now);

@@ -36,12 +36,11 @@ impl Node {
             self.members.live().map(|(replica, _)| replica).filter(|replica| *replica != self.me.replica).collect();
         let sessions = self.links.values().filter_map(|link| link.session.as_deref());
         let heard: Vec<Heard<'_>> = sessions
-            .filter(|session| session.joined)
             .map(|session| Heard {
                 replica: session.replica,
                 at: session.beats.heard_at(),
                 patience: session.beats.patience(m.suspect_after, m.beat_every),
-                suspects: &session.suspects,
+                suspects: session.suspects.as_ref().filter(|_| session.joined),
             })
             .collect();
         let changes = self.liveness.judge(now.mono, &members, &heard, m.suspect_after);
@@ -58,15 +57,18 @@ impl Node {
         after.map(|after| self.liveness.gone_for(now.mono, after)).unwrap_or_default()
     }
 
-    /// Removes whom a majority of all members votes to remove, this node among them. Half is not enough: both halves of a
-    /// cluster that is split in two would remove each other.
+    /// Removes whom a majority votes to remove, this node among them, of all that were members when it went, itself
+    /// included. Half is not enough, and newcomers do not count: both parts of a cluster that is split in two would remove
+    /// each other.
     fn remove_the_given_up(&mut self, now: Now) {
         for replica in self.given_up(now) {
+            let electorate = self.liveness.electorate(replica);
             let agrees = |session: &&Session| {
-                session.gives_up.contains(&replica) && self.liveness.of(session.replica) == Some(Reach::Up)
+                let may_vote = electorate.contains(&session.replica) && self.reach(session.replica) == Some(Reach::Up);
+                may_vote && session.gives_up.contains(&replica)
             };
             let votes = 1 + self.sessions().map(|(_, session)| session).filter(agrees).count();
-            let members = self.members.live().count();
+            let members = 1 + electorate.len();
             let enough = votes * 2 > members || (planted!(HalfGivesUp) && votes * 2 == members);
             sometimes!(VotedInVain, if !enough);
             let Some(member) = self.members.get(replica).filter(|_| enough) else { continue };

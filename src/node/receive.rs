@@ -236,7 +236,10 @@ impl Node {
         drop(partition);
         match result {
             Ok(applied) => {
-                lags.into_iter().for_each(|ms| session.lag.record(ms));
+                for ms in lags {
+                    session.lag.record(ms);
+                    session.recent_lag.record(now.mono, ms);
+                }
                 session.traffic.fragments_in += u64::try_from(batch.fragments.len()).unwrap_or(0);
                 session.traffic.news_in += applied.news;
                 self.note_report(link, batch.partition, &batch.ctx);
@@ -373,8 +376,8 @@ impl Node {
         let mut news = false;
         if session.beats.on_beat(now.mono, beat.seq, beat.sent_ns, beat.echo) {
             session.beats.on_clock(beat.wall_ms, now.wall_ms);
-            news = session.suspects != beat.suspects || session.gives_up != beat.gives_up;
-            session.suspects = beat.suspects;
+            news = session.suspects.as_ref() != Some(&beat.suspects) || session.gives_up != beat.gives_up;
+            session.suspects = Some(beat.suspects);
             session.gives_up = beat.gives_up;
         }
         self.note_consent(link);

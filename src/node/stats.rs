@@ -2,11 +2,46 @@
 
 use std::time::Duration;
 
+use crate::clock::Mono;
 use crate::id::{NodeId, RegionId, ReplicaId};
 use crate::node::{ClusterView, Link, Node};
 
 /// Lags up to this many milliseconds are counted exactly.
 const LAG_MS_MAX: usize = 8_192;
+
+/// How long a lag counts at least, and half of how long at most.
+const LATELY: Duration = Duration::from_secs(10);
+
+/// The longest lag of the last ten to twenty seconds: what a view shows, which an hour of good or bad lags must not outweigh.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RecentLag {
+    begun: Mono,
+    now_ms: Option<u64>,
+    before_ms: Option<u64>,
+}
+
+impl RecentLag {
+    /// Takes a lag in.
+    pub fn record(&mut self, now: Mono, ms: u64) {
+        *self = self.turned(now);
+        self.now_ms = self.now_ms.max(Some(ms));
+    }
+
+    /// Returns the longest lag in milliseconds, if anything came lately.
+    #[must_use]
+    pub fn longest_ms(&self, now: Mono) -> Option<u64> {
+        let Self { now_ms, before_ms, .. } = self.turned(now);
+        now_ms.max(before_ms)
+    }
+
+    fn turned(self, now: Mono) -> Self {
+        match now.since(self.begun) {
+            age if age < LATELY => self,
+            age if age < LATELY * 2 => Self { begun: now, now_ms: None, before_ms: self.now_ms },
+            _ => Self { begun: now, now_ms: None, before_ms: None },
+        }
+    }
+}
 
 /// Milliseconds from a write's stamp to its application here, counted exactly up to 8 s.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -180,6 +215,18 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recent_lag_is_forgotten_within_twenty_seconds() {
+        let (at, mut lag) = (|s: u64| Mono(s * 1_000_000_000), RecentLag::default());
+        [(100, 60_000), (101, 30), (109, 40)].into_iter().for_each(|(s, ms)| lag.record(at(s), ms));
+        assert_eq!(lag.longest_ms(at(109)), Some(60_000));
+        lag.record(at(111), 50);
+        assert_eq!(lag.longest_ms(at(112)), Some(60_000));
+        lag.record(at(122), 20);
+        assert_eq!(lag.longest_ms(at(122)), Some(50));
+        assert_eq!(lag.longest_ms(at(200)), None);
+    }
 
     #[test]
     fn quantiles_are_the_smallest_value_that_covers_the_share() {

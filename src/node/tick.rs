@@ -68,7 +68,7 @@ impl Node {
         if self.timers.relay <= now.mono {
             self.timers.relay = now.mono.plus(RELAY_AFTER);
             self.relay(now);
-            self.look_at_certificates(now);
+            self.look_at_certificate(now);
         }
         if self.waits.next_deadline().is_some_and(|at| at <= now.mono) {
             let done = self.waits.expire(now.mono, &self.store, &self.members, self.expected());
@@ -94,15 +94,20 @@ impl Node {
         self.out.extend(due.into_iter().map(|slot| Output::Dial { slot }));
     }
 
-    fn beat(&mut self, now: Now) {
-        let every = self.config.membership.beat_every;
+    /// Forgives everybody's silence while this node itself stood still, before anything else is taken in: what is heard now
+    /// is heard now.
+    pub(super) fn forgive_lateness(&mut self, now: Now) {
         let late = now.mono.since(self.timers.beat);
-        let first = self.timers.beat == Mono::default();
-        self.timers.beat = now.mono.plus(every);
-        if late > every * 2 && !first {
-            self.links.values_mut().filter_map(|l| l.session.as_deref_mut()).for_each(|s| s.beats.forgive(late));
-            self.liveness.forgive(late);
+        if self.timers.beat == Mono::default() || late <= self.config.membership.beat_every * 2 {
+            return;
         }
+        self.timers.beat = now.mono;
+        self.links.values_mut().filter_map(|l| l.session.as_deref_mut()).for_each(|s| s.beats.forgive(late));
+        self.liveness.forgive(late);
+    }
+
+    fn beat(&mut self, now: Now) {
+        self.timers.beat = now.mono.plus(self.config.membership.beat_every);
         // What is suspected now is said at once.
         self.judge_silences(now);
         self.judge_members(now);

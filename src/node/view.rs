@@ -25,9 +25,9 @@ pub struct MemberView {
     pub rtt: Option<Duration>,
     /// How far its clock is ahead, in milliseconds.
     pub skew_ms: Option<i64>,
-    /// The milliseconds that 99 % of its writes took to get here at most, if any came.
-    pub lag_p99_ms: Option<u64>,
-    /// When its certificate expires, in Unix milliseconds.
+    /// The most milliseconds one of its writes took to get here in the last ten to twenty seconds, if any came.
+    pub lag_ms: Option<u64>,
+    /// When the certificate it showed when its link came up expires, in Unix milliseconds.
     pub certificate_expires_ms: Option<u64>,
 }
 
@@ -45,15 +45,15 @@ pub struct RegionView {
     pub reach: Reach,
     /// Round trip to the nearest of them.
     pub rtt: Option<Duration>,
-    /// The least of what 99 % of their writes took to get here, in milliseconds.
-    pub lag_p99_ms: Option<u64>,
+    /// The least of their lags, in milliseconds.
+    pub lag_ms: Option<u64>,
 }
 
 /// The cluster as this node sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct ClusterView {
-    /// None of several other members is heard: what is said of them is how they were.
+    /// None of several other members is heard: those that were heard until then are suspected, and nothing else is known.
     pub isolated: bool,
     /// All members, in order of replica id.
     pub members: Vec<MemberView>,
@@ -77,14 +77,14 @@ impl ClusterView {
                 up: 0,
                 reach: Reach::Unreachable,
                 rtt: None,
-                lag_p99_ms: None,
+                lag_ms: None,
             });
             region.members += 1;
             region.up += usize::from(member.reach == Reach::Up);
             region.reach = region.reach.min(member.reach);
             let own = member.is_me.then_some(Duration::ZERO);
             region.rtt = region.rtt.into_iter().chain(own).chain(member.rtt).min();
-            region.lag_p99_ms = region.lag_p99_ms.into_iter().chain(member.lag_p99_ms).min();
+            region.lag_ms = region.lag_ms.into_iter().chain(member.lag_ms).min();
         }
         regions.into_values().collect()
     }
@@ -109,7 +109,7 @@ impl Node {
                 reach: if is_me { Reach::Up } else { self.reach(replica).unwrap_or_default() },
                 rtt: linked.and_then(|(_, session)| session.beats.rtt()),
                 skew_ms: linked.and_then(|(_, session)| session.beats.skew_ms()),
-                lag_p99_ms: linked.and_then(|(_, session)| session.lag.quantile(0.99)),
+                lag_ms: linked.and_then(|(_, session)| session.recent_lag.longest_ms(self.last)),
                 certificate_expires_ms: linked.map(|(link, _)| link.identity.expires_ms),
             }
         };
@@ -130,7 +130,7 @@ mod tests {
             reach,
             rtt: rtt_ms.map(Duration::from_millis),
             skew_ms: None,
-            lag_p99_ms: None,
+            lag_ms: None,
             certificate_expires_ms: None,
         }
     }

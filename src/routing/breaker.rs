@@ -17,6 +17,8 @@ pub(super) struct Breaker {
     opened: u32,
     /// When one request may try, if it is open.
     until: Option<Mono>,
+    /// One is trying.
+    tries: bool,
 }
 
 impl Breaker {
@@ -29,18 +31,22 @@ impl Breaker {
     /// again has passed.
     pub(super) fn sent(&mut self, now: Mono, open_for: Duration) {
         if self.until.is_some() {
+            self.tries = true;
             self.until = Some(now.plus(self.lasts(open_for)));
         }
     }
 
-    /// Notes how a request ended.
+    /// Notes how a request ended. Of an open breaker only the one that tries counts as a failure: the others were under way
+    /// when it opened.
     pub(super) fn report(&mut self, now: Mono, ok: bool, failures: u32, open_for: Duration) {
         if ok {
             *self = Self::default();
             return;
         }
         self.failures = self.failures.saturating_add(1);
-        if self.failures >= failures.max(1) {
+        let opens = if self.until.is_some() { self.tries } else { self.failures >= failures.max(1) };
+        if opens {
+            self.tries = false;
             self.opened = (self.opened + 1).min(DOUBLINGS + 1);
             self.until = Some(now.plus(self.lasts(open_for)));
         }
@@ -79,7 +85,8 @@ mod tests {
         let mut breaker = Breaker::default();
         let mut now = at(0);
         for lasts in [1, 2, 4, 8, 16, 16] {
-            breaker.report(now, false, 1, FOR);
+            breaker.sent(now, FOR);
+            (0..20).for_each(|_| breaker.report(now, false, 1, FOR));
             assert!(!breaker.lets_through(now.plus(FOR * lasts - Duration::from_millis(1))), "{lasts}");
             now = now.plus(FOR * lasts);
             assert!(breaker.lets_through(now), "{lasts}");

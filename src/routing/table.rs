@@ -1,7 +1,7 @@
 //! What is known of each region, and the choice.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -78,9 +78,10 @@ enum Health {
 struct Place {
     profile: RegionProfile,
     state: Option<RegionState>,
-    /// Since when it can be reached again, if it could not.
+    /// It could not be reached, and has not been well for long enough since.
+    was_gone: bool,
+    /// Since when it is heard again without a break, if it was gone.
     back_since: Option<Mono>,
-    draining: bool,
     breaker: Breaker,
     limiter: Option<Limiter>,
 }
@@ -90,6 +91,8 @@ struct Place {
 pub struct Table {
     config: RouterConfig,
     places: BTreeMap<RegionId, Place>,
+    /// Regions that take no further clients, known or not.
+    draining: BTreeSet<RegionId>,
 }
 
 impl Table {
@@ -97,7 +100,7 @@ impl Table {
     #[must_use]
     pub fn new(config: RouterConfig) -> Self {
         let places = config.regions.iter().map(|profile| (profile.region.clone(), Place::new(profile.clone())));
-        Self { places: places.collect(), config }
+        Self { places: places.collect(), config, draining: BTreeSet::new() }
     }
 
     /// Takes in what the cluster knows now. Regions that are not among it are known to nobody any more.
@@ -109,16 +112,23 @@ impl Table {
         }
         for state in states {
             let new = || Place::new(RegionProfile::new(state.region.as_str()));
-            self.places.entry(state.region.clone()).or_insert_with(new).update(now, state.clone());
+            self.places.entry(state.region.clone()).or_insert_with(new).update(
+                now,
+                state.clone(),
+                self.config.stable_for,
+            );
         }
         let configured = |region: &RegionId| self.config.regions.iter().any(|profile| profile.region == *region);
         self.places.retain(|region, place| place.state.is_some() || configured(region));
     }
 
-    /// Sends no further clients to a region, or sends them again.
+    /// Sends no further clients to a region, or sends them again. It holds for a region that is not known yet, and while it
+    /// is gone.
     pub fn drain(&mut self, region: &RegionId, draining: bool) {
-        if let Some(place) = self.places.get_mut(region) {
-            place.draining = draining;
+        if draining {
+            self.draining.insert(region.clone());
+        } else {
+            self.draining.remove(region);
         }
     }
 
@@ -133,7 +143,7 @@ impl Table {
     /// Returns the regions a client may go to, the best first.
     #[must_use]
     pub fn ranking(&self, now: Mono, client: &Client) -> Vec<RegionId> {
-        let health = |place: &Place| place.health(now, &self.config);
+        let health = |place: &Place| self.health(now, place);
         let mut usable: Vec<(Health, &Place)> = self.places.values().filter_map(|p| Some((health(p)?, p))).collect();
         usable.sort_by(|(a, one), (b, other)| {
             let by_name = || one.profile.region.cmp(&other.profile.region);
@@ -147,25 +157,54 @@ impl Table {
     /// # Errors
     /// [`RouteError`] when it can go nowhere.
     pub fn route(&mut self, now: Mono, client: &Client) -> Result<Route, RouteError> {
-        let ranking = self.ranking(now, client);
-        if self.places.is_empty() {
-            return Err(RouteError::NoRegions);
-        }
-        let mut retry_after: Option<Duration> = None;
-        for (at, region) in ranking.iter().enumerate() {
-            let Some(place) = self.places.get_mut(region) else { continue };
-            let taken = place.limiter.as_mut().map_or(Ok(()), |limiter| limiter.take(now, client.may_be_shed));
-            if let Err(wait) = taken {
-                retry_after = Some(retry_after.map_or(wait, |least| least.min(wait)));
-                continue;
+        let mut ranking = self.ranking(now, client).into_iter();
+        let mut retry_after = Duration::MAX;
+        while let Some(region) = ranking.next() {
+            match self.admit(now, client, &region) {
+                Ok(()) => return Ok(Route { region, fallbacks: ranking.collect() }),
+                Err(RouteError::Overloaded { retry_after: wait }) => retry_after = retry_after.min(wait),
+                Err(_) => {}
             }
-            place.breaker.sent(now, self.config.open_for);
-            let fallbacks = ranking.iter().skip(at + 1).cloned().collect();
-            return Ok(Route { region: region.clone(), fallbacks });
         }
-        Err(match retry_after {
-            Some(retry_after) => RouteError::Overloaded { retry_after },
-            None => RouteError::NoHealthyRegions { known: self.places.len() },
+        Err(match self.places.len() {
+            0 => RouteError::NoRegions,
+            _ if retry_after < Duration::MAX => RouteError::Overloaded { retry_after },
+            known => RouteError::NoHealthyRegions { known },
+        })
+    }
+
+    /// Counts a client's request at one region, provided that it may go there now.
+    ///
+    /// # Errors
+    /// [`RouteError`] when it may not: the region cannot be used, or has as many requests as it takes.
+    pub fn admit(&mut self, now: Mono, client: &Client, region: &RegionId) -> Result<(), RouteError> {
+        let known = self.places.len();
+        let usable = self.places.get(region).is_some_and(|place| self.health(now, place).is_some());
+        let Some(place) = self.places.get_mut(region).filter(|_| usable) else {
+            return Err(RouteError::NoHealthyRegions { known });
+        };
+        if let Some(limiter) = &mut place.limiter {
+            let taken = limiter.take(now, client.may_be_shed);
+            taken.map_err(|retry_after| RouteError::Overloaded { retry_after })?;
+        }
+        place.breaker.sent(now, self.config.open_for);
+        Ok(())
+    }
+
+    /// Returns how well a region is, or nothing if nobody may go there.
+    fn health(&self, now: Mono, place: &Place) -> Option<Health> {
+        let state = place.state.as_ref()?;
+        let drains = self.draining.contains(&place.profile.region);
+        if drains || state.reach == Reach::Unreachable || !place.breaker.lets_through(now) {
+            return None;
+        }
+        let is_stable = |since: Mono| now.since(since) >= self.config.stable_for;
+        let is_new = place.was_gone && !place.back_since.is_some_and(is_stable);
+        let lags = state.lag.is_some_and(|lag| lag > self.config.lag_max);
+        Some(match state.reach {
+            Reach::Suspected | Reach::Cut | Reach::Unreachable => Health::Doubtful,
+            Reach::Up if is_new || lags => Health::Recovering,
+            Reach::Up => Health::Well,
         })
     }
 
@@ -206,31 +245,19 @@ impl Table {
 impl Place {
     fn new(profile: RegionProfile) -> Self {
         let limiter = profile.rate.map(Limiter::new);
-        Self { profile, state: None, back_since: None, draining: false, breaker: Breaker::default(), limiter }
+        Self { profile, state: None, was_gone: false, back_since: None, breaker: Breaker::default(), limiter }
     }
 
-    fn update(&mut self, now: Mono, state: RegionState) {
-        let is_gone = |reach: Reach| matches!(reach, Reach::Cut | Reach::Unreachable);
-        let was_gone = self.state.as_ref().is_some_and(|before| is_gone(before.reach));
-        if was_gone && !is_gone(state.reach) {
-            self.back_since = Some(now);
+    fn update(&mut self, now: Mono, state: RegionState, stable_for: Duration) {
+        match state.reach {
+            Reach::Up => {
+                let since = *self.back_since.get_or_insert(now);
+                self.was_gone &= now.since(since) < stable_for;
+            }
+            Reach::Suspected => self.back_since = None,
+            Reach::Cut | Reach::Unreachable => (self.was_gone, self.back_since) = (true, None),
         }
         self.state = Some(state);
-    }
-
-    /// Returns how well the region is, or nothing if nobody may go there.
-    fn health(&self, now: Mono, config: &RouterConfig) -> Option<Health> {
-        let state = self.state.as_ref()?;
-        if self.draining || state.reach == Reach::Unreachable || !self.breaker.lets_through(now) {
-            return None;
-        }
-        let is_new = self.back_since.is_some_and(|since| now.since(since) < config.stable_for);
-        let lags = state.lag.is_some_and(|lag| lag > config.lag_max);
-        Some(match state.reach {
-            Reach::Suspected | Reach::Cut | Reach::Unreachable => Health::Doubtful,
-            Reach::Up if is_new || lags => Health::Recovering,
-            Reach::Up => Health::Well,
-        })
     }
 }
 

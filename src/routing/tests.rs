@@ -92,6 +92,12 @@ fn a_region_that_is_gone_is_left_at_once_and_gone_back_to_when_it_is_stable() {
     table.update(at(1_000), &three(Reach::Up));
     assert_eq!(names(&table.ranking(at(30_999), &client)), ["us-east", "ap-southeast", "eu-central"]);
     assert_eq!(names(&table.ranking(at(31_000), &client)), ["eu-central", "us-east", "ap-southeast"]);
+    for (ms, eu) in [(40_000, Reach::Unreachable), (41_000, Reach::Up), (60_000, Reach::Suspected), (65_000, Reach::Up)]
+    {
+        table.update(at(ms), &three(eu));
+    }
+    assert_eq!(names(&table.ranking(at(94_999), &client))[0], "us-east", "without a break");
+    assert_eq!(names(&table.ranking(at(95_000), &client))[0], "eu-central");
 }
 
 #[test]
@@ -110,6 +116,9 @@ fn a_region_that_drains_or_fails_is_not_named_and_tried_again_once() {
     let client = Client::in_region("eu-central");
     table.drain(&region("eu-central"), true);
     assert_eq!(table.route(at(0), &client).unwrap().region, region("us-east"));
+    table.update(at(0), &three(Reach::Up)[..1]);
+    table.update(at(0), &three(Reach::Up));
+    assert_eq!(table.route(at(0), &client).unwrap().region, region("us-east"), "also when it was gone meanwhile");
     table.drain(&region("eu-central"), false);
     (0..5).for_each(|_| table.report(at(0), &region("eu-central"), false));
     let route = table.route(at(999), &client).unwrap();
@@ -185,14 +194,12 @@ proptest! {
                     let mut seen: std::collections::BTreeMap<u8, (u8, u16)> = std::collections::BTreeMap::new();
                     seen.extend(states.iter().map(|(n, r, rtt)| (*n, (*r, *rtt))));
                     known = seen.iter().map(|(n, (r, rtt))| state(&name(*n), reach(*r), u64::from(*rtt))).collect();
-                    drained.retain(|n| seen.contains_key(n));
                     failing.retain(|n| seen.contains_key(n));
                     table.update(now, &known);
                 }
                 Step::Drain(n, on) => {
                     table.drain(&region(&name(n)), on);
-                    let is_known = known.iter().any(|state| state.region == region(&name(n)));
-                    if on && is_known { drained.insert(n); } else { drained.remove(&n); }
+                    if on { drained.insert(n); } else { drained.remove(&n); }
                 }
                 Step::Report(n, ok) => {
                     table.report(now, &region(&name(n)), ok);

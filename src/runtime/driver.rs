@@ -36,8 +36,10 @@ pub struct Driver {
     end: DriverEnd,
     waits: Waits,
     /// Who waits for everything to be handed over.
-    drainers: Vec<oneshot::Sender<()>>,
+    drainers: Vec<oneshot::Sender<bool>>,
     journal: Journal,
+    /// When the own certificate expires, in Unix milliseconds.
+    expires_ms: u64,
     /// When the view was last shown.
     shown_at: Mono,
 }
@@ -46,9 +48,8 @@ impl Driver {
     /// Takes the node and the network over. `addresses` are those of the peers, for the logs; the own certificate expires
     /// at `expires_ms`.
     #[must_use]
-    pub fn new(mut node: Node, endpoint: Endpoint, addresses: Vec<String>, expires_ms: u64) -> (Self, Line) {
+    pub fn new(node: Node, endpoint: Endpoint, addresses: Vec<String>, expires_ms: u64) -> (Self, Line) {
         let clock = SystemClock::start();
-        node.handle(clock.now(), Input::Certified { expires_ms });
         let (line, end) = Line::new(clock);
         let journal = Journal::new(addresses);
         let driver = Self {
@@ -59,6 +60,7 @@ impl Driver {
             waits: Waits::default(),
             drainers: Vec::new(),
             journal,
+            expires_ms,
             shown_at: Mono::default(),
         };
         (driver, line)
@@ -69,6 +71,7 @@ impl Driver {
     /// # Cancel safety
     /// Dropping the future ends everything at once: peers are not told, waits end unanswered.
     pub async fn run(mut self) {
+        self.take(Input::Certified { expires_ms: self.expires_ms });
         let reply = loop {
             let due = self.clock.instant(self.node.next_deadline().unwrap_or(Mono(u64::MAX)));
             tokio::select! {
@@ -143,15 +146,21 @@ impl Driver {
             return;
         }
         for reply in self.drainers.drain(..).filter(|_| is_done) {
-            if reply.send(()).is_err() {
+            if reply.send(true).is_err() {
                 tracing::debug!("everything is handed over, and nobody waited for it");
             }
         }
     }
 
-    /// Whoever asks a node that was removed is told by the end of `reply`.
-    fn drain(&mut self, leave: bool, reply: oneshot::Sender<()>) {
+    /// Whoever asks a node that was removed is told by the end of `reply`, and one that is alone that it will not be done.
+    fn drain(&mut self, leave: bool, reply: oneshot::Sender<bool>) {
         if self.node.members().is_removed(self.node.me().replica) {
+            return;
+        }
+        if self.node.is_alone() {
+            if reply.send(false).is_err() {
+                tracing::debug!("nobody is there to hand anything to, and nobody waited to hear it");
+            }
             return;
         }
         self.drainers.retain(|reply| !reply.is_closed());
@@ -197,6 +206,7 @@ impl Driver {
             Command::Drain { leave, reply } => self.drain(leave, reply),
             Command::Resume { reply } => {
                 let behind = (!self.node.has_left()).then(|| self.node.behind());
+                self.drainers.clear();
                 self.take(Input::Resume);
                 drop(reply.send(behind));
             }

@@ -66,11 +66,11 @@ impl Journal {
                      it accepted and no peer has received is lost; restart the node"
                 );
             }
-            Event::CertificateExpires { node, region, days: 0 } => {
-                tracing::error!(%node, %region, "a certificate has expired: links that are up stay, new ones are refused");
+            Event::CertificateExpires { days: 0 } => {
+                tracing::error!("the certificate has expired: links that are up stay, new ones are refused");
             }
-            Event::CertificateExpires { node, region, days } => {
-                tracing::warn!(%node, %region, days, "a certificate expires soon: renew it and load it");
+            Event::CertificateExpires { days } => {
+                tracing::warn!(days, "the certificate expires soon: renew it and load it");
             }
             Event::Drained => tracing::info!("everything is handed over: this node may end"),
             Event::Left => tracing::info!("everything is handed over: this node is no member any more"),

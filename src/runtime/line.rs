@@ -68,8 +68,8 @@ pub(crate) enum Command {
     Drain {
         /// Give up this node's place at the end.
         leave: bool,
-        /// Told when that is done.
-        reply: oneshot::Sender<()>,
+        /// Told that it is done, or at once that there is nobody to hand anything to.
+        reply: oneshot::Sender<bool>,
     },
     /// Accept writes again.
     Resume {
@@ -198,14 +198,15 @@ impl Line {
         done.await.ok()
     }
 
-    /// Makes the node hand everything over, and leave if told so; returns whether it has, as opposed to being removed or
-    /// shut down before.
+    /// Makes the node hand everything over, and leave if told so; returns whether it has, or has nobody to hand it to.
+    /// `None` when it was removed, called back or shut down before.
     ///
     /// # Cancel safety
     /// Once asked for it goes on until [`Line::resume`].
-    pub async fn drain(&self, leave: bool) -> bool {
+    pub async fn drain(&self, leave: bool) -> Option<bool> {
         let (reply, done) = oneshot::channel();
-        self.commands.send(Command::Drain { leave, reply }).await.is_ok() && done.await.is_ok()
+        self.commands.send(Command::Drain { leave, reply }).await.ok()?;
+        done.await.ok()
     }
 
     /// Makes the node accept writes again, unless it has left already; returns who lacks something then. `None` when the

@@ -141,7 +141,7 @@ impl SimCluster {
     pub fn crash(&mut self, at: usize) {
         let Some(host) = self.hosts.get_mut(at).filter(|h| h.node.is_some() || h.leaving.is_some()) else { return };
         host.wake(self.now);
-        host.end(self.now);
+        host.end();
         self.carriage.conditions().wake(self.now, at);
         self.carriage.crash(at);
         self.set_timer(at);
@@ -430,8 +430,7 @@ impl SimCluster {
             Input::Remove { replica } => (12, replica.0, None),
             Input::Deadline => (13, 0, None),
             Input::Shutdown => (14, 0, None),
-            Input::Drain { leave } => (15, u64::from(*leave), None),
-            Input::Resume | Input::Certified { .. } => (15, 2, None),
+            Input::Drain { .. } | Input::Resume | Input::Certified { .. } => (15, 0, None),
         };
         self.trace.write_u64(self.now.0);
         self.trace.write_usize(at);

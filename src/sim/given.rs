@@ -5,17 +5,13 @@
 //!   can tell.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::check::{Invariant, Violation};
 use super::cluster::SimCluster;
-use super::host::Host;
 use crate::crdt::Ctx;
 use crate::id::{PartitionId, ReplicaId};
+use crate::membership::Reach;
 use crate::node::Node;
-
-/// How long a process that has ended may still count as one that has what it had.
-const STILL_COUNTED: Duration = Duration::from_secs(10);
 
 /// What donors owe, and what was found wanting.
 #[derive(Debug, Default)]
@@ -83,23 +79,25 @@ impl SimCluster {
         self.given.departed.get(&replica)
     }
 
-    /// Who had it all may have ended a moment before, or lied.
+    /// Everybody the leaver hears must have what it wrote. Who has just ended had it, and liars are not believed anyway.
     fn leaves_with_something(&self, at: usize) -> Option<Violation> {
         let leaver = self.node(at).filter(|_| self.hosts.iter().all(|host| !host.lies))?;
-        let just_ended = |host: &Host| host.ended_at.is_some_and(|ended| self.now.since(ended) < STILL_COUNTED);
-        if self.hosts.iter().any(just_ended) {
-            return None;
-        }
-        let has = |other: &Node, id| match (other.store().read(id), leaver.store().read(id)) {
-            (Some(theirs), Some(mine)) => theirs.ctx().includes(mine.ctx()),
-            _ => false,
+        let me = leaver.me().replica;
+        let has_all = |other: &Node| {
+            leaver.store().partition_ids().all(|id| match (other.store().read(id), leaver.store().read(id)) {
+                (Some(theirs), Some(mine)) => match (mine.ctx().of(me), theirs.ctx().of(me)) {
+                    (Some(made), Some(seen)) => seen.includes(made),
+                    (Some(_), None) => false,
+                    (None, _) => true,
+                },
+                _ => true,
+            })
         };
-        let others = (0..self.host_count()).filter(|other| *other != at).filter_map(|other| self.node(other));
-        let has_all = |other: &Node| leaver.store().partition_ids().all(|id| has(other, id));
-        if leaver.members().members.len() == 1 || others.into_iter().any(has_all) {
-            return None;
-        }
-        Some(Violation::new(Invariant::Acknowledged, format!("r{at} left with something nobody else has")))
+        let hears = |other: &&Node| leaver.reach(other.me().replica) == Some(Reach::Up);
+        let mut others = (0..self.host_count()).filter(|other| *other != at).filter_map(|other| self.node(other));
+        let lacks = others.find(|other| hears(other) && !has_all(other))?;
+        let what = format!("r{at} ends with something that {} lacks, which it hears", lacks.me().replica);
+        Some(Violation::new(Invariant::Acknowledged, what))
     }
 }
 

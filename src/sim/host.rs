@@ -74,8 +74,6 @@ pub(super) struct Host {
     pub(super) told_removed: bool,
     /// Its process has just handed everything over.
     pub(super) left: bool,
-    /// When a process ended here last.
-    pub(super) ended_at: Option<Mono>,
     pub(super) links: BTreeMap<LinkId, LinkNote>,
     /// The last frame it sent.
     pub(super) last_frame: Option<Bytes>,
@@ -112,7 +110,6 @@ impl Host {
             donor: None,
             told_removed: false,
             left: false,
-            ended_at: None,
             links: BTreeMap::new(),
             last_frame: None,
             skew_ms: 0,
@@ -154,8 +151,7 @@ impl Host {
     }
 
     /// The process here is gone, and so is everything that was its own.
-    pub(super) fn end(&mut self, now: Mono) {
-        self.ended_at = Some(now);
+    pub(super) fn end(&mut self) {
         self.left = false;
         self.node = None;
         self.leaving = None;

@@ -22,13 +22,21 @@ const LATELY: Duration = Duration::from_secs(20);
 pub(super) struct Suspicions {
     /// When an observer last heard again of somebody it had suspected; nothing while it still does.
     ended: BTreeMap<(ReplicaId, ReplicaId), Option<Mono>>,
-    /// From when to when an observer last called somebody unreachable.
-    gone: BTreeMap<(ReplicaId, ReplicaId), (Mono, Option<Mono>)>,
+    /// From when to when an observer last called somebody unreachable, and whom it counted as members when it began to.
+    gone: BTreeMap<(ReplicaId, ReplicaId), Gone>,
     /// Whom each observer counts as members.
     known: BTreeMap<ReplicaId, BTreeSet<ReplicaId>>,
-    /// Who was given up.
-    given_up: BTreeSet<ReplicaId>,
+    /// Who gave up whom.
+    given_up: BTreeSet<(ReplicaId, ReplicaId)>,
     rash: Option<Violation>,
+}
+
+/// An absence as one observer saw it.
+#[derive(Debug)]
+struct Gone {
+    since: Mono,
+    until: Option<Mono>,
+    known: BTreeSet<ReplicaId>,
 }
 
 impl SimCluster {
@@ -43,7 +51,7 @@ impl SimCluster {
     /// Tells whether there is a good reason for a replica to be removed that nobody ordered removed.
     #[must_use]
     pub fn may_be_lost(&self, replica: ReplicaId) -> bool {
-        self.suspicions.given_up.contains(&replica) || self.is_orphan(replica)
+        self.suspicions.given_up.iter().any(|(_, of)| *of == replica) || self.is_orphan(replica)
     }
 
     /// A node has told its users what it knows of another.
@@ -51,7 +59,7 @@ impl SimCluster {
         let Some(by) = self.node(at).map(|node| node.me().replica) else { return };
         let (now, seen) = (self.now, &mut self.suspicions);
         if let Event::Up { replica, .. } | Event::Suspect { replica, .. } | Event::LinkDown { replica, .. } = event {
-            seen.gone.entry((by, *replica)).and_modify(|(_, end)| *end = end.or(Some(now)));
+            seen.gone.entry((by, *replica)).and_modify(|gone| gone.until = gone.until.or(Some(now)));
         }
         let found = if let Event::Up { replica, .. } = event {
             seen.ended.entry((by, *replica)).and_modify(|ended| *ended = Some(now));
@@ -61,10 +69,11 @@ impl SimCluster {
             None
         } else if let Event::Unreachable { replica, .. } = event {
             seen.ended.insert((by, *replica), None);
-            seen.gone.insert((by, *replica), (now, None));
+            let known = seen.known.get(&by).cloned().unwrap_or_default();
+            seen.gone.insert((by, *replica), Gone { since: now, until: None, known });
             self.rashness(at, by, *replica)
         } else if let Event::GivenUp { replica, .. } = event {
-            seen.given_up.insert(*replica);
+            seen.given_up.insert((by, *replica));
             self.haste(at, by, *replica)
         } else {
             if let Event::MemberJoined { replica } = event {
@@ -78,21 +87,29 @@ impl SimCluster {
         self.suspicions.rash = self.suspicions.rash.take().or(found);
     }
 
-    /// Who was given up must have been unreachable for long to a majority of those the observer counts as members.
+    /// Who was given up must have been unreachable for long to a majority of those the observer counted as members when that
+    /// began; and nobody who was given up gives others up.
     fn haste(&self, at: usize, by: ReplicaId, of: ReplicaId) -> Option<Violation> {
         let after = self.config.node.membership.forget_after?;
-        let known = self.suspicions.known.get(&by)?;
-        let long = |(since, end): (Mono, Option<Mono>)| {
-            let lately = end.is_none_or(|end| self.now.since(end) <= LATELY);
-            lately && end.unwrap_or(self.now).since(since) >= after
+        let Suspicions { gone, known, given_up, .. } = &self.suspicions;
+        let broken = |what: String| Some(Violation::new(Invariant::Liveness, what));
+        if given_up.contains(&(of, by)) {
+            return broken(format!("r{at} gives {of} up, which has given it up"));
+        }
+        let (then, now) = (&gone.get(&(by, of))?.known, known.get(&by)?);
+        let electorate: BTreeSet<&ReplicaId> = then.intersection(now).collect();
+        let long = |absence: &Gone| {
+            let lately = absence.until.is_none_or(|until| self.now.since(until) <= LATELY);
+            lately && absence.until.unwrap_or(self.now).since(absence.since) >= after
         };
-        let votes = known.iter().filter(|voter| self.suspicions.gone.get(&(**voter, of)).is_some_and(|one| long(*one)));
-        let votes = votes.count();
-        if votes * 2 > known.len() {
+        let votes = electorate.iter().filter(|voter| gone.get(&(***voter, of)).is_some_and(long)).count();
+        if votes * 2 > electorate.len() {
             return None;
         }
-        let what = format!("r{at} gives {of} up, which {votes} of {} members had not heard for {after:?}", known.len());
-        Some(Violation::new(Invariant::Liveness, what))
+        broken(format!(
+            "r{at} gives {of} up, which {votes} of {} members had not heard for {after:?}",
+            electorate.len()
+        ))
     }
 
     fn rashness(&self, at: usize, observer: ReplicaId, accused: ReplicaId) -> Option<Violation> {
@@ -109,11 +126,13 @@ impl SimCluster {
             return rash("and hears nobody");
         }
         let lately = |ended: &Option<Mono>| ended.is_none_or(|at| self.now.since(at) <= LATELY);
-        let mut agree =
-            self.suspicions.ended.iter().filter(|((by, of), ended)| *by != observer && *of == accused && lately(ended));
+        let suspects = |by: ReplicaId| self.suspicions.ended.get(&(by, accused)).is_some_and(lately);
+        let heard: Vec<ReplicaId> = others().filter(|other| node.reach(*other) == Some(Reach::Up)).collect();
+        let agree = heard.iter().filter(|other| suspects(**other)).count();
+        // Who has not said anything yet is not asked, so one must be enough here where several are heard.
         let liar = || self.hosts.iter().any(|host| host.lies);
-        if agree.next().is_none() && !liar() {
-            return rash("although nobody else suspects it");
+        if agree == 0 && !liar() {
+            return rash("although nobody it hears suspects it");
         }
         None
     }

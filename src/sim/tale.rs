@@ -176,7 +176,7 @@ fn told(event: &Event) -> String {
         Event::ClockRefused { skew_ms } => format!("its clock is refused, about {skew_ms} ms off"),
         Event::ClockAccepted => "its clock is accepted again".to_owned(),
         Event::Removed => "learns that it was removed".to_owned(),
-        Event::CertificateExpires { region, days, .. } => format!("the certificate of {region} expires in {days} days"),
+        Event::CertificateExpires { days } => format!("its certificate expires in {days} days"),
         Event::Drained => "has handed everything over".to_owned(),
         Event::Left => "has handed everything over and left".to_owned(),
         Event::DuplicateReplica { replica } => format!("replica id {replica} is in use twice"),

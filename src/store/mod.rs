@@ -131,6 +131,8 @@ pub struct Store {
     partitions: Box<[RwLock<Partition>]>,
     dirty: Dirty,
     gate: AtomicU8,
+    /// Invalidations under way.
+    invalidating: AtomicU64,
     skew_ms: AtomicU64,
     shift: u32,
 }
@@ -149,6 +151,7 @@ impl Store {
             partitions: ids.map(|id| RwLock::new(Partition::new(id, me, records))).collect(),
             dirty: Dirty::new(count),
             gate: AtomicU8::new(Gate::Joining.code()),
+            invalidating: AtomicU64::new(0),
             skew_ms: AtomicU64::new(0),
             shift: 64 - count.trailing_zeros(),
             config,
@@ -252,6 +255,21 @@ impl Store {
         selector: &Selector,
         wall_ms: u64,
     ) -> Result<(Vec<Cleared>, bool), WriteError> {
+        self.invalidating.fetch_add(1, Ordering::SeqCst);
+        // By writing it the gate is read as it is after that, not as it was a moment before.
+        self.gate.fetch_add(0, Ordering::SeqCst);
+        let done = self.clear(target, selector, wall_ms);
+        self.invalidating.fetch_sub(1, Ordering::SeqCst);
+        done
+    }
+
+    /// Tells whether an invalidation is under way that found the gate open and may write on.
+    #[must_use]
+    pub fn is_invalidating(&self) -> bool {
+        self.invalidating.fetch_add(0, Ordering::SeqCst) > 0
+    }
+
+    fn clear(&self, target: &Keyspace, selector: &Selector, wall_ms: u64) -> Result<(Vec<Cleared>, bool), WriteError> {
         let epochs = self.spaces.open_epochs(target).map_err(|_full| WriteError::TooManyKeyspaces)?;
         let key = selector.to_key();
         let at = KeyRef::new(&epochs, &key);
@@ -320,7 +338,7 @@ impl Store {
     /// invalidation under way is no exception but goes on: it ends in every partition.
     pub fn set_gate(&self, gate: Gate) {
         let next = |now| (Gate::from_code(now) != Gate::Stopped).then(|| gate.code());
-        let kept = self.gate.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_err();
+        let kept = self.gate.fetch_update(Ordering::SeqCst, Ordering::Relaxed, next).is_err();
         debug_assert!(!kept || self.gate() == Gate::Stopped, "only a store that is stopped stays as it is");
     }
 
