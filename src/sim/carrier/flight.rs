@@ -38,6 +38,8 @@ pub(super) struct Parcel<T> {
     pub(super) perishable: bool,
     /// A cut held it.
     pub(super) held: bool,
+    /// Its sender is gone: nobody sends it again.
+    pub(super) orphaned: bool,
     /// Its place among everything that was ever sent, once it was.
     pub(super) order: u64,
     pub(super) item: T,
@@ -46,7 +48,7 @@ pub(super) struct Parcel<T> {
 impl<T> Parcel<T> {
     /// Addresses something that arrives whatever happens.
     pub(super) fn new(from: usize, to: usize, link: LinkId, item: T) -> Self {
-        Self { from, to, link, stream: None, bytes: 0, perishable: false, held: false, order: 0, item }
+        Self { from, to, link, stream: None, bytes: 0, perishable: false, held: false, orphaned: false, order: 0, item }
     }
 
     /// Addresses something that may be swallowed.
@@ -62,6 +64,10 @@ impl<T> Parcel<T> {
     /// Says how large it is.
     pub(super) fn sized(self, bytes: usize) -> Self {
         Self { bytes, ..self }
+    }
+
+    fn is_repeated(&self) -> bool {
+        !self.perishable && !self.orphaned
     }
 
     fn lane(&self) -> Option<Lane> {
@@ -120,7 +126,7 @@ impl<T: Clone> Flight<T> {
     }
 
     fn hold(&mut self, mut parcel: Parcel<T>) {
-        if !parcel.perishable {
+        if parcel.is_repeated() {
             parcel.held = true;
             self.held.push(parcel);
         }
@@ -174,9 +180,10 @@ impl<T: Clone> Flight<T> {
         self.last.retain(|(of, to, _), _| *of != link || *to == from);
     }
 
-    /// Forgets what a host had to repeat: its process is gone.
+    /// Forgets what a host had to repeat: its process is gone. What is on its way arrives, unless something swallows it.
     pub(super) fn forget_host(&mut self, from: usize) {
         self.held.retain(|p| p.from != from);
+        self.queue.values_mut().filter(|p| p.from == from).for_each(|p| p.orphaned = true);
     }
 
     /// Returns when something arrives next.
@@ -193,7 +200,7 @@ impl<T: Clone> Flight<T> {
                 continue;
             }
             let Some(until) = self.conditions.asleep_until(parcel.to, now) else { return Some(parcel) };
-            if !parcel.perishable || until.since(now) < NAP {
+            if parcel.is_repeated() || until.since(now) < NAP {
                 self.arrive(until, parcel);
             }
         }
@@ -291,5 +298,16 @@ mod tests {
         flight.forget_host(0);
         flight.heal(Mono(0));
         assert!(drain(&mut flight, Mono(u64::MAX)).is_empty());
+
+        let later = Mono(0).plus(ms(100));
+        flight.send(Mono(0), Parcel::new(0, 1, LinkId(1), 8));
+        flight.forget_host(0);
+        assert_eq!(drain(&mut flight, later), [8], "what is on its way arrives");
+        flight.send(Mono(0), Parcel::new(0, 1, LinkId(1), 9));
+        flight.forget_host(0);
+        flight.conditions.cut(0, 1);
+        assert!(drain(&mut flight, later).is_empty());
+        flight.heal(later);
+        assert!(drain(&mut flight, Mono(u64::MAX)).is_empty(), "what meets a cut is not sent again");
     }
 }
