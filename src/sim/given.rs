@@ -50,17 +50,30 @@ impl SimCluster {
 
     /// A host has joined through a donor, perhaps not the one that counted it first.
     pub(super) fn note_given(&mut self, at: usize) {
-        let Some(joiner) = self.node(at) else { return };
-        let me = joiner.me().replica;
-        let Some(owed) = self.given.owed.get(&me).filter(|owed| sponsor_of(joiner, me) == Some(owed.donor)) else {
-            return;
-        };
-        let has = |id: PartitionId, stable: &Ctx| joiner.store().read(id).is_none_or(|p| p.ctx().includes(stable));
-        let short = owed.stable.iter().find(|(id, stable)| !has(*id, stable)).map(|(id, stable)| {
-            let what = format!("r{at} joined without {stable:?} of {id}, which its donor called stable");
-            Violation::new(Invariant::Stability, what)
-        });
+        let short = self.not_counted(at).or_else(|| self.not_given(at));
         self.given.short = self.given.short.take().or(short);
+    }
+
+    /// The donor counts its joiner from before the first thing it gives: else it forgets what the joiner has not seen.
+    fn not_counted(&self, at: usize) -> Option<Violation> {
+        let joiner = self.node(at)?;
+        let me = joiner.me().replica;
+        let sponsor = sponsor_of(joiner, me)?;
+        let is_sponsor = |other: &usize| self.node(*other).is_some_and(|node| node.me().replica == sponsor);
+        let donor = (0..self.host_count()).find(is_sponsor).filter(|other| self.is_honest(*other))?;
+        let knows = self.node(donor)?.members().members.contains_key(&me);
+        let what = || format!("r{at} joined through r{donor}, which does not count it as a member");
+        (!knows).then(|| Violation::new(Invariant::Stability, what()))
+    }
+
+    fn not_given(&self, at: usize) -> Option<Violation> {
+        let joiner = self.node(at)?;
+        let me = joiner.me().replica;
+        let owed = self.given.owed.get(&me).filter(|owed| sponsor_of(joiner, me) == Some(owed.donor))?;
+        let has = |id: PartitionId, stable: &Ctx| joiner.store().read(id).is_none_or(|p| p.ctx().includes(stable));
+        let (id, stable) = owed.stable.iter().find(|(id, stable)| !has(*id, stable))?;
+        let what = format!("r{at} joined without {stable:?} of {id}, which its donor called stable");
+        Some(Violation::new(Invariant::Stability, what))
     }
 
     /// A host has handed everything over: its process ends.
