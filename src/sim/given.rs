@@ -106,7 +106,10 @@ impl SimCluster {
                 _ => true,
             })
         };
-        let hears = |other: &&Node| leaver.reach(other.me().replica) == Some(Reach::Up);
+        let hears = |other: &&Node| {
+            let replica = other.me().replica;
+            leaver.members().get(replica).is_some() && leaver.reach(replica) == Some(Reach::Up)
+        };
         let mut others = (0..self.host_count()).filter(|other| *other != at).filter_map(|other| self.node(other));
         let lacks = others.find(|other| hears(other) && !has_all(other))?;
         let what = format!("r{at} ends with something that {} lacks, which it hears", lacks.me().replica);
