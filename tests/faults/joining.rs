@@ -1,8 +1,7 @@
 //! Donors and orphans: what a node takes from whom while it joins, and whom it removes.
 
-use std::time::Duration;
-
 use driftless::clock::{Hlc, Now};
+use driftless::config::MembershipConfig;
 use driftless::crdt::{Ctx, Member, MemberSet};
 use driftless::id::{PartitionId, RegionId, ReplicaId};
 use driftless::node::{Input, LinkEnd, PeerSlot};
@@ -77,7 +76,7 @@ fn a_node_does_not_found_beside_a_member_from_whom_only_the_clocks_keep_it_apart
         bench.handle(Input::LinkDown { link: BAD, reason: LinkEnd::TimedOut });
         bench.handle(Input::LinkUp { link: BAD, peer: identity(3, "ap-southeast"), dialled: Some(PeerSlot(0)) });
         bench.control(BAD, &Control::Hello(hello));
-        let later = Now { mono: now().mono.plus(Duration::from_secs(2)), ..now() };
+        let later = Now { mono: now().mono.plus(MembershipConfig::default().solo_after), ..now() };
         bench.node.handle(later, Input::Deadline);
         assert_eq!(bench.node.stats().joined, founds, "a member: {member}, clock off by {}", theirs.abs_diff(WALL_MS));
     }

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! * One lane delivers in order; everything else overtakes freely.
-//! * What runs into a cut is held until the heal, like data that QUIC repeats; what is perishable is lost there.
+//! * What runs into a cut is held until the heal, like data that QUIC repeats; what is perishable is lost there, and so is
+//!   what a process sent that has ended since.
 //! * A host that stands still is told of nothing before it wakes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +67,7 @@ impl<T> Parcel<T> {
         Self { bytes, ..self }
     }
 
+    /// Tells whether it is sent again when a cut or a sleeping host swallows it.
     fn is_repeated(&self) -> bool {
         !self.perishable && !self.orphaned
     }

@@ -65,6 +65,11 @@ pub(super) fn ended_apart(draw: &mut Draw, from: u64) {
     draw.heal(healed);
 }
 
+/// Returns a time to live of some seconds, and of a third of the longest at most: it can be extended.
+fn soon_over(draw: &Draw) -> u8 {
+    u8::try_from((4_000 * 255 / draw.setting.ttl_ms_max.max(1)).clamp(1, 85)).unwrap_or(85)
+}
+
 /// One host changes a value and sees its life end, while another one, which cannot hear it, has extended it.
 pub(super) fn extended_apart(draw: &mut Draw, from: u64) {
     if !draw.is_on(Class::Cuts) {
@@ -73,8 +78,7 @@ pub(super) fn extended_apart(draw: &mut Draw, from: u64) {
     let Some((begin, changes, extend)) = draw.rng.choice(EXTENDED).copied() else { return };
     let (key, name, away) = (draw.rng.u8(..draw.keys), draw.rng.u8(..2), draw.node());
     let (by, first) = (draw.other(away), draw.node());
-    // A third of the longest, or what ends within some seconds.
-    let ttl = u8::try_from((4_000 * 255 / draw.setting.ttl_ms_max.max(1)).clamp(1, 85)).unwrap_or(85);
+    let ttl = soon_over(draw);
     let op = |kind, ttl| Op { kind, key, name, ttl };
     draw.op(from, first, op(begin, ttl));
     let end = from + draw.lives_ms(ttl);
@@ -97,7 +101,7 @@ pub(super) fn extended_and_given_in_full(draw: &mut Draw, from: u64) {
     }
     let (key, name, away) = (draw.rng.u8(..draw.keys), draw.rng.u8(..2), draw.node());
     let (by, first) = (draw.other(away), draw.node());
-    let ttl = u8::try_from((4_000 * 255 / draw.setting.ttl_ms_max.max(1)).clamp(1, 85)).unwrap_or(85);
+    let ttl = soon_over(draw);
     let op = |kind, ttl| Op { kind, key, name, ttl };
     draw.op(from, first, op(OpKind::Increment, ttl));
     let end = from + draw.lives_ms(ttl);
@@ -105,6 +109,7 @@ pub(super) fn extended_and_given_in_full(draw: &mut Draw, from: u64) {
     draw.at(apart, Action::Isolate { at: away });
     let extended = apart + draw.rng.u64(..=end - apart);
     draw.op(extended, by, op(OpKind::TouchCounter, 255));
+    // Sweeps come every tenth of a second.
     let swept = end + 500 + draw.soon_ms();
     draw.writes(apart + 1, away, 4, swept - apart);
     draw.at(swept + 1, Action::Truncate { at: away, keep: 0 });
