@@ -61,9 +61,8 @@ pub enum Change {
 }
 
 /// What is remembered of a member.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Place {
-    known_since: Mono,
     /// It was heard of directly at some time.
     met: bool,
     heard_at: Mono,
@@ -71,6 +70,8 @@ struct Place {
     reach: Reach,
     /// Since when it has been unreachable, if it is, not counting while nobody could be asked.
     gone_since: Option<Mono>,
+    /// Who may vote on it, beside this node: who was a member when it went, itself included.
+    electorate: BTreeSet<ReplicaId>,
     /// Since when others hear it that is silent here, if they do.
     disputed_since: Option<Mono>,
 }
@@ -124,13 +125,12 @@ impl Liveness {
     }
 
     /// Returns who may vote on a member that is gone, beside this node: itself, and whoever was known here when it went.
-    /// Who has joined since may have done so in one part of a cluster that is split, and nobody in the other knows of it.
+    /// Who has joined since may have done so in one part of a cluster that is split, and nobody in the other knows of it;
+    /// who has been removed or has begun anew since is missed, for it may have voted the other way.
     #[must_use]
     pub fn electorate(&self, gone: ReplicaId) -> BTreeSet<ReplicaId> {
-        let since = self.places.get(&gone).and_then(|place| place.gone_since);
-        let was_known = |place: &Place| since.is_some_and(|since| place.known_since <= since);
-        let voters = self.places.iter().filter(|(replica, place)| **replica == gone || was_known(place));
-        voters.map(|(replica, _)| *replica).collect()
+        let place = self.places.get(&gone).filter(|place| place.gone_since.is_some());
+        place.map(|place| place.electorate.clone()).unwrap_or_default()
     }
 
     /// Notes that a link to a member is up; whoever calls tells whom it concerns.
@@ -191,6 +191,7 @@ impl Liveness {
                 note(place.reach, reach);
                 place.reach = reach;
                 place.gone_since = (reach == Reach::Unreachable).then_some(now);
+                place.electorate = place.gone_since.map(|_| members.clone()).unwrap_or_default();
                 changes.push(Change::Reach(*replica, reach));
             }
         }
@@ -206,8 +207,8 @@ impl Liveness {
 
 impl Place {
     fn new(now: Mono, patience: Duration) -> Self {
-        let (gone_since, disputed_since) = (None, None);
-        Self { known_since: now, met: false, heard_at: now, patience, reach: Reach::Up, gone_since, disputed_since }
+        let (gone_since, electorate, disputed_since) = (None, BTreeSet::new(), None);
+        Self { met: false, heard_at: now, patience, reach: Reach::Up, gone_since, electorate, disputed_since }
     }
 
     fn is_silent(&self, now: Mono) -> bool {
@@ -371,6 +372,8 @@ mod tests {
         judge(&mut here, 700, &[2, 3], &[(3, 700, &[2])]);
         judge(&mut here, 800, &[2, 3, 4], &[(3, 800, &[2]), (4, 800, &[2])]);
         assert_eq!(here.electorate(ReplicaId(2)), ids(&[2, 3]));
+        judge(&mut here, 900, &[2, 4], &[(4, 900, &[2])]);
+        assert_eq!(here.electorate(ReplicaId(2)), ids(&[2, 3]), "who was removed since is missed");
         let mut newcomer = Liveness::default();
         judge(&mut newcomer, 0, &[2, 3], &[(3, 0, &[])]);
         judge(&mut newcomer, 700, &[2, 3], &[(3, 700, &[2])]);

@@ -95,14 +95,17 @@ impl Node {
     }
 
     /// Forgives everybody's silence while this node itself stood still, before anything else is taken in: what is heard now
-    /// is heard now.
+    /// is heard now, and what anybody suspected before is no news any more.
     pub(super) fn forgive_lateness(&mut self, now: Now) {
         let late = now.mono.since(self.timers.beat);
         if self.timers.beat == Mono::default() || late <= self.config.membership.beat_every * 2 {
             return;
         }
         self.timers.beat = now.mono;
-        self.links.values_mut().filter_map(|l| l.session.as_deref_mut()).for_each(|s| s.beats.forgive(late));
+        for session in self.links.values_mut().filter_map(|link| link.session.as_deref_mut()) {
+            session.beats.forgive(now.mono, late);
+            session.suspects = None;
+        }
         self.liveness.forgive(late);
     }
 

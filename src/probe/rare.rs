@@ -293,6 +293,8 @@ rare! {
     BeatOvertaken,
     /// Nobody was suspected because this node itself had been late.
     LatenessForgiven,
+    /// A beat that may have waited while this node stood still was no news.
+    BeatFromBefore,
     /// A peer was silent for too long.
     PeerSuspected,
     /// A suspected peer was heard of again on the same link.

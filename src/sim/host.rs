@@ -81,7 +81,7 @@ pub(super) struct Host {
     pub(super) skew_ms: i64,
     pub(super) pause: Option<Pause>,
     /// How long its monotonic clock has stood still.
-    slept: Duration,
+    pub(super) slept: Duration,
     /// What it was told while it stands still.
     pub(super) inbox: VecDeque<Input>,
     /// When it has to be looked after, in the cluster's time.

@@ -91,18 +91,17 @@ impl SimCluster {
     /// began; and nobody who was given up gives others up.
     fn haste(&self, at: usize, by: ReplicaId, of: ReplicaId) -> Option<Violation> {
         let after = self.config.node.membership.forget_after?;
-        let Suspicions { gone, known, given_up, .. } = &self.suspicions;
+        let Suspicions { gone, given_up, .. } = &self.suspicions;
         let broken = |what: String| Some(Violation::new(Invariant::Liveness, what));
         if given_up.contains(&(of, by)) {
             return broken(format!("r{at} gives {of} up, which has given it up"));
         }
-        let (then, now) = (&gone.get(&(by, of))?.known, known.get(&by)?);
-        let electorate: BTreeSet<&ReplicaId> = then.intersection(now).collect();
+        let electorate = &gone.get(&(by, of))?.known;
         let long = |absence: &Gone| {
             let lately = absence.until.is_none_or(|until| self.now.since(until) <= LATELY);
             lately && absence.until.unwrap_or(self.now).since(absence.since) >= after
         };
-        let votes = electorate.iter().filter(|voter| gone.get(&(***voter, of)).is_some_and(long)).count();
+        let votes = electorate.iter().filter(|voter| gone.get(&(**voter, of)).is_some_and(long)).count();
         if votes * 2 > electorate.len() {
             return None;
         }
@@ -125,7 +124,9 @@ impl SimCluster {
         if others().all(|other| node.reach(other) != Some(Reach::Up)) {
             return rash("and hears nobody");
         }
-        let lately = |ended: &Option<Mono>| ended.is_none_or(|at| self.now.since(at) <= LATELY);
+        // For who was suspended no time has passed: what it knows may be as old.
+        let lately = LATELY + self.hosts.get(at).map(|host| host.slept).unwrap_or_default();
+        let lately = |ended: &Option<Mono>| ended.is_none_or(|at| self.now.since(at) <= lately);
         let suspects = |by: ReplicaId| self.suspicions.ended.get(&(by, accused)).is_some_and(lately);
         let heard: Vec<ReplicaId> = others().filter(|other| node.reach(*other) == Some(Reach::Up)).collect();
         let agree = heard.iter().filter(|other| suspects(**other)).count();
