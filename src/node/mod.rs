@@ -184,7 +184,7 @@ impl Node {
             Input::Control { link, bytes } => self.on_control(now, link, &bytes),
             Input::Log { link, bytes } => self.on_frame(now, link, &bytes),
             Input::Beat { link, bytes } => self.on_beat(now, link, &bytes),
-            Input::Drained { link, bytes } => self.on_drained(link, bytes),
+            Input::Drained { link, bytes } => self.on_drained(now, link, bytes),
             Input::LinkDown { link, reason } => self.on_link_down(now, link, &reason),
             Input::DialFailed { slot, reason } => self.on_dial_failed(now, slot, &reason),
             Input::AcceptFailed { .. } | Input::Deadline => {}
@@ -233,9 +233,9 @@ impl Node {
         self.links.get_mut(&link)?.session.as_deref_mut()
     }
 
-    fn on_drained(&mut self, link: LinkId, bytes: usize) {
+    fn on_drained(&mut self, now: Now, link: LinkId, bytes: usize) {
         if let Some(session) = self.session_mut(link) {
-            session.peer.drained(bytes);
+            session.peer.drained(now.mono, bytes);
         }
         self.pump(link);
     }

@@ -95,7 +95,7 @@ impl Node {
 
     fn send_frame(&mut self, link: LinkId, frame: &Encoded, express: bool) {
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
-        session.peer.queued(frame.bytes.len());
+        session.peer.queued(frame.bytes.len(), self.config.replication.link_window_bytes);
         let (bytes, plain) = (u64::try_from(frame.bytes.len()).unwrap_or(0), u64::try_from(frame.plain).unwrap_or(0));
         let t = &mut session.traffic;
         t.frames_out += 1;

@@ -165,13 +165,13 @@ impl Node {
         }
     }
 
-    /// Gives peers what they have lacked for [`RELAY_AFTER`], whoever wrote it, sends again what
+    /// Gives peers what they have lacked for [`RELAY_AFTER`] and nobody else gives them, whoever wrote it, sends again what
     /// was sent and never reported, and collects what grew old while nothing happened.
     fn relay(&mut self, now: Now) {
         let seen: Vec<_> =
             self.store.partition_ids().filter_map(|id| self.store.read(id).map(|p| (id, p.ctx().clone()))).collect();
         let before = std::mem::replace(&mut self.seen_before, seen);
-        let mut behind = Vec::new();
+        let (me, mut behind) = (self.me.replica, Vec::new());
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|s| s.receives()) else { continue };
             let has = |id, ctx: &Ctx| self.store.read(id).is_some_and(|p| p.ctx().includes(ctx));
@@ -181,8 +181,10 @@ impl Node {
                 behind.push(*id);
                 continue;
             }
+            let suspects = session.suspects.as_ref();
+            let hears = |origin| origin != me && suspects.is_some_and(|suspects| !suspects.contains(&origin));
             for (partition, ctx) in &before {
-                if session.peer.lacks(*partition, ctx) && !planted!(NeverRelays) {
+                if session.peer.is_left_behind(*partition, ctx, hears) && !planted!(NeverRelays) {
                     session.peer.catch_up(*partition, &self.store, true);
                 }
             }

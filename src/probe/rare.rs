@@ -199,8 +199,12 @@ rare! {
     SharedFrameRefused,
     /// A link had no room for a shared frame.
     LinkFull,
+    /// A slow link was given little at a time.
+    LinkTakesLittle,
     /// A write of a third party was relayed.
     ThirdPartyRelayed,
+    /// A peer lacked a third party's write for long, and nobody helped: its origin was at it.
+    SlowButServed,
     /// A peer was so far behind that one frame did not do.
     CatchUpSplit,
     /// What was sent and never reported was sent again.
