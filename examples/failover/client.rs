@@ -90,16 +90,8 @@ impl Client {
             let (session, key, value) = (request.session.clone(), request.key.clone(), request.value);
             match self.attempt(region, request).await {
                 Attempt::Served(served) => {
-                    let straight = tried == 0;
-                    let by = region;
-                    let at_ms = wall_ms();
-                    self.ledger.open().served.push(ServedAt {
-                        at_ms,
-                        client: self.number,
-                        home: self.home,
-                        by,
-                        straight,
-                    });
+                    let (client, home, by, at_ms) = (self.number, self.home, region, wall_ms());
+                    self.ledger.open().served.push(ServedAt { at_ms, client, home, by });
                     return self.on_served(*served, session, (key, value));
                 }
                 Attempt::Refused => {}

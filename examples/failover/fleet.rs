@@ -201,8 +201,14 @@ impl Fleet {
 
     /// Lets every process end.
     pub(crate) async fn quit_all(&mut self) -> Result<(), Box<dyn Error>> {
-        for site in self.sites() {
-            self.quit(site).await?;
+        self.access.doors().clear();
+        let mut ended = JoinSet::new();
+        for child in std::mem::take(&mut self.children).into_values() {
+            let patience = self.patience;
+            ended.spawn(async move { child.quit(patience).await.map_err(|e| e.to_string()) });
+        }
+        while let Some(done) = ended.join_next().await {
+            done??;
         }
         Ok(())
     }

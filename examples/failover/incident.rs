@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::ValueEnum;
 
-use crate::ledger::{Pause, ServedAt};
+use crate::ledger::{Pause, SentTo, ServedAt};
 use crate::protocol::{Saw, What};
 use crate::world;
 
@@ -66,7 +66,7 @@ impl Kind {
         (turned(region), other.map(turned))
     }
 
-    /// Tells whether clients of the region are to be served elsewhere.
+    /// Tells whether clients of the region may be served elsewhere for it.
     pub(crate) fn moves_clients(self) -> bool {
         match self {
             Self::Cut | Self::Kill | Self::SlowRegion | Self::Restart | Self::ClonedIdentity => true,
@@ -89,6 +89,8 @@ pub(crate) struct Incident {
     /// Which site each identity belongs to.
     pub(crate) sites: BTreeMap<String, usize>,
     pub(crate) from_ms: u64,
+    /// From here on there is something to be noticed: its beginning, but for a restart, which is announced.
+    pub(crate) quiet_ms: u64,
     /// From here on nothing of it is left.
     pub(crate) until_ms: u64,
 }
@@ -137,14 +139,14 @@ impl Incident {
     }
 
     fn since<'a>(&self, saws: &'a [(usize, Saw)]) -> impl Iterator<Item = &'a (usize, Saw)> {
-        let (from, until) = (self.from_ms, self.until_ms);
+        let (from, until) = (self.quiet_ms, self.until_ms);
         saws.iter().filter(move |(_, saw)| (from..=until).contains(&saw.at_ms))
     }
 
-    /// Returns when somebody first noticed, in milliseconds from the beginning, and who.
+    /// Returns when somebody first noticed, in milliseconds, and who.
     pub(crate) fn detected(&self, saws: &[(usize, Saw)]) -> Option<(u64, usize)> {
         let signs = self.since(saws).filter(|heard| self.is_first_sign(heard));
-        signs.map(|(site, saw)| (saw.at_ms - self.from_ms, *site)).min()
+        signs.map(|(site, saw)| (saw.at_ms - self.quiet_ms, *site)).min()
     }
 
     /// Returns when the last witness had its verdict on the last target, in milliseconds from the beginning; nothing
@@ -160,7 +162,7 @@ impl Incident {
         let told = if self.kind == Kind::ClonedIdentity { self.targets.clone() } else { BTreeSet::new() };
         let pairs = self.witnesses.iter().chain(&told).flat_map(|w| self.targets.iter().map(move |t| (*w, *t)));
         let all: Option<Vec<u64>> = pairs.map(|pair| first.get(&pair).copied()).collect();
-        Some(all?.into_iter().max()? - self.from_ms)
+        Some(all?.into_iter().max()? - self.quiet_ms)
     }
 
     /// Tells whether a verdict at `site` is to be expected.
@@ -178,29 +180,30 @@ impl Incident {
             }
     }
 
-    /// Returns for each client of the region when its requests first went straight to another region and were served
-    /// there, in milliseconds from the beginning.
+    /// Returns for each client of the region when another region first served it, in milliseconds from the beginning.
     pub(crate) fn rerouted(&self, served: &[ServedAt]) -> Vec<u64> {
-        self.elsewhere(served, true)
-    }
-
-    /// Returns the same for requests that found another region in any way.
-    pub(crate) fn fell_back(&self, served: &[ServedAt]) -> Vec<u64> {
-        self.elsewhere(served, false)
-    }
-
-    fn elsewhere(&self, served: &[ServedAt], straight: bool) -> Vec<u64> {
         let mut first: BTreeMap<usize, u64> = BTreeMap::new();
-        let mine = |one: &&ServedAt| {
-            let (at, until) = (one.at_ms, self.until_ms);
-            self.kind.moves_clients() && one.home == self.region && (self.from_ms..=until).contains(&at)
-        };
-        for one in served.iter().filter(mine).filter(|one| one.by != self.region && (one.straight || !straight)) {
+        let in_time = |at_ms: u64| (self.from_ms..=self.until_ms).contains(&at_ms);
+        let moved = |one: &&ServedAt| one.home == self.region && one.by != self.region && in_time(one.at_ms);
+        for one in served.iter().filter(moved).filter(|_| self.kind.moves_clients()) {
             first.entry(one.client).or_insert(one.at_ms - self.from_ms);
         }
         let mut all: Vec<u64> = first.into_values().collect();
         all.sort_unstable();
         all
+    }
+
+    /// Returns when the last witness' router had stopped sending the region's clients there, in milliseconds from the
+    /// beginning; nothing while one still sends them.
+    pub(crate) fn routed_around(&self, sent: &[SentTo]) -> Option<u64> {
+        let in_time = |at_ms: u64| (self.from_ms..=self.until_ms).contains(&at_ms);
+        let away = |one: &&SentTo| one.home == self.region && one.to != Some(self.region) && in_time(one.at_ms);
+        let first = |witness: &usize| {
+            let mut of_witness = sent.iter().filter(away).filter(|one| one.site == *witness);
+            of_witness.next().map(|one| one.at_ms - self.from_ms)
+        };
+        let all: Option<Vec<u64>> = self.witnesses.iter().map(first).collect();
+        all.filter(|_| self.kind.moves_clients())?.into_iter().max()
     }
 }
 
@@ -267,6 +270,7 @@ mod tests {
             replicas: BTreeSet::from([7]),
             sites: (0..5).map(|site| (site.to_string(), site)).collect(),
             from_ms: 1_000,
+            quiet_ms: 1_000,
             until_ms: 9_000,
         }
     }
@@ -327,19 +331,21 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_rerouted_when_its_request_goes_elsewhere_at_once() {
+    fn a_client_is_rerouted_when_another_region_has_served_it() {
         let cut = incident(Kind::Cut, &[3], &[0]);
-        let served = |client, at_ms, home, by, straight| ServedAt { at_ms, client, home, by, straight };
-        let all = [
-            served(1, 1_100, 3, 3, true),
-            served(1, 1_300, 3, 0, false),
-            served(2, 1_310, 3, 0, false),
-            served(1, 1_600, 3, 0, true),
-            served(9, 1_200, 0, 0, true),
-            served(2, 1_650, 3, 1, true),
-            served(2, 1_700, 3, 0, true),
-        ];
-        assert_eq!((cut.fell_back(&all), cut.rerouted(&all)), (vec![300, 310], vec![600, 650]));
+        let served = |client, at_ms, home, by| ServedAt { at_ms, client, home, by };
+        let all = [served(1, 1_100, 3, 3), served(1, 1_300, 3, 0), served(2, 1_310, 3, 0), served(9, 1_200, 0, 0)];
+        assert_eq!(cut.rerouted(&all), vec![300, 310]);
         assert!(incident(Kind::Isolation, &[3], &[0]).rerouted(&all).is_empty());
+    }
+
+    #[test]
+    fn a_region_is_routed_around_when_the_last_router_sends_its_clients_elsewhere() {
+        let cut = incident(Kind::Cut, &[3], &[0, 1]);
+        let sent = |site, home, to, at_ms| SentTo { site, home, to: Some(to), at_ms };
+        let mut all = vec![sent(0, 3, 1, 500), sent(0, 3, 3, 600), sent(0, 3, 1, 1_510), sent(1, 2, 0, 1_400)];
+        assert_eq!(cut.routed_around(&all), None);
+        all.push(sent(1, 3, 0, 1_620));
+        assert_eq!(cut.routed_around(&all), Some(620));
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::protocol::{Report, Saw};
 use crate::support::protocol::{Contexts, Dot, Stamp};
+use crate::world;
 
 /// A client served by nobody for longer has waited too long, in milliseconds.
 pub(crate) const GAP_MS_MAX: u64 = 1_000;
@@ -22,8 +23,6 @@ pub(crate) struct ServedAt {
     pub(crate) home: usize,
     /// The region that served it.
     pub(crate) by: usize,
-    /// No other region was tried before.
-    pub(crate) straight: bool,
 }
 
 /// A request that the region it went to did not answer.
@@ -46,6 +45,17 @@ pub(crate) struct Written {
     pub(crate) stamp: Stamp,
 }
 
+/// A router that sends the clients of a region to another one than before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SentTo {
+    /// The node the router is in.
+    pub(crate) site: usize,
+    pub(crate) home: usize,
+    /// Nothing while there is nowhere to go.
+    pub(crate) to: Option<usize>,
+    pub(crate) at_ms: u64,
+}
+
 /// A process that stood still.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Pause {
@@ -61,6 +71,7 @@ pub(crate) struct Pages {
     /// What each site saw of the others, in the order in which it was heard.
     pub(crate) saws: Vec<(usize, Saw)>,
     pub(crate) pauses: Vec<Pause>,
+    pub(crate) sent: Vec<SentTo>,
     pub(crate) acked: BTreeSet<Dot>,
     pub(crate) writes: Vec<Written>,
     /// Writes whose client was not answered: they happened or not.
@@ -96,6 +107,12 @@ impl Ledger {
             }
             Report::Paused { ms, at_ms } => {
                 pages.pauses.push(Pause { site: Some(site), from_ms: at_ms.saturating_sub(ms), to_ms: at_ms });
+            }
+            Report::Sends { home, to, at_ms } => {
+                if let Some(home) = world::region(&home) {
+                    let to = to.and_then(|name| world::region(&name));
+                    pages.sent.push(SentTo { site, home, to, at_ms });
+                }
             }
             Report::Answer { .. } => {}
         }
@@ -256,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_gap_does_not_count_while_the_demo_itself_stood_still() {
-        let served = |client, at_ms| ServedAt { at_ms, client, home: 0, by: 0, straight: true };
+        let served = |client, at_ms| ServedAt { at_ms, client, home: 0, by: 0 };
         let mut pages = Pages::default();
         pages.served = vec![served(1, 1_000), served(2, 1_100), served(1, 1_400), served(2, 3_000)];
         assert_eq!(pages.gaps_ms(3_100), BTreeMap::from([(1, 1_700), (2, 1_900)]));

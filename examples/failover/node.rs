@@ -31,7 +31,7 @@ use crate::world;
 const COVERED_WITHIN: Duration = Duration::from_millis(100);
 /// How often an awaited context is looked at: finer than the delays it is compared with.
 const LOOK: Duration = Duration::from_millis(5);
-/// How often the process looks whether it stood still.
+/// How often the process looks whether it stood still, and where its router sends clients.
 const PULSE: Duration = Duration::from_millis(20);
 /// A process that stood still for longer says so: three beats, so that a silence of five is not called its peers'.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -64,7 +64,7 @@ pub(crate) struct NodeArgs {
 /// Runs a node until it is told to stop.
 pub(crate) fn run(args: &NodeArgs) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let outcome = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => {
@@ -109,7 +109,10 @@ async fn serve(args: &NodeArgs) -> Result<(), Box<dyn Error>> {
         }
     };
     let stable_for = Duration::from_millis(args.stable_ms);
-    let router = cache.router(RouterConfig { regions: world::profiles(), stable_for, ..RouterConfig::default() });
+    // A region that was cut off for seconds has writes that are seconds old; here that alone keeps no client away.
+    let lag_max = Duration::from_secs(60);
+    let config = RouterConfig { regions: world::profiles(), stable_for, lag_max, ..RouterConfig::default() };
+    let router = cache.router(config);
     let node = Node { entries: cache.registers("shop")?, cache, router };
     say(&Report::Answer { id: 0, answer: Answer::Ready { replica: node.cache.replica().0 } })?;
     node.answer_all().await
@@ -129,7 +132,7 @@ impl Node {
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
         let (mut events, mut open) = (self.cache.events(), JoinSet::new());
         let mut followed: JoinSet<Option<Dot>> = JoinSet::new();
-        let (mut pulse, mut last) = (interval(PULSE), Instant::now());
+        let (mut pulse, mut last, mut sent) = (interval(PULSE), Instant::now(), vec![None; world::COUNT]);
         pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -171,10 +174,25 @@ impl Node {
                         say(&Report::Paused { ms, at_ms: wall_ms() })?;
                     }
                     last = Instant::now();
+                    self.tell_where_clients_go(&mut sent)?;
                 }
             }
         }
         self.cache.shutdown().await;
+        Ok(())
+    }
+
+    /// Tells of each region to which its clients are sent from here now, if that has changed.
+    fn tell_where_clients_go(&self, sent: &mut [Option<RegionId>]) -> Result<(), Box<dyn Error>> {
+        for (region, before) in sent.iter_mut().enumerate() {
+            let home = world::name(region);
+            let first = self.router.ranking(&Client::in_region(home)).into_iter().next();
+            if first != *before {
+                let to = first.as_ref().map(ToString::to_string);
+                say(&Report::Sends { home: home.to_owned(), to, at_ms: wall_ms() })?;
+                *before = first;
+            }
+        }
         Ok(())
     }
 

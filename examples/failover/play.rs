@@ -61,6 +61,15 @@ impl Plan {
     }
 }
 
+/// A region that was restarted.
+#[derive(Clone, Copy, Debug)]
+struct Restarted {
+    /// When its old processes were told to end, in Unix milliseconds.
+    quiet_ms: u64,
+    /// When its new ones were started.
+    started: Instant,
+}
+
 /// A run under way.
 struct Play<'a> {
     plan: Plan,
@@ -163,9 +172,13 @@ impl Play<'_> {
         self.timeline.now(kind.name());
         self.timeline.say(kind.name(), &self.text(&incident));
         incident.from_ms = wall_ms();
+        incident.quiet_ms = incident.from_ms;
         let mut told = Told::default();
         self.figures.incidents.push(incident.clone());
-        let (judged_ms, began_ms) = self.begin(&incident, &mut told).await?;
+        let (judged_ms, restarted) = self.begin(&incident, &mut told).await?;
+        if let Some(restarted) = &restarted {
+            incident.quiet_ms = restarted.quiet_ms;
+        }
         let sites = self.whose_writes_count(&incident);
         let target = self.fleet.union(&sites).await?;
         let healing = Instant::now();
@@ -173,7 +186,7 @@ impl Play<'_> {
         self.tell(&incident, "healed", "");
         let healed_ms = wall_ms();
         let reached = self.fleet.reach(&target).await;
-        let converge = began_ms.map_or_else(|| healing.elapsed(), |began: Instant| began.elapsed());
+        let converge = restarted.map_or(healing, |restarted| restarted.started).elapsed();
         if reached {
             self.tell(&incident, &format!("{:.2} s later", converge.as_secs_f64()), "all nodes have caught up");
         }
@@ -214,7 +227,7 @@ impl Play<'_> {
         };
         let replicas = targets.iter().filter_map(|site| self.fleet.replica_of(*site)).collect();
         let sites = self.figures.sites.clone();
-        Incident { kind, region, targets, witnesses, replicas, sites, from_ms: 0, until_ms: u64::MAX }
+        Incident { kind, region, targets, witnesses, replicas, sites, from_ms: 0, quiet_ms: 0, until_ms: u64::MAX }
     }
 
     fn text(&self, incident: &Incident) -> String {
@@ -238,9 +251,12 @@ impl Play<'_> {
         self.fleet.sites().into_iter().filter(|site| !twin(site)).collect()
     }
 
-    /// Begins it and waits for as long as it lasts. Returns until when the writes count as made in it, and from when
-    /// convergence is counted if that is not the heal.
-    async fn begin(&mut self, incident: &Incident, told: &mut Told) -> Result<(u64, Option<Instant>), Box<dyn Error>> {
+    /// Begins it and waits for as long as it lasts. Returns until when the writes count as made in it.
+    async fn begin(
+        &mut self,
+        incident: &Incident,
+        told: &mut Told,
+    ) -> Result<(u64, Option<Restarted>), Box<dyn Error>> {
         let world = self.fleet.world;
         let mut slow = Vec::new();
         match incident.kind {
@@ -299,7 +315,7 @@ impl Play<'_> {
         &mut self,
         incident: &Incident,
         told: &mut Told,
-    ) -> Result<(u64, Option<Instant>), Box<dyn Error>> {
+    ) -> Result<(u64, Option<Restarted>), Box<dyn Error>> {
         let region = world::name(incident.region).to_owned();
         let avoid = |avoid| Question::Avoid { region: region.clone(), avoid };
         let patience = self.fleet.patience();
@@ -311,15 +327,16 @@ impl Play<'_> {
         }
         let targets: Vec<usize> = incident.targets.iter().copied().collect();
         self.drain(&targets).await?;
+        let quiet_ms = wall_ms();
         for site in &targets {
             self.fleet.quit(*site).await?;
         }
-        let (until, begun) = (wall_ms(), Instant::now());
+        let (until, started) = (wall_ms(), Instant::now());
         let target = self.fleet.union(&self.fleet.sites()).await?;
         self.start_again(&targets).await?;
         self.seen.join(&target);
         self.fleet.ask(&self.fleet.sites(), &avoid(false), patience).await?;
-        Ok((until, Some(begun)))
+        Ok((until, Some(Restarted { quiet_ms, started })))
     }
 
     async fn drain(&self, sites: &[usize]) -> Result<(), Box<dyn Error>> {
@@ -411,7 +428,7 @@ impl Play<'_> {
             self.tell_at(ms, "all whom it concerns agree");
         }
         if let Some(ms) = rerouted.filter(|_| !std::mem::replace(&mut told.rerouted, rerouted.is_some())) {
-            self.tell_at(ms, "the first client is sent elsewhere and served");
+            self.tell_at(ms, "the first of its clients is served elsewhere");
         }
     }
 

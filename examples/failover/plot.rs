@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn requests_are_counted_where_they_were_served_and_failures_where_the_client_is() {
-        let served = |at_ms, home, by| ServedAt { at_ms, client: home, home, by, straight: home == by };
+        let served = |at_ms, home, by| ServedAt { at_ms, client: home, home, by };
         let failed = FailedAt { at_ms: 1_600, home: 2, for_good: false };
         let pages = Pages {
             served: vec![served(1_000, 2, 2), served(1_499, 2, 2), served(1_700, 2, 0)],

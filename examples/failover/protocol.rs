@@ -75,6 +75,12 @@ pub(crate) enum Report {
     },
     /// The cluster changed, as this node sees it.
     Saw(Saw),
+    /// The router of this node sends clients near a region to another one than before, or nowhere.
+    Sends {
+        home: String,
+        to: Option<String>,
+        at_ms: u64,
+    },
     /// A write reached a quorum of replicas.
     Acked {
         dot: Dot,

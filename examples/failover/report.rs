@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::DemoArgs;
-use crate::incident::{Alarms, Incident, alarms};
+use crate::incident::{Alarms, Incident, Kind, alarms};
 use crate::ledger::{Findings, GAP_MS_MAX, Lost, Pages};
 use crate::support::protocol::Histogram;
 use crate::support::wall_ms;
@@ -35,8 +35,8 @@ pub(crate) struct Outcome {
     pub(crate) agree_ms: Option<u64>,
     /// Of each client of the region, sorted.
     pub(crate) reroutes_ms: Vec<u64>,
-    /// The first client of the region that another one served, sent there or not.
-    pub(crate) fallback_ms: Option<u64>,
+    /// When the last router had stopped sending the region's clients there.
+    pub(crate) routed_ms: Option<u64>,
     pub(crate) served: usize,
     pub(crate) failed: usize,
     pub(crate) unserved: usize,
@@ -60,7 +60,7 @@ impl Outcome {
             detect_ms: incident.detected(&pages.saws).map(|(ms, _)| ms),
             agree_ms: incident.agreed(&pages.saws),
             reroutes_ms: incident.rerouted(&pages.served),
-            fallback_ms: incident.fell_back(&pages.served).first().copied(),
+            routed_ms: incident.routed_around(&pages.sent),
             served: pages.served.iter().filter(|one| during(one.at_ms)).count(),
             failed: failed().count(),
             unserved: failed().filter(|one| one.for_good).count(),
@@ -134,7 +134,10 @@ impl Figures {
 
     /// Computes what only the end of the run shows, and notes what is not as it must be.
     pub(crate) fn conclude(&mut self, pages: &Pages) {
-        self.alarms = alarms(&pages.saws, &pages.pauses, &self.incidents, &self.sites);
+        // When nodes end because the run does, the others notice, too.
+        let closed_ms = self.closed_ms.unwrap_or(u64::MAX);
+        let until = pages.saws.iter().filter(|(_, saw)| saw.at_ms <= closed_ms).cloned().collect::<Vec<_>>();
+        self.alarms = alarms(&until, &pages.pauses, &self.incidents, &self.sites);
         self.requests = pages.served.len();
         self.failed = pages.failed.len();
         self.unserved = pages.failed.iter().filter(|one| one.for_good).count();
@@ -181,10 +184,12 @@ impl Figures {
         }
     }
 
-    /// Returns how long each client took to be sent elsewhere, over all incidents.
+    /// Returns how long each client of a region that failed at once for all of them took to be served elsewhere.
     pub(super) fn reroutes(&self) -> Histogram {
         let mut all = Histogram::default();
-        self.outcomes.iter().flat_map(|outcome| &outcome.reroutes_ms).for_each(|ms| all.add(*ms, 1));
+        let failed = [Kind::Cut, Kind::Kill].map(Kind::name);
+        let sudden = self.outcomes.iter().filter(|outcome| failed.contains(&outcome.name));
+        sudden.flat_map(|outcome| &outcome.reroutes_ms).for_each(|ms| all.add(*ms, 1));
         all
     }
 }
@@ -238,7 +243,7 @@ fn event(figures: &Figures, outcome: &Outcome) -> Value {
         "agree_ms": outcome.agree_ms,
         "reroute_ms": outcome.reroutes_ms.first(),
         "reroute_last_ms": outcome.reroutes_ms.last(),
-        "fallback_ms": outcome.fallback_ms,
+        "routed_around_ms": outcome.routed_ms,
         "requests": outcome.served,
         "failed_requests": outcome.failed,
         "unserved_requests": outcome.unserved,
@@ -265,7 +270,7 @@ mod tests {
             detect_ms: Some(512),
             agree_ms: Some(640),
             reroutes_ms,
-            fallback_ms: Some(301),
+            routed_ms: Some(630),
             served: 1_000,
             failed: 12,
             unserved: 0,
@@ -315,7 +320,7 @@ mod tests {
         assert!(good.is_good() && table(&good).unwrap().contains("verdict    clean"));
         let mut bad = figures();
         bad.findings.as_mut().unwrap().diverged.insert("k".to_owned());
-        let served = |at_ms| ServedAt { at_ms, client: 1, home: 0, by: 0, straight: true };
+        let served = |at_ms| ServedAt { at_ms, client: 1, home: 0, by: 0 };
         bad.closed_ms = Some(3_000);
         bad.conclude(&Pages { served: vec![served(1_000), served(2_500)], ..Pages::default() });
         assert_eq!(bad.verdict(), "1 keys diverged, 1 clients were served by nobody for more than a second");

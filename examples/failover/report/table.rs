@@ -12,8 +12,8 @@ use super::{Figures, Outcome};
 pub(crate) fn table(figures: &Figures) -> Result<String, fmt::Error> {
     let mut out = String::from("\n");
     if !figures.outcomes.is_empty() {
-        row(&mut out, ["", "noticed", "agreed", "rerouted", "failed", "lost, by", "whole", "repaired"])?;
-        row(&mut out, ["what happened", "ms", "ms", "ms", "requests", "level", "ms", "B"])?;
+        row(&mut out, ["", "noticed", "agreed", "routers", "first", "failed", "lost by", "whole", "repaired"])?;
+        row(&mut out, ["what happened", "ms", "ms", "ms", "client", "requests", "level", "ms", "n / B"])?;
         figures.outcomes.iter().try_for_each(|outcome| incident(&mut out, outcome))?;
         legend(&mut out)?;
     }
@@ -29,6 +29,7 @@ fn incident(out: &mut String, outcome: &Outcome) -> fmt::Result {
         outcome.name.to_owned(),
         shown(outcome.detect_ms),
         shown(outcome.agree_ms),
+        shown(outcome.routed_ms),
         shown(outcome.reroutes_ms.first().copied()),
         outcome.failed.to_string(),
         format!("{} / {}", outcome.lost.at_quorum.len(), outcome.lost.at_local),
@@ -38,8 +39,8 @@ fn incident(out: &mut String, outcome: &Outcome) -> fmt::Result {
     row(out, cells.each_ref().map(String::as_str))
 }
 
-fn row(out: &mut String, [a, b, c, d, e, f, g, h]: [&str; 8]) -> fmt::Result {
-    let line = format!("{a:<16}{b:>8}{c:>8}{d:>9}{e:>10}{f:>10}{g:>7}{h:>10}");
+fn row(out: &mut String, [a, b, c, d, e, f, g, h, i]: [&str; 9]) -> fmt::Result {
+    let line = format!("{a:<16}{b:>7}{c:>7}{d:>8}{e:>7}{f:>9}{g:>9}{h:>7}{i:>10}");
     writeln!(out, "{}", line.trim_end())
 }
 
@@ -48,7 +49,8 @@ fn legend(out: &mut String) -> fmt::Result {
     writeln!(out, "  noticed   the first node suspects one that is concerned")?;
     writeln!(out, "  agreed    the last survivor calls it unreachable; of a one-way cut, the link")?;
     writeln!(out, "            down; of a clone, all know that the older process is fenced")?;
-    writeln!(out, "  rerouted  the first client is sent to another region at once, and served")?;
+    writeln!(out, "  routers   the last one stops sending clients of the region there")?;
+    writeln!(out, "  first     client of the region that another one serves, in ms")?;
     writeln!(out, "  failed    requests that the region they went to did not answer")?;
     writeln!(out, "  lost      writes that a quorum had / that only their region had")?;
     writeln!(out, "  whole     from the heal, or the start, until every node has caught up")?;
