@@ -43,6 +43,8 @@ pub(crate) struct Client {
     session: Option<u64>,
     /// Regions to try, in order.
     route: Vec<usize>,
+    /// The region whose router named them, if one did.
+    routed_by: Option<usize>,
     /// The region that failed it last.
     failed: Option<usize>,
     /// Requests sent so far.
@@ -69,6 +71,7 @@ impl Client {
             token: driftless::Token::new(),
             session: None,
             route: world::by_distance(home),
+            routed_by: None,
             failed: None,
             sent: 0,
         }
@@ -92,7 +95,8 @@ impl Client {
                 Attempt::Served(served) => {
                     let (client, home, by, at_ms) = (self.number, self.home, region, wall_ms());
                     self.ledger.open().served.push(ServedAt { at_ms, client, home, by });
-                    return self.on_served(*served, session, (key, value));
+                    self.on_served(*served, session, (key, value));
+                    return self.praise(region).await;
                 }
                 Attempt::Refused => {}
                 Attempt::Unanswered => {
@@ -103,7 +107,16 @@ impl Client {
             self.ledger.open().failed.push(FailedAt { at_ms: wall_ms(), home: self.home, for_good });
             self.failed = Some(region);
         }
-        self.route = world::by_distance(self.home);
+        (self.route, self.routed_by) = (world::by_distance(self.home), None);
+    }
+
+    /// Tells the router that named a region that it was right; it may not be sure of it yet. Then that region's counts.
+    async fn praise(&mut self, region: usize) {
+        let by = self.routed_by.replace(region).filter(|by| *by != region);
+        if let Some(door) = by.and_then(|by| self.access.door(by, self.number)) {
+            // Who does not answer has other worries.
+            drop(door.ask(Question::Praise { region: world::name(region).to_owned() }, PATIENCE).await);
+        }
     }
 
     /// Returns the next thing to do: half of all requests write the session, the others the cart or what all share.

@@ -82,6 +82,8 @@ pub(crate) struct Incident {
     pub(crate) region: usize,
     /// The processes it happens to.
     pub(crate) targets: BTreeSet<usize>,
+    /// A process that it brings about: the clone.
+    pub(crate) newcomer: Option<usize>,
     /// The processes that hear nothing of the targets: all others, but for the one-way cut.
     pub(crate) witnesses: BTreeSet<usize>,
     /// The running copies at the targets when it began.
@@ -167,7 +169,8 @@ impl Incident {
 
     /// Tells whether a verdict at `site` is to be expected.
     fn explains(&self, (site, saw): &(usize, Saw)) -> bool {
-        let (by_target, by_witness) = (self.targets.contains(site), self.witnesses.contains(site));
+        let by_target = self.targets.contains(site) || self.newcomer == Some(*site);
+        let by_witness = self.witnesses.contains(site);
         let of_target = self.about(saw).is_some_and(|about| self.targets.contains(&about));
         let of_witness = self.about(saw).is_some_and(|about| self.witnesses.contains(&about));
         let in_time = (self.from_ms..=self.until_ms).contains(&saw.at_ms);
@@ -194,7 +197,7 @@ impl Incident {
     }
 
     /// Returns when the last witness' router had stopped sending the region's clients there, in milliseconds from the
-    /// beginning; nothing while one still sends them.
+    /// beginning; nothing while one still sends them, and of what leaves the region in service.
     pub(crate) fn routed_around(&self, sent: &[SentTo]) -> Option<u64> {
         let in_time = |at_ms: u64| (self.from_ms..=self.until_ms).contains(&at_ms);
         let away = |one: &&SentTo| one.home == self.region && one.to != Some(self.region) && in_time(one.at_ms);
@@ -203,7 +206,11 @@ impl Incident {
             of_witness.next().map(|one| one.at_ms - self.from_ms)
         };
         let all: Option<Vec<u64>> = self.witnesses.iter().map(first).collect();
-        all.filter(|_| self.kind.moves_clients())?.into_iter().max()
+        let expected = match self.kind {
+            Kind::Cut | Kind::Kill | Kind::Restart => true,
+            Kind::OneWayCut | Kind::SlowRegion | Kind::Isolation | Kind::ClonedIdentity => false,
+        };
+        all.filter(|_| expected)?.into_iter().max()
     }
 }
 
@@ -266,6 +273,7 @@ mod tests {
             kind,
             region: 3,
             targets: targets.iter().copied().collect(),
+            newcomer: None,
             witnesses: witnesses.iter().copied().collect(),
             replicas: BTreeSet::from([7]),
             sites: (0..5).map(|site| (site.to_string(), site)).collect(),

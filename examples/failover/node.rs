@@ -206,6 +206,10 @@ impl Node {
                 self.router.drain(&RegionId::new(&region), avoid);
                 Answer::Done
             }
+            Question::Praise { region } => {
+                self.router.report(&RegionId::new(&region), true);
+                Answer::Done
+            }
             Question::Drain { within_ms } => match self.cache.drain(Duration::from_millis(within_ms)).await {
                 Ok(()) => Answer::Done,
                 Err(error) => Answer::Failed { reason: error.to_string() },

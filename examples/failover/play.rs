@@ -225,9 +225,21 @@ impl Play<'_> {
             Some(other) => world.sites_of(other).collect(),
             None => self.fleet.sites().into_iter().filter(|site| !targets.contains(site)).collect(),
         };
+        let newcomer = (kind == Kind::ClonedIdentity).then(|| world.clone_site());
         let replicas = targets.iter().filter_map(|site| self.fleet.replica_of(*site)).collect();
         let sites = self.figures.sites.clone();
-        Incident { kind, region, targets, witnesses, replicas, sites, from_ms: 0, quiet_ms: 0, until_ms: u64::MAX }
+        Incident {
+            kind,
+            region,
+            targets,
+            newcomer,
+            witnesses,
+            replicas,
+            sites,
+            from_ms: 0,
+            quiet_ms: 0,
+            until_ms: u64::MAX,
+        }
     }
 
     fn text(&self, incident: &Incident) -> String {

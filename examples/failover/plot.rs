@@ -29,7 +29,7 @@ text{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-seri
 .faint{fill:var(--faint);font-size:11px}.title{font-size:15px;font-weight:600}.page{fill:var(--page)}\
 .own{fill:var(--own)}.guest{fill:var(--guest)}.bad{fill:var(--bad)}.band{fill:var(--band);fill-opacity:.12}\
 .mark{stroke:var(--band);stroke-width:1.2}.heal{stroke:var(--band);stroke-width:1;stroke-dasharray:3 3}\
-.axis{stroke:var(--line);stroke-width:1}";
+.axis{stroke:var(--line);stroke-width:1}.kind{font-size:11px;font-weight:600}";
 
 /// Requests of one bin in one region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -78,7 +78,7 @@ pub(crate) fn svg(figures: &Figures, pages: &Pages) -> Result<String, fmt::Error
     let bins = bins(pages, figures.opened_ms, last);
     let full = bins.iter().flatten().map(|bin| bin.own + bin.guests).max().unwrap_or(1);
     let scale = Scale { from_ms: figures.opened_ms, to_ms: last.max(figures.opened_ms + 1), full };
-    let height = bottom(world::COUNT - 1) + 44.0;
+    let height = bottom(world::COUNT - 1) + 60.0;
     let mut out = String::new();
     writeln!(
         out,
@@ -150,7 +150,7 @@ fn marks(out: &mut String, figures: &Figures, scale: Scale) -> fmt::Result {
         let (first, second) = (top - 20.0, top - 6.0);
         writeln!(
             out,
-            "<text x=\"{from:.1}\" y=\"{first}\">{kind}</text>\
+            "<text class=\"kind\" x=\"{from:.1}\" y=\"{first}\">{kind}</text>\
              <text class=\"faint\" x=\"{from:.1}\" y=\"{second}\">{region}</text>"
         )?;
     }
@@ -198,7 +198,8 @@ fn seconds(out: &mut String, scale: Scale) -> fmt::Result {
         let x = scale.x(scale.from_ms + second * 1_000);
         writeln!(out, "<text class=\"faint\" x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{second} s</text>")?;
     }
-    Ok(())
+    let note = "shaded until all nodes see each other again and have caught up; dashed: the heal";
+    writeln!(out, "<text class=\"faint\" x=\"{LEFT}\" y=\"{:.1}\">{note}</text>", y + 20.0)
 }
 
 #[cfg(test)]

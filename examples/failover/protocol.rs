@@ -28,6 +28,10 @@ pub(crate) enum Question {
         region: String,
         avoid: bool,
     },
+    /// A region that the router here has named served a client.
+    Praise {
+        region: String,
+    },
     /// Hand everything over and refuse further writes.
     Drain {
         within_ms: u64,
