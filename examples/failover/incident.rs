@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::ledger::{Pause, SentTo, ServedAt};
 use crate::protocol::{Saw, What};
-use crate::world;
+use crate::world::{self, World};
 
 /// What can happen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
@@ -98,6 +98,21 @@ pub(crate) struct Incident {
 }
 
 impl Incident {
+    /// Says what happens.
+    pub(crate) fn text(&self, world: World) -> String {
+        let region = world::name(self.region);
+        let deaf = self.witnesses.first().map_or(region, |site| world::name(world.region_of(*site)));
+        match self.kind {
+            Kind::Cut => format!("{region} is cut off, from its clients as well"),
+            Kind::Kill => format!("{region} gets SIGKILL"),
+            Kind::OneWayCut => format!("{deaf} hears nothing of {region}"),
+            Kind::SlowRegion => format!("{region} stands still again and again"),
+            Kind::Isolation => format!("{region} hears nobody; its clients reach it"),
+            Kind::Restart => format!("{region} is drained and started again"),
+            Kind::ClonedIdentity => format!("a second process starts as {region}"),
+        }
+    }
+
     fn about(&self, saw: &Saw) -> Option<usize> {
         self.sites.get(saw.node.as_ref()?).copied()
     }
@@ -165,6 +180,18 @@ impl Incident {
         let pairs = self.witnesses.iter().chain(&told).flat_map(|w| self.targets.iter().map(move |t| (*w, *t)));
         let all: Option<Vec<u64>> = pairs.map(|pair| first.get(&pair).copied()).collect();
         Some(all?.into_iter().max()? - self.quiet_ms)
+    }
+
+    /// Returns when each of two twins was told of the other, in milliseconds from the beginning: the older one that it is
+    /// fenced, the newer one that the older was removed.
+    pub(crate) fn twins_told(&self, saws: &[(usize, Saw)]) -> (Option<u64>, Option<u64>) {
+        let told = |site: &dyn Fn(usize) -> bool, what: What| {
+            let mut heard = self.since(saws).filter(|heard| self.is_removal(heard));
+            let first = heard.find(|(at, saw)| site(*at) && saw.what == what);
+            first.map(|(_, saw)| saw.at_ms - self.quiet_ms).filter(|_| self.newcomer.is_some())
+        };
+        let older = told(&|site| self.targets.contains(&site), What::Fenced);
+        (older, told(&|site| Some(site) == self.newcomer, What::MemberRemoved))
     }
 
     /// Tells whether a verdict at `site` is to be expected.

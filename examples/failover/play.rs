@@ -20,7 +20,7 @@ use crate::client::Client;
 use crate::fleet::Fleet;
 use crate::incident::{Incident, Kind};
 use crate::ledger::{Ledger, Pause};
-use crate::protocol::{Answer, Question, What};
+use crate::protocol::{Answer, Question};
 use crate::report::{Figures, Outcome};
 use crate::support::protocol::{Contexts, Dot};
 use crate::support::wall_ms;
@@ -170,7 +170,7 @@ impl Play<'_> {
         let repaired = self.repaired().await?;
         let mut incident = self.incident(kind);
         self.timeline.now(kind.name());
-        self.timeline.say(kind.name(), &self.text(&incident));
+        self.timeline.say(kind.name(), &incident.text(self.fleet.world));
         incident.from_ms = wall_ms();
         incident.quiet_ms = incident.from_ms;
         let mut told = Told::default();
@@ -183,12 +183,13 @@ impl Play<'_> {
         let target = self.fleet.union(&sites).await?;
         let healing = Instant::now();
         self.heal(&incident).await?;
-        self.tell(&incident, "healed", "");
+        let healed = if kind == Kind::Restart { "runs again" } else { "healed" };
+        self.timeline.say(kind.name(), healed);
         let healed_ms = wall_ms();
         let reached = self.fleet.reach(&target).await;
         let converge = restarted.map_or(healing, |restarted| restarted.started).elapsed();
         if reached {
-            self.tell(&incident, &format!("{:.2} s later", converge.as_secs_f64()), "all nodes have caught up");
+            self.timeline.say("", &format!("all nodes have caught up, {:.2} s later", converge.as_secs_f64()));
         }
         let whole = self.fleet.whole().await?;
         self.follow(&incident, &mut told);
@@ -203,7 +204,7 @@ impl Play<'_> {
         self.figures.complain_unless(reached, &format!("did not converge after {}", kind.name()));
         self.figures.complain_unless(whole, &format!("not all nodes saw each other after {}", kind.name()));
         let untold = kind == Kind::ClonedIdentity && outcome.agree_ms.is_none();
-        self.figures.complain_unless(!untold, "cloned_identity: the older process or another was never told");
+        self.figures.complain_unless(!untold, "cloned_identity: not all were told of it");
         self.figures.outcomes.push(outcome);
         self.figures.incidents.pop();
         self.figures.incidents.push(incident.clone());
@@ -239,21 +240,6 @@ impl Play<'_> {
             from_ms: 0,
             quiet_ms: 0,
             until_ms: u64::MAX,
-        }
-    }
-
-    fn text(&self, incident: &Incident) -> String {
-        let region = world::name(incident.region);
-        let first =
-            |sites: &BTreeSet<usize>| sites.first().map_or(region, |s| world::name(self.fleet.world.region_of(*s)));
-        match incident.kind {
-            Kind::Cut => format!("{region} is cut off from all others and from clients"),
-            Kind::Kill => format!("{region} gets SIGKILL"),
-            Kind::OneWayCut => format!("{} hears nothing of {region}", first(&incident.witnesses)),
-            Kind::SlowRegion => format!("{region} stands still {STOPPED_S} s of every {} s", STOPPED_S + RUNNING_S),
-            Kind::Isolation => format!("{region} hears nobody; its clients reach it"),
-            Kind::Restart => format!("{region} is drained and restarted"),
-            Kind::ClonedIdentity => format!("a second process starts as {region}"),
         }
     }
 
@@ -419,38 +405,32 @@ impl Play<'_> {
 
     /// Tells what has been noticed since the last look.
     fn follow(&self, incident: &Incident, told: &mut Told) {
-        let (detected, agreed, rerouted, fenced) = {
+        let (detected, agreed, rerouted, twins) = {
             let pages = self.ledger.open();
             let since = pages.served.partition_point(|one| one.at_ms < incident.from_ms);
-            let served = pages.served.get(since..).unwrap_or_default();
-            let fenced = |(site, saw): &&(usize, crate::protocol::Saw)| {
-                saw.what == What::Fenced && incident.targets.contains(site) && saw.at_ms >= incident.from_ms
-            };
-            let fenced = pages.saws.iter().find(fenced).map(|(_, saw)| saw.at_ms - incident.from_ms);
-            let rerouted = incident.rerouted(served).first().copied();
-            (incident.detected(&pages.saws), incident.agreed(&pages.saws), rerouted, fenced)
+            let rerouted = incident.rerouted(pages.served.get(since..).unwrap_or_default()).first().copied();
+            let saws = &pages.saws;
+            (incident.detected(saws), incident.agreed(saws), rerouted, incident.twins_told(saws))
         };
-        if let Some((ms, site)) = detected.filter(|_| !std::mem::replace(&mut told.detected, detected.is_some())) {
+        if let Some((ms, site)) = detected.filter(|_| !std::mem::replace(&mut told.detected, true)) {
             self.tell_at(ms, &format!("first noticed, by {}", self.fleet.world.name_of(site)));
         }
-        if let Some(ms) = fenced.filter(|_| !std::mem::replace(&mut told.fenced, fenced.is_some())) {
+        if let Some(ms) = twins.0.filter(|_| !std::mem::replace(&mut told.older, true)) {
             self.tell_at(ms, "the older process was told and refuses writes");
         }
-        if let Some(ms) = agreed.filter(|_| !std::mem::replace(&mut told.agreed, agreed.is_some())) {
+        if let Some(ms) = twins.1.filter(|_| !std::mem::replace(&mut told.newer, true)) {
+            self.tell_at(ms, "the newer process was told that it replaces another");
+        }
+        if let Some(ms) = agreed.filter(|_| !std::mem::replace(&mut told.agreed, true)) {
             self.tell_at(ms, "all whom it concerns agree");
         }
-        if let Some(ms) = rerouted.filter(|_| !std::mem::replace(&mut told.rerouted, rerouted.is_some())) {
+        if let Some(ms) = rerouted.filter(|_| !std::mem::replace(&mut told.rerouted, true)) {
             self.tell_at(ms, "the first of its clients is served elsewhere");
         }
     }
 
     fn tell_at(&self, ms: u64, what: &str) {
-        self.timeline.say("", &format!("{:>9}  {what}", format!("+ {ms} ms")));
-    }
-
-    fn tell(&self, incident: &Incident, heading: &str, what: &str) {
-        let name = incident.kind.name();
-        self.timeline.say(if what.is_empty() { name } else { "" }, format!("{heading} {what}").trim_end());
+        self.timeline.say(&format!("{:>14}", format!("+ {ms} ms")), what);
     }
 
     /// Compares what all nodes show, when the last messages have arrived.
@@ -471,7 +451,7 @@ impl Play<'_> {
         let lost: BTreeSet<Dot> = pages.writes.iter().map(|w| w.dot).filter(|dot| !self.seen.has(*dot)).collect();
         self.figures.findings = Some(pages.judge(&shown, &lost));
         drop(pages);
-        self.timeline.say("compared", "everything that is visible in every node, and what it must be");
+        self.timeline.say("compared", "what every node shows, with what it must show");
         self.timeline.step();
         Ok(())
     }
@@ -483,7 +463,8 @@ struct Told {
     detected: bool,
     agreed: bool,
     rerouted: bool,
-    fenced: bool,
+    older: bool,
+    newer: bool,
 }
 
 fn crosses(world: World, region: usize, from: usize, to: usize) -> bool {

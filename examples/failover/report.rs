@@ -37,6 +37,9 @@ pub(crate) struct Outcome {
     pub(crate) reroutes_ms: Vec<u64>,
     /// When the last router had stopped sending the region's clients there.
     pub(crate) routed_ms: Option<u64>,
+    /// When each of two twins was told.
+    pub(crate) older_told_ms: Option<u64>,
+    pub(crate) newer_told_ms: Option<u64>,
     pub(crate) served: usize,
     pub(crate) failed: usize,
     pub(crate) unserved: usize,
@@ -53,6 +56,7 @@ impl Outcome {
     pub(crate) fn new(incident: &Incident, pages: &Pages, (healed_ms, converge): (u64, Option<Duration>)) -> Self {
         let during = |at_ms: u64| (incident.from_ms..=incident.until_ms).contains(&at_ms);
         let failed = || pages.failed.iter().filter(|one| during(one.at_ms));
+        let (older_told_ms, newer_told_ms) = incident.twins_told(&pages.saws);
         Self {
             name: incident.kind.name(),
             region: incident.region,
@@ -61,6 +65,8 @@ impl Outcome {
             agree_ms: incident.agreed(&pages.saws),
             reroutes_ms: incident.rerouted(&pages.served),
             routed_ms: incident.routed_around(&pages.sent),
+            older_told_ms,
+            newer_told_ms,
             served: pages.served.iter().filter(|one| during(one.at_ms)).count(),
             failed: failed().count(),
             unserved: failed().filter(|one| one.for_good).count(),
@@ -244,6 +250,8 @@ fn event(figures: &Figures, outcome: &Outcome) -> Value {
         "reroute_ms": outcome.reroutes_ms.first(),
         "reroute_last_ms": outcome.reroutes_ms.last(),
         "routed_around_ms": outcome.routed_ms,
+        "older_told_ms": outcome.older_told_ms,
+        "newer_told_ms": outcome.newer_told_ms,
         "requests": outcome.served,
         "failed_requests": outcome.failed,
         "unserved_requests": outcome.unserved,
@@ -271,6 +279,8 @@ mod tests {
             agree_ms: Some(640),
             reroutes_ms,
             routed_ms: Some(630),
+            older_told_ms: None,
+            newer_told_ms: None,
             served: 1_000,
             failed: 12,
             unserved: 0,

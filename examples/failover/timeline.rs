@@ -32,7 +32,7 @@ impl Timeline {
 
     /// Says what happens, under a heading or under the last one.
     pub(crate) fn say(&self, heading: &str, what: &str) {
-        let line = format!("{:6.1} s  {heading:<15} {what}", self.begun.elapsed().as_secs_f64());
+        let line = line(self.begun.elapsed(), heading, what);
         if self.terminal {
             self.bar.println(line);
         } else {
@@ -54,5 +54,42 @@ impl Timeline {
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+fn line(after: Duration, heading: &str, what: &str) -> String {
+    format!("{:6.1} s  {heading:<15} {what}", after.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::{Incident, Kind};
+    use crate::world::World;
+    use clap::ValueEnum;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    #[test]
+    fn whatever_happens_wherever_fits_eighty_columns() {
+        let world = World { nodes: 1, cloned: 0 };
+        for kind in Kind::value_variants() {
+            for seed in 1..=5 {
+                let (region, other) = kind.happens_to(seed);
+                let incident = Incident {
+                    kind: *kind,
+                    region,
+                    targets: BTreeSet::from([region]),
+                    newcomer: None,
+                    witnesses: other.into_iter().collect(),
+                    replicas: BTreeSet::new(),
+                    sites: BTreeMap::new(),
+                    from_ms: 0,
+                    quiet_ms: 0,
+                    until_ms: 0,
+                };
+                let line = line(Duration::from_secs(999), kind.name(), &incident.text(world));
+                assert!(line.len() <= 80, "{line}");
+            }
+        }
     }
 }
