@@ -274,8 +274,8 @@ mod tests {
     #[test]
     fn a_gap_does_not_count_while_the_demo_itself_stood_still() {
         let served = |client, at_ms| ServedAt { at_ms, client, home: 0, by: 0 };
-        let mut pages = Pages::default();
-        pages.served = vec![served(1, 1_000), served(2, 1_100), served(1, 1_400), served(2, 3_000)];
+        let served = vec![served(1, 1_000), served(2, 1_100), served(1, 1_400), served(2, 3_000)];
+        let mut pages = Pages { served, ..Pages::default() };
         assert_eq!(pages.gaps_ms(3_100), BTreeMap::from([(1, 1_700), (2, 1_900)]));
         pages.pauses.push(Pause { site: None, from_ms: 2_000, to_ms: 2_900 });
         pages.pauses.push(Pause { site: Some(3), from_ms: 1_500, to_ms: 2_900 });

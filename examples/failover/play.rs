@@ -34,8 +34,8 @@ const CLIENTS: usize = 3;
 const LOOK: Duration = Duration::from_millis(50);
 /// How often the demo looks whether it stood still itself.
 const PULSE: Duration = Duration::from_millis(20);
-/// A pause of the demo that counts: two beats of the nodes.
-const PAUSE: Duration = Duration::from_millis(200);
+/// A pause of the demo that counts: three beats of the nodes.
+const PAUSE: Duration = Duration::from_millis(300);
 /// A slow region stands still for so long, again and again, and runs for so long in between: slower than a client waits
 /// for, and half of the silence that makes a node suspected.
 const STOPPED_S: f64 = 0.25;
