@@ -66,6 +66,15 @@ impl Kind {
         (turned(region), other.map(turned))
     }
 
+    /// Tells whether all whom it concerns must come to a verdict while it lasts. A slow region is to be called nothing, and
+    /// a restart may be over before anybody has missed the region.
+    pub(crate) fn is_to_be_noticed(self) -> bool {
+        match self {
+            Self::Cut | Self::Kill | Self::OneWayCut | Self::Isolation | Self::ClonedIdentity => true,
+            Self::SlowRegion | Self::Restart => false,
+        }
+    }
+
     /// Tells whether clients of the region may be served elsewhere for it.
     pub(crate) fn moves_clients(self) -> bool {
         match self {

@@ -203,8 +203,8 @@ impl Play<'_> {
             (after.0.saturating_sub(repaired.0), after.1.saturating_sub(repaired.1));
         self.figures.complain_unless(reached, &format!("did not converge after {}", kind.name()));
         self.figures.complain_unless(whole, &format!("not all nodes saw each other after {}", kind.name()));
-        let untold = kind == Kind::ClonedIdentity && outcome.agree_ms.is_none();
-        self.figures.complain_unless(!untold, "cloned_identity: not all were told of it");
+        let noticed = outcome.agree_ms.is_some() || !kind.is_to_be_noticed();
+        self.figures.complain_unless(noticed, &format!("not all whom it concerned noticed {}", kind.name()));
         self.figures.outcomes.push(outcome);
         self.figures.incidents.pop();
         self.figures.incidents.push(incident.clone());
