@@ -68,11 +68,48 @@ pub struct NodeConfig {
     pub node: Option<NodeId>,
     /// UDP address to listen on and dial from, `host:port`; port 0 picks a free one.
     pub listen: String,
-    /// Addresses of the other nodes, `host:port`. They need not be up. Collection of deleted keys
-    /// waits until each was met once, so remove the ones that will never come.
+    /// Addresses of other nodes, `host:port`: of all, or of some through whom the others are found; then say how many there
+    /// are in [`expected_nodes`](MembershipConfig::expected_nodes). They need not be up, and one that leads to this node
+    /// itself does no harm. Names are resolved at every dial, and each address behind one is tried in its turn. Whoever is
+    /// started must be found from whoever else is, by some chain of these. Collection of deleted keys waits until each was
+    /// met once, so remove the ones that will never come.
     pub peers: Vec<String>,
+    /// Where others can dial this node, `host:port`, at most 4 of at most 256 bytes, the best first. Members tell each other,
+    /// so that those find it that are not configured with its address. Default empty: the address it listens on, unless that
+    /// is unspecified (`0.0.0.0`, `[::]`); then only those find it that have its address, and those that it dials itself.
+    pub advertise: Vec<String>,
+    /// Start as a standby, which has everything, takes no writes and takes over when nobody active can be reached. Default
+    /// `None`: active, as all nodes of an active-active cluster are.
+    pub standby: Option<StandbyConfig>,
     /// Certificate, key and CAs; required.
     pub identity: Option<IdentityConfig>,
+}
+
+/// Whom a standby stands in for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum StandsInFor {
+    /// All active nodes: it takes over when none of them can be reached.
+    #[default]
+    Cluster,
+    /// Those of its own region.
+    Region,
+}
+
+/// When a standby takes over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StandbyConfig {
+    /// Whom it stands in for. Default all active nodes.
+    pub stands_in_for: StandsInFor,
+    /// How long none of them must be reachable, as all agree who can be heard, or nobody at all be heard, before it takes
+    /// over by itself; `None` leaves it to `Cache::promote`. Default 5 s. Less takes over where a restart would have done; of several standbys the one with
+    /// the shortest goes first, so give them different ones, some seconds apart.
+    pub take_over_after: Option<Duration>,
+}
+
+impl Default for StandbyConfig {
+    fn default() -> Self {
+        Self { stands_in_for: StandsInFor::Cluster, take_over_after: Some(Duration::from_secs(5)) }
+    }
 }
 
 /// How writes travel.
@@ -118,6 +155,12 @@ pub struct MembershipConfig {
     /// Who is removed has to start again, and what only it had is lost. Half of the members remove nobody, so of two
     /// neither is ever removed. Default six hours; `None` leaves it to operators.
     pub forget_after: Option<Duration>,
+    /// How many nodes the cluster has at least once all were started, this one included. Default 0: as many as there are
+    /// `peers`, and this one; set it where `peers` names some of the others only. A quorum is a majority of so many, however
+    /// few have been met; who is connected to fewer founds a cluster only after `solo_after`; and nothing that was deleted is
+    /// forgotten before so many nodes have joined. Too small, and what was deleted in one part of a cluster that began in two
+    /// may show again when they meet; too large, and no quorum is reached and nothing forgotten.
+    pub expected_nodes: usize,
     /// How long a node looks for a cluster to join before it founds one alone. Default 2 s. Less
     /// may found two clusters when all nodes start at once.
     pub solo_after: Duration,
@@ -177,6 +220,8 @@ impl Config {
             node: None,
             listen: listen.to_owned(),
             peers: Vec::new(),
+            advertise: Vec::new(),
+            standby: None,
             identity: None,
         };
         Self {
@@ -202,6 +247,20 @@ impl Config {
     #[must_use]
     pub fn peers<S: Into<String>>(mut self, peers: impl IntoIterator<Item = S>) -> Self {
         self.node.peers = peers.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Says where others can dial this node.
+    #[must_use]
+    pub fn advertise<S: Into<String>>(mut self, addresses: impl IntoIterator<Item = S>) -> Self {
+        self.node.advertise = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Starts as a standby.
+    #[must_use]
+    pub fn standby(mut self, standby: StandbyConfig) -> Self {
+        self.node.standby = Some(standby);
         self
     }
 
@@ -239,9 +298,11 @@ impl Config {
         let over_twice = |long: Duration, short: Duration| short.checked_mul(2).is_some_and(|twice| long > twice);
         let is_name = |text: &str| (1..=NAME_BYTES_MAX).contains(&text.len());
         let twice = |(at, c): (usize, &CustomType)| self.custom.iter().skip(at + 1).any(|o| o.keyspace == c.keyspace);
-        let rules: [(bool, &'static str, &'static str); 13] = [
+        let rules: [(bool, &'static str, &'static str); 15] = [
             (is_name(&self.node.cluster), "node.cluster", "must have from 1 to 256 bytes"),
             (is_name(self.node.region.as_str()), "node.region", "must have from 1 to 256 bytes"),
+            (self.node.advertise.len() <= ADDRESSES_MAX, "node.advertise", "must be at most 4"),
+            (self.node.advertise.iter().all(|a| is_name(a)), "node.advertise", "must have from 1 to 256 bytes"),
             (self.custom.iter().all(|c| is_name(&c.type_name)), "custom.type_name", "must have from 1 to 256 bytes"),
             (!self.custom.iter().enumerate().any(twice), "custom.keyspace", "must not be declared twice"),
             (self.custom.len() <= CUSTOM_KEYSPACES_MAX, "custom", "must be at most 512"),
@@ -302,6 +363,8 @@ fn cluster_key(cluster: &str) -> [u8; 16] {
 
 /// Longest name of a cluster, region or custom type that a hello carries.
 pub const NAME_BYTES_MAX: usize = 256;
+/// Most addresses of one node that members tell each other.
+pub const ADDRESSES_MAX: usize = 4;
 /// Longest key a frame carries.
 pub const KEY_BYTES_MAX: usize = 64 * 1024;
 /// Largest value a frame carries.
@@ -333,6 +396,7 @@ impl MembershipConfig {
             give_up_after: Duration::from_millis(1_500),
             max_drift: Duration::from_secs(1),
             forget_after: Some(Duration::from_secs(6 * 3_600)),
+            expected_nodes: 0,
             solo_after: Duration::from_secs(2),
         }
     }

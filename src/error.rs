@@ -58,6 +58,9 @@ pub enum WriteError {
     /// This replica hands over what it has, to end or to leave the cluster.
     #[error("this node is draining; nothing was written, write at another one")]
     Draining,
+    /// This node stands by: it has everything and takes no writes.
+    #[error("this node is a standby; nothing was written, write at an active one, or promote it (`Cache::promote`)")]
+    Standby,
     /// The cache was shut down, so a write would reach nobody.
     #[error("this cache was shut down; nothing was written, open it again")]
     Stopped,
@@ -119,6 +122,7 @@ impl WriteError {
             | Self::ClockRefused { .. }
             | Self::NotJoined
             | Self::Draining
+            | Self::Standby
             | Self::TooManyEpochs { .. } => true,
             Self::KeyTooLong { .. }
             | Self::ValueTooLarge { .. }
@@ -277,6 +281,18 @@ pub enum RenewError {
     Stopped,
 }
 
+/// This node's role was not changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoleError {
+    /// This replica was removed from the cluster.
+    #[error("this replica was removed from the cluster and plays no part; restart the node to join again")]
+    Removed,
+    /// The cache was shut down.
+    #[error("this cache was shut down; its role was not changed")]
+    Stopped,
+}
+
 /// A member was not removed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -339,6 +355,9 @@ pub enum Error {
     /// A certificate was not replaced.
     #[error(transparent)]
     Renew(#[from] RenewError),
+    /// This node's role was not changed.
+    #[error(transparent)]
+    Role(#[from] RoleError),
     /// A member was not removed.
     #[error(transparent)]
     Remove(#[from] RemoveError),

@@ -86,7 +86,8 @@ pub use cache::{
     Registers, Router, Sets, Token, Touched, Ttl, Watch, WatchError,
 };
 pub use config::Config;
-pub use error::{DrainError, Error, RemoveError, RenewError};
+pub use error::{DrainError, Error, RemoveError, RenewError, RoleError};
+pub use id::Role;
 pub use node::{Event, Level, Outcome};
 pub use store::Selector;
 

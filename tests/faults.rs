@@ -15,9 +15,9 @@ use bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now, seen};
 use bytes::Bytes;
 use driftless::clock::{Hlc, Mono, Now};
 use driftless::crdt::custom::Erased;
-use driftless::crdt::{Contribution, Ctx, Dot, Member, MemberSet, NEVER, Path, Scope, Seen};
+use driftless::crdt::{Contribution, Ctx, Dot, Member, MemberSet, NEVER, Path, Profile, Scope, Seen};
 use driftless::error::PeerFault;
-use driftless::id::{PartitionId, RegionId, ReplicaId};
+use driftless::id::{PartitionId, RegionId, ReplicaId, Role};
 use driftless::node::{CloseCode, Event, Input, LinkEnd, LinkId, Output, PeerSlot};
 use driftless::store::{Batch, Family, Fragment, Intent, KeyRef, Store};
 use driftless::wire::{Control, Decoder, Frame, FullChunk, Hello, Limits, Part};
@@ -70,7 +70,7 @@ fn a_replica_id_in_use_is_refused_whoever_has_it() {
     let fault = Bench::new().refused(|h| h.replica = ReplicaId(10));
     assert_eq!(fault, PeerFault::DuplicateReplica { replica: ReplicaId(10), other: node_id(1) });
     let mut bench = Bench::new();
-    let member = Member { node: node_id(2), region: RegionId::new("eu-central"), since_ms: 1, sponsor: None };
+    let member = Member::new(node_id(2), RegionId::new("eu-central"), 1, None);
     let mut members = MemberSet::default();
     members.add(ReplicaId(20), &member);
     bench.control(GOOD, &Control::Report { hlc: Hlc(1), changed: Vec::new(), members: Some(members) });
@@ -85,6 +85,19 @@ fn a_removed_replica_is_refused_for_ever() {
     members.remove(ReplicaId(30));
     bench.control(GOOD, &Control::Report { hlc: Hlc(1), changed: Vec::new(), members: Some(members) });
     assert_eq!(bench.refused(|_| {}), PeerFault::Removed { replica: ReplicaId(30) });
+}
+
+/// Whoever says so, and however late it comes.
+#[test]
+fn a_member_that_hears_of_itself_what_it_has_not_said_says_it_again() {
+    let mut bench = Bench::new();
+    let own = |bench: &Bench| bench.node.members().get(ReplicaId(10)).unwrap().clone();
+    let said = own(&bench);
+    let profile = Profile { version: 9, addresses: vec!["elsewhere:1".to_owned()], role: Role::Draining };
+    let mut members = MemberSet::default();
+    members.add(ReplicaId(10), &Member { profile, ..said.clone() });
+    bench.control(GOOD, &Control::Report { hlc: Hlc(1), changed: Vec::new(), members: Some(members) });
+    assert_eq!(own(&bench).profile, Profile { version: 10, ..said.profile });
 }
 
 #[test]
@@ -417,7 +430,8 @@ fn a_dial_that_gave_way_to_another_link_tells_who_answers_there() {
         let reason = LinkEnd::Closed { code: CloseCode::Superseded, reason: String::new() };
         bench.handle(Input::LinkDown { link, reason });
         bench.node.handle(Now { mono: Mono(400_000_000), ..now() }, Input::Deadline);
-        let dialled = std::iter::from_fn(|| bench.node.poll()).any(|o| matches!(o, Output::Dial { slot: PeerSlot(0) }));
+        let dialled =
+            std::iter::from_fn(|| bench.node.poll()).any(|o| matches!(o, Output::Dial { slot: PeerSlot(0), .. }));
         assert_eq!(dialled, dials_again, "node {other}");
     }
 }

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::tree::Branch;
 use driftless::crdt::{
-    Cell, Contribution, Ctx, Custom, Dot, Elem, Member, MemberSet, NEVER, Path, Payload, Reset, Scope, Seen,
+    Cell, Contribution, Ctx, Custom, Dot, Elem, Member, MemberSet, NEVER, Path, Payload, Profile, Reset, Scope, Seen,
 };
-use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId};
+use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::limits::SEQ_MAX;
 use driftless::wire::{Beat, Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part, Unsendable};
@@ -312,7 +312,10 @@ fn members(u: &mut Unstructured<'_>) -> Made<MemberSet> {
     let member = |u: &mut Unstructured<'_>| {
         let region = RegionId::new(u.choose(&["us-east", "eu-central", ""])?);
         let sponsor = if bool::arbitrary(u)? { Some(replica(u)?) } else { None };
-        Ok(Member { node: node(u)?, region, since_ms: u.arbitrary()?, sponsor })
+        let role = *u.choose(&[Role::Active, Role::Standby, Role::Draining])?;
+        let addresses = some(u, 4, |u| Ok(format!("host:{}", u16::arbitrary(u)?)))?;
+        let profile = Profile { version: u.arbitrary()?, addresses, role };
+        Ok(Member { profile, ..Member::new(node(u)?, region, u.arbitrary()?, sponsor) })
     };
     let members = some(u, 3, |u| Ok((replica(u)?, member(u)?)))?.into_iter().collect();
     let mut ids = || Ok(some(u, 2, replica)?.into_iter().collect());

@@ -244,7 +244,7 @@ impl Siege {
         self.check(cause, &outputs);
         for output in outputs {
             match output {
-                Output::Dial { slot } => self.dials.push(slot),
+                Output::Dial { slot, .. } => self.dials.push(slot),
                 Output::Log { link, bytes, .. } => {
                     if let Some(open) = self.links.get_mut(&link) {
                         open.queued += bytes.len();

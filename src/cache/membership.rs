@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Cache;
 use crate::config::IdentityConfig;
-use crate::error::{DrainError, RemoveError, RenewError};
-use crate::id::ReplicaId;
+use crate::error::{DrainError, RemoveError, RenewError, RoleError};
+use crate::id::{ReplicaId, Role};
 use crate::node::ClusterView;
 use crate::runtime::Identity;
 use crate::store::Gate;
@@ -95,6 +95,48 @@ impl Cache {
         }
     }
 
+    /// Accepts writes from now on: a standby takes over by hand. Nobody else changes its role by it, and several active nodes
+    /// at a time do no harm: what they write converges. All hear of it ([`Event::RoleChanged`](crate::Event::RoleChanged)).
+    ///
+    /// # Errors
+    /// [`RoleError`] after a shutdown, and when this replica was removed.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn take_over(cache: &driftless::Cache) -> Result<(), driftless::RoleError> {
+    /// if cache.role().await == Some(driftless::Role::Standby) {
+    ///     cache.promote().await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn promote(&self) -> Result<(), RoleError> {
+        self.line.assume(false).await.unwrap_or(Err(RoleError::Stopped))
+    }
+
+    /// Accepts no writes from now on and stands by: what it has it keeps, and what others write it takes in. It takes over
+    /// by itself only if it is configured to ([`NodeConfig::standby`](crate::config::NodeConfig::standby)).
+    ///
+    /// # Errors
+    /// As [`Cache::promote`].
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    pub async fn demote(&self) -> Result<(), RoleError> {
+        self.line.assume(true).await.unwrap_or(Err(RoleError::Stopped))
+    }
+
+    /// Returns what part this node plays; nothing after a shutdown, or before it is a member.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn role(&self) -> Option<Role> {
+        self.cluster().await.members.iter().find(|member| member.is_me).map(|me| me.role)
+    }
+
     /// Leaves the cluster for good: drains, gives up its place so that nobody waits for this node any more, and shuts down.
     ///
     /// If it takes longer than `within`, or there is nobody to hand anything to, the node stays: it accepts writes again,
@@ -118,7 +160,7 @@ impl Cache {
             Ok(None) => Err(match self.store.gate() {
                 Gate::Removed => DrainError::Removed,
                 Gate::Stopped => DrainError::Stopped,
-                Gate::Open | Gate::Joining | Gate::ClockRefused | Gate::Draining => DrainError::Resumed,
+                Gate::Open | Gate::Joining | Gate::ClockRefused | Gate::Draining | Gate::Standby => DrainError::Resumed,
             }),
             Err(_elapsed) => match self.line.resume().await {
                 Some(Some(behind)) => Err(DrainError::NotHandedOver { behind }),

@@ -135,7 +135,7 @@ impl Cache {
     ///
     /// # Cancel safety
     /// Dropping the future stops what was started.
-    pub async fn open(config: Config) -> Result<Self, StartError> {
+    pub async fn open(mut config: Config) -> Result<Self, StartError> {
         config.check()?;
         let identity = Identity::load(config.node.identity.as_ref().ok_or(StartError::NoIdentity)?)?;
         identity.must_name(&config.node.region, config.node.node)?;
@@ -147,13 +147,13 @@ impl Cache {
             store.spaces().open_custom(&custom.keyspace, Arc::clone(&custom.merge))?;
         }
         let network = EndpointConfig::of(&config)?;
-        let addresses = network.peers.clone();
         let listen = network.listen;
         let endpoint = Endpoint::bind(network, &identity)?;
         let local_addr = endpoint.local_addr().map_err(|source| StartError::Bind { addr: listen, source })?;
+        advertise(&mut config, local_addr);
         let node = Node::new(me.clone(), config, Arc::clone(&store), fresh_seed())?;
 
-        let (driver, line) = Driver::new(node, endpoint, addresses, name.expires_ms);
+        let (driver, line) = Driver::new(node, endpoint, name.expires_ms);
         let events = line.events();
         let mut tasks = JoinSet::new();
         tasks.spawn(driver.run());
@@ -353,6 +353,18 @@ impl fmt::Debug for Cache {
     }
 }
 
+/// Lets others know the address this node listens on, unless the configuration says what they are to dial.
+fn advertise(config: &mut Config, local_addr: SocketAddr) {
+    if !config.node.advertise.is_empty() {
+        return;
+    }
+    if local_addr.ip().is_unspecified() {
+        tracing::warn!(%local_addr, "only nodes configured with this node's address can dial it: set `node.advertise`");
+    } else {
+        config.node.advertise.push(local_addr.to_string());
+    }
+}
+
 /// Waits until the node has joined, or may only read.
 async fn joined(mut events: Receiver<Event>, store: &Store) -> Result<(), StartError> {
     loop {
@@ -362,7 +374,7 @@ async fn joined(mut events: Receiver<Event>, store: &Store) -> Result<(), StartE
             Ok(_) => {}
             // What is waited for may be among what was missed, and comes only once; the gate is set before it is told.
             Err(RecvError::Lagged(_)) => match store.gate() {
-                Gate::Open | Gate::ClockRefused | Gate::Removed | Gate::Draining => return Ok(()),
+                Gate::Open | Gate::ClockRefused | Gate::Removed | Gate::Draining | Gate::Standby => return Ok(()),
                 Gate::Joining | Gate::Stopped => {}
             },
         }

@@ -3,8 +3,7 @@
 use bytes::Bytes;
 
 use crate::error::PeerFault;
-use crate::id::{KeyspaceId, NodeId, RegionId, ReplicaId};
-use crate::node::input::PeerSlot;
+use crate::id::{KeyspaceId, NodeId, RegionId, ReplicaId, Role};
 use crate::wire::Unsendable;
 
 /// Something an operator may want to know. Every change of view is one.
@@ -76,6 +75,17 @@ pub enum Event {
         /// Its running copy.
         replica: ReplicaId,
     },
+    /// A member plays another part than before, or one that is new plays another than most; this node's own included.
+    RoleChanged {
+        /// The member's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// Its running copy.
+        replica: ReplicaId,
+        /// What part it plays now.
+        role: Role,
+    },
     /// A peer's message was refused and its link closed.
     Refused {
         /// The peer's node.
@@ -85,10 +95,10 @@ pub enum Event {
         /// What was wrong.
         fault: PeerFault,
     },
-    /// A configured address does not answer.
+    /// A configured address, or one by which a member says it can be found, does not answer.
     DialFailed {
         /// Which one.
-        slot: PeerSlot,
+        address: String,
         /// Why.
         why: String,
     },

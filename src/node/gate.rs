@@ -1,9 +1,10 @@
 //! Whether writes are accepted here, and why not.
 
+use crate::id::Role;
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::leave::Drain;
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
 use crate::store::Gate;
 
 impl Node {
@@ -33,6 +34,8 @@ impl Node {
             Gate::Draining
         } else if self.clock_refused {
             Gate::ClockRefused
+        } else if self.join.is_joined() && self.role() == Role::Standby && !planted!(StandbyWrites) {
+            Gate::Standby
         } else if self.join.is_joined() {
             Gate::Open
         } else {

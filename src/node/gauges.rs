@@ -61,6 +61,7 @@ impl Node {
         let records_max = (self.store.config().log_records_max / partitions).max(16) * partitions;
         let window = self.config.replication.link_window_bytes;
         let frame = usize::try_from(self.limits.frame_bytes).unwrap_or(usize::MAX);
+        let places = self.config.node.peers.len() + usize::try_from(self.limits.replicas).unwrap_or(usize::MAX);
         Gauges(vec![
             gauge("bytes in the pen of a link", self.pen.largest(), PEN_BYTES_MAX),
             gauge("bytes that overtook a hello", largest(&|link| link.early.bytes()), EARLY_BYTES_MAX),
@@ -69,6 +70,7 @@ impl Node {
             gauge("waits", self.waits.len(), WAITS_MAX),
             gauge("dirty partitions", self.outbox.dirty().count(), partitions),
             gauge("log records", records, records_max),
+            gauge("places to dial", self.slots.len(), places),
             gauge("pending outputs", self.out.len(), 0),
         ])
     }

@@ -97,6 +97,13 @@ impl Node {
             // Our hello names the removed, so the peer knows why.
             return self.close(link, CloseCode::Goodbye, "this replica was removed from the cluster");
         }
+        if self.is_me(link, &hello) {
+            if let Some(slot) = self.slots.of_link(link) {
+                self.slots.met_self(slot);
+                self.untended = true;
+            }
+            return self.close(link, CloseCode::Superseded, "this is the node itself");
+        }
         if let Err(fault) = self.check_hello(now, link, &hello) {
             if let (PeerFault::ClockDrift { .. }, true, Some(slot)) = (&fault, hello.joined, self.slots.of_link(link)) {
                 self.slots.member_is_apart(slot, hello.node);
@@ -128,6 +135,12 @@ impl Node {
             return;
         }
         self.open_session(now, link, hello, rival);
+    }
+
+    /// Tells whether this very process is at the other end. Nobody else has both its certificate and its replica id.
+    fn is_me(&self, link: LinkId, hello: &Hello) -> bool {
+        let proven = self.links.get(&link).map(|l| l.identity.node);
+        hello.replica == self.me.replica && proven == Some(self.me.node)
     }
 
     /// Returns what a peer's clock shows now at the latest: its hello may have been under way for as long as the link is
@@ -209,6 +222,7 @@ impl Node {
             sometimes!(NewLinkGaveWay);
             if let Some(slot) = self.links.get(&link).and_then(|l| l.dialled) {
                 self.slots.met(slot, hello.node, hello.replica);
+                self.untended = true;
             }
             return false;
         }
@@ -229,6 +243,7 @@ impl Node {
             (self.slots.of_link(link), node, other.and_then(|l| l.session.as_deref()))
         {
             self.slots.met(slot, node, session.replica);
+            self.untended = true;
         }
     }
 
@@ -257,6 +272,7 @@ impl Node {
         };
         place.hello_ms = hello.wall_ms;
         place.session = Some(Box::new(session));
+        self.untended = true;
         match place.dialled {
             Some(slot) => self.slots.met(slot, hello.node, hello.replica),
             None => self.slots.heard_from(hello.node, hello.replica),

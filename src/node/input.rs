@@ -23,7 +23,7 @@ use crate::node::output::{DialError, LinkEnd};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u64);
 
-/// The position of a statically configured peer address in the configuration.
+/// A place of the node's list of whom to dial: the configured addresses in their order, then members to whom none leads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PeerSlot(pub usize);
 
@@ -132,6 +132,10 @@ pub enum Input {
     },
     /// Accept writes again. Nothing happens once the place is given up.
     Resume,
+    /// Accept writes from now on: a standby takes over.
+    Promote,
+    /// Accept no writes from now on and stand by, until it is promoted or takes over as configured.
+    Demote,
     /// This node proves itself with a certificate that expires then, in Unix milliseconds.
     Certified {
         /// When it expires.

@@ -55,6 +55,7 @@ impl Node {
             Join::Receiving { .. } => {
                 sometimes!(DonorLost);
                 self.hearsay.join(&std::mem::take(&mut self.members));
+                self.untended = true;
                 now.mono
             }
             Join::Seeking { since } => *since.get_or_insert(now.mono),
@@ -68,7 +69,8 @@ impl Node {
         }
         let waited = now.mono.since(since) >= self.config.membership.solo_after;
         let lowest = self.sessions().all(|(_, s)| self.me.replica < s.replica);
-        let complete = self.slots.all_met(|node| self.is_connected(node));
+        let enough = self.sessions().count() + 1 >= self.config.membership.expected_nodes;
+        let complete = enough && self.slots.all_met(|node| self.is_connected(node));
         sometimes!(LowerLeftToFound, if waited && !lowest);
         let clock_is_off = self.slots.majority_refuses() || self.slots.is_kept_out();
         sometimes!(FoundingRefusedForClock, if waited && lowest && clock_is_off);
@@ -89,14 +91,6 @@ impl Node {
         }
     }
 
-    /// Tells whether a member was met at every configured address. Before that nothing is collected: one that was met
-    /// and has not joined here may still found a cluster of its own.
-    #[must_use]
-    pub fn has_met_everybody(&self) -> bool {
-        let joined = |node| self.members.members.values().any(|member| member.node == node);
-        self.slots.all_met(joined)
-    }
-
     /// Returns when this node stops waiting for a donor.
     pub(super) fn solo_deadline(&self) -> Option<Mono> {
         match &self.join {
@@ -115,12 +109,7 @@ impl Node {
             return;
         }
         let Some(l) = self.links.get_mut(&link) else { return };
-        let member = Member {
-            node: l.identity.node,
-            region: l.identity.region.clone(),
-            since_ms: l.hello_ms,
-            sponsor: Some(self.me.replica),
-        };
+        let member = Member::new(l.identity.node, l.identity.region.clone(), l.hello_ms, Some(self.me.replica));
         let Some(session) = l.session.as_deref_mut() else { return };
         session.donated = true;
         let joiner = session.replica;
@@ -203,7 +192,8 @@ impl Node {
         let sponsor = self.copied_from;
         let mut own = MemberSet::default();
         let (node, region) = (self.me.node, self.me.region.clone());
-        own.add(self.me.replica, &Member { node, region, since_ms: now.wall_ms, sponsor });
+        let profile = self.profile(1);
+        own.add(self.me.replica, &Member { profile, ..Member::new(node, region, now.wall_ms, sponsor) });
         self.on_members(now, &own);
         let hearsay = std::mem::take(&mut self.hearsay);
         self.on_members(now, &hearsay);

@@ -42,6 +42,7 @@ impl Node {
             return;
         }
         self.drain = Drain::Begun { leaves, had: Vec::new() };
+        self.untended = true;
         self.set_gate();
         // After the gate was shut: whoever writes later is refused.
         self.drain = Drain::Begun { leaves, had: self.contexts() };
@@ -57,6 +58,7 @@ impl Node {
     pub(super) fn on_resume(&mut self) {
         if self.drain != Drain::Left {
             self.drain = Drain::No;
+            self.untended = true;
         }
         self.set_gate();
     }

@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::crdt::{Ctx, MemberSet};
-use crate::id::{NodeId, ReplicaId};
+use crate::crdt::{Ctx, Member, MemberSet};
+use crate::id::{NodeId, ReplicaId, Role};
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::link::{Link, Session};
-use crate::node::output::CloseCode;
+use crate::node::output::{CloseCode, Output};
 use crate::probe::{planted, sometimes};
 
 /// How long a link must be up before what it carries is no leftover of a process that has ended.
@@ -29,7 +29,7 @@ impl Node {
         if self.join.is_joined() || self.join.is_donor(link) || news.removed.contains(&self.me.replica) {
             self.on_members(now, news);
         } else {
-            self.hearsay.join(news);
+            self.untended |= self.hearsay.join(news);
         }
     }
 
@@ -43,11 +43,13 @@ impl Node {
         sometimes!(OrphanMet, if !late.is_empty());
         self.members.orphans.extend(late);
         self.members_version += 1;
+        self.untended = true;
         let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
         for replica in joined {
             self.lived.insert(replica);
             self.event(Event::MemberJoined { replica });
         }
+        self.tell_roles(&before);
         let removed: Vec<ReplicaId> = self.members.removed.difference(&before.removed).copied().collect();
         for replica in removed {
             self.on_removed(now, replica);
@@ -56,6 +58,17 @@ impl Node {
         sometimes!(WaitReachedByRemoval, if !done.is_empty());
         self.resolve(done);
         self.timers.start_report(now.mono, self.config.replication.report_every);
+    }
+
+    /// Tells who plays another part than `before`.
+    fn tell_roles(&mut self, before: &MemberSet) {
+        let was = |replica| before.get(replica).map_or(Role::Active, |member| member.profile.role);
+        let changed = self.members.live().filter(|(replica, member)| member.profile.role != was(*replica));
+        let told = |(replica, member): (ReplicaId, &Member)| {
+            let (node, region, role) = (member.node, member.region.clone(), member.profile.role);
+            Output::Event(Event::RoleChanged { node, region, replica, role })
+        };
+        self.out.extend(changed.map(told));
     }
 
     /// R-ORPHAN: of members that were heard of too late, removes those that have not seen all that is stable here. What

@@ -30,8 +30,10 @@ pub mod link;
 mod members;
 pub mod output;
 mod pen;
+mod profile;
 mod reach;
 mod receive;
+mod role;
 mod send;
 pub mod stats;
 mod tick;
@@ -67,6 +69,7 @@ use leave::Drain;
 use levels::Waits;
 use link::{Link, Session};
 use pen::Pen;
+use role::Part;
 use tick::Timers;
 
 /// Who this node is.
@@ -100,6 +103,10 @@ pub struct Node {
     /// Who can be reached.
     liveness: Liveness,
     slots: Slots,
+    /// Members, or who was met, have changed since what follows from them was last looked at.
+    untended: bool,
+    /// Somebody was met wherever somebody is expected.
+    met: bool,
     join: Join,
     /// The last member of whom this node took state before it joined.
     copied_from: Option<ReplicaId>,
@@ -121,6 +128,7 @@ pub struct Node {
     stats: Stats,
     clock_refused: bool,
     drain: Drain,
+    part: Part,
     /// Of this node's certificate, once the shell has said so.
     expiry: Option<Expiry>,
     stopping: bool,
@@ -148,7 +156,9 @@ impl Node {
             members_version: 1,
             links: BTreeMap::new(),
             liveness: Liveness::default(),
-            slots: Slots::new(config.node.peers.len()),
+            slots: Slots::new(&config.node.peers),
+            untended: true,
+            met: false,
             join: Join::Seeking { since: None },
             copied_from: None,
             outbox,
@@ -165,6 +175,7 @@ impl Node {
             stats: Stats::default(),
             clock_refused: false,
             drain: Drain::No,
+            part: Part::new(config.node.standby.is_some()),
             expiry: None,
             stopping: false,
             last: Mono::default(),
@@ -194,11 +205,14 @@ impl Node {
             Input::Remove { replica } => self.remove(now, replica),
             Input::Drain { leave } => self.on_drain(now, leave),
             Input::Resume => self.on_resume(),
+            Input::Promote => self.assume(false),
+            Input::Demote => self.assume(true),
             Input::Certified { expires_ms } => self.expiry = Some(Expiry::new(expires_ms)),
             Input::Shutdown => self.on_shutdown(now),
         }
         self.seek(now);
         self.end_drain(now);
+        self.tend(now);
         self.run_due(now);
     }
 
@@ -250,7 +264,8 @@ impl Node {
         if code == Some(CloseCode::Superseded) {
             self.note_other_link(link);
         }
-        self.slots.down(link, self.me.replica, now.mono, &mut self.rng);
+        let seeks = !self.join.is_joined();
+        self.slots.down(link, self.me.replica, now.mono, seeks, &mut self.rng);
         self.drop_link(link);
         self.check_own_clock();
         if code == Some(CloseCode::Removed) {
@@ -272,7 +287,9 @@ impl Node {
             self.slots.clock_refused(slot);
         }
         self.slots.failed(slot, now.mono, &mut self.rng);
-        self.event(Event::DialFailed { slot, why: reason.to_string() });
+        self.untended = true;
+        let address = self.slots.dialled(slot).unwrap_or_default();
+        self.event(Event::DialFailed { address, why: reason.to_string() });
         self.check_own_clock();
         if let DialError::Refused { code: CloseCode::Removed, .. } = reason {
             self.remove(now, self.me.replica);
@@ -302,7 +319,7 @@ impl Node {
     /// Returns how many members the configuration speaks of, met or not: a node that was founded
     /// alone is no majority of them.
     fn expected(&self) -> usize {
-        self.slots.len() + 1
+        self.config.membership.expected_nodes.max(self.slots.seeds().count() + 1)
     }
 
     fn resolve(&mut self, done: Vec<(WaitId, Outcome)>) {

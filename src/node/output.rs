@@ -16,10 +16,14 @@ use crate::node::levels::{Outcome, WaitId};
 /// Something the shell (or the simulator) must do for the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
-    /// Dial a configured address once.
+    /// Dial an address once.
     Dial {
-        /// Which one.
+        /// Names the dial in what comes of it.
         slot: PeerSlot,
+        /// What to dial, `host:port`.
+        address: String,
+        /// How many dials for this slot came before. Of several addresses behind a name another one comes first each time.
+        attempt: usize,
     },
     /// Send one message on the control stream.
     Control {

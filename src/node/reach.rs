@@ -20,6 +20,12 @@ impl Node {
         self.liveness.of(replica)
     }
 
+    /// Tells whether there is a link to a replica, on which both have said hello.
+    #[must_use]
+    pub fn is_linked(&self, replica: ReplicaId) -> bool {
+        self.sessions().any(|(_, session)| session.replica == replica)
+    }
+
     /// Tells whether none of several other members is heard.
     #[must_use]
     pub fn is_isolated(&self) -> bool {

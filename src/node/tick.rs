@@ -6,6 +6,7 @@ use crate::clock::{Mono, Now};
 use crate::crdt::Ctx;
 use crate::membership::Verdict;
 use crate::node::Node;
+use crate::node::dial::Due;
 use crate::node::input::LinkId;
 use crate::node::output::{CloseCode, Output};
 use crate::probe::{planted, sometimes};
@@ -91,7 +92,8 @@ impl Node {
         let links = &self.links;
         let connected = |node| links.values().any(|l| l.session.is_some() && l.identity.node == node);
         let due = if self.dials() { self.slots.due(now.mono, connected) } else { Vec::new() };
-        self.out.extend(due.into_iter().map(|slot| Output::Dial { slot }));
+        let dial = |Due { slot, address, attempt }| Output::Dial { slot, address, attempt };
+        self.out.extend(due.into_iter().map(dial));
     }
 
     /// Forgives everybody's silence while this node itself stood still, before anything else is taken in: what is heard now
@@ -107,6 +109,7 @@ impl Node {
             session.suspects = None;
         }
         self.liveness.forgive(late);
+        self.part.forgive(late);
     }
 
     fn beat(&mut self, now: Now) {
@@ -114,6 +117,7 @@ impl Node {
         // What is suspected now is said at once.
         self.judge_silences(now);
         self.judge_members(now);
+        self.look_after_the_active(now);
         let (suspects, gives_up) = (self.liveness.suspects(), self.given_up(now));
         let (replica, hlc) = (self.me.replica, self.store.clock().last());
         let mut beats = Vec::new();

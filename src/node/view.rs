@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::id::{NodeId, RegionId, ReplicaId};
+use crate::id::{NodeId, RegionId, ReplicaId, Role};
 use crate::membership::Reach;
 use crate::node::Node;
 
@@ -21,6 +21,8 @@ pub struct MemberView {
     pub is_me: bool,
     /// Whether it can be reached; this node always can.
     pub reach: Reach,
+    /// What part it plays, as it has said last.
+    pub role: Role,
     /// Smoothed round trip, once measured on a link that is up.
     pub rtt: Option<Duration>,
     /// How far its clock is ahead, in milliseconds.
@@ -43,6 +45,8 @@ pub struct RegionView {
     pub up: usize,
     /// The best that is known of any of its members: a region is unreachable when all of them are.
     pub reach: Reach,
+    /// The best part that any of those plays that are not unreachable, or if all are, any at all.
+    pub role: Role,
     /// Round trip to the nearest of them.
     pub rtt: Option<Duration>,
     /// The least of their lags, in milliseconds.
@@ -76,11 +80,15 @@ impl ClusterView {
                 members: 0,
                 up: 0,
                 reach: Reach::Unreachable,
+                role: Role::Draining,
                 rtt: None,
                 lag_ms: None,
             });
             region.members += 1;
             region.up += usize::from(member.reach == Reach::Up);
+            let known = (region.reach == Reach::Unreachable, region.role);
+            let (_, role) = known.min((member.reach == Reach::Unreachable, member.role));
+            region.role = role;
             region.reach = region.reach.min(member.reach);
             let own = member.is_me.then_some(Duration::ZERO);
             region.rtt = region.rtt.into_iter().chain(own).chain(member.rtt).min();
@@ -107,6 +115,7 @@ impl Node {
                 replica,
                 is_me,
                 reach: if is_me { Reach::Up } else { self.reach(replica).unwrap_or_default() },
+                role: member.profile.role,
                 rtt: linked.and_then(|(_, session)| session.beats.rtt()),
                 skew_ms: linked.and_then(|(_, session)| session.beats.skew_ms()),
                 lag_ms: linked.and_then(|(_, session)| session.recent_lag.longest_ms(self.last)),
@@ -128,6 +137,7 @@ mod tests {
             replica: ReplicaId(n),
             is_me: n == 1,
             reach,
+            role: Role::Active,
             rtt: rtt_ms.map(Duration::from_millis),
             skew_ms: None,
             lag_ms: None,
@@ -163,5 +173,19 @@ mod tests {
             ]
         );
         assert_eq!(view.member(ReplicaId(6)).map(|m| m.reach), Some(Reach::Cut));
+    }
+
+    #[test]
+    fn a_region_plays_the_best_part_of_those_that_can_be_reached() {
+        let with = |n, reach, role| MemberView { role, ..member(n, "eu", reach, None) };
+        let role =
+            |members: Vec<MemberView>| ClusterView { isolated: false, members }.regions().first().map(|r| r.role);
+        let gone = with(1, Reach::Unreachable, Role::Active);
+        assert_eq!(role(vec![gone.clone(), with(2, Reach::Suspected, Role::Standby)]), Some(Role::Standby));
+        assert_eq!(
+            role(vec![with(2, Reach::Up, Role::Draining), with(3, Reach::Cut, Role::Active)]),
+            Some(Role::Active)
+        );
+        assert_eq!(role(vec![with(2, Reach::Unreachable, Role::Standby), gone]), Some(Role::Active));
     }
 }

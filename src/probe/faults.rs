@@ -107,6 +107,20 @@ faults! {
     CollectsWhileJoining,
     /// Events are stable as soon as they are seen here.
     OwnReportSuffices,
+    /// Events are stable before as many nodes were met as are expected.
+    ExpectedNotAwaited,
+    /// Members to whom no configured address leads are not dialled.
+    MembersNotDialled,
+    /// A member that did not answer is not dialled again.
+    AnnounceOff,
+    /// What a member said of itself earlier replaces what it said later.
+    ViewOrderIgnored,
+    /// A standby accepts writes.
+    StandbyWrites,
+    /// A standby never takes over by itself.
+    NeverTakesOver,
+    /// A standby takes over from active members that are merely suspected.
+    TakesOverFromSuspects,
     /// Members without a link are not waited for: what all others have seen is stable.
     AbsentNotAwaited,
     /// Events are stable before somebody was met at every configured address.

@@ -77,6 +77,14 @@ rare! {
     CustomStubLost,
     /// A custom stub was filled again with a state of its generation.
     CustomStubRefilled,
+    /// A member was found to whom no configured address leads, and is to be dialled.
+    MemberToBeDialled,
+    /// A member is found at another address than before.
+    MemberMoved,
+    /// More dials were due than may begin at once.
+    DialsPaced,
+    /// A standby took over by itself.
+    TookOver,
     /// Two donors had each let in another copy of a node, and the earlier one was removed.
     MemberSuperseded,
 

@@ -5,7 +5,8 @@
 //! the moment it says it; what callers report of their requests opens a circuit breaker per region.
 //!
 //! # Invariants
-//! * A region that is unreachable, draining or behind an open breaker is never named.
+//! * A region that is unreachable, drained by the router or behind an open breaker is never named; one whose members all
+//!   stand by or drain comes after every one that takes writes.
 //! * The same table, client and instant give the same answer.
 //! * No clock is read here: `now` is a parameter.
 

@@ -11,7 +11,7 @@ use super::breaker::Breaker;
 use super::limiter::Limiter;
 use super::{Location, Policy, RegionProfile, RouteError, RouterConfig};
 use crate::clock::Mono;
-use crate::id::RegionId;
+use crate::id::{RegionId, Role};
 use crate::membership::Reach;
 
 /// Who asks.
@@ -48,6 +48,8 @@ pub struct RegionState {
     pub region: RegionId,
     /// The best that is known of its members.
     pub reach: Reach,
+    /// The best part that any of them plays.
+    pub role: Role,
     /// Round trip from here.
     pub rtt: Option<Duration>,
     /// How long its writes take to get here.
@@ -62,6 +64,9 @@ pub struct Route {
     /// Where to go if it fails, in order.
     pub fallbacks: Vec<RegionId>,
 }
+
+/// How well a region serves, from best to worst of those that can be used: what takes no writes comes after what does.
+type Standing = (Role, Health);
 
 /// How well a region is, from best to worst of those that can be used.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -143,8 +148,9 @@ impl Table {
     /// Returns the regions a client may go to, the best first.
     #[must_use]
     pub fn ranking(&self, now: Mono, client: &Client) -> Vec<RegionId> {
-        let health = |place: &Place| self.health(now, place);
-        let mut usable: Vec<(Health, &Place)> = self.places.values().filter_map(|p| Some((health(p)?, p))).collect();
+        let standing = |place: &Place| self.standing(now, place);
+        let mut usable: Vec<(Standing, &Place)> =
+            self.places.values().filter_map(|p| Some((standing(p)?, p))).collect();
         usable.sort_by(|(a, one), (b, other)| {
             let by_name = || one.profile.region.cmp(&other.profile.region);
             a.cmp(b).then_with(|| self.compare(client, one, other)).then_with(by_name)
@@ -179,7 +185,7 @@ impl Table {
     /// [`RouteError`] when it may not: the region cannot be used, or has as many requests as it takes.
     pub fn admit(&mut self, now: Mono, client: &Client, region: &RegionId) -> Result<(), RouteError> {
         let known = self.places.len();
-        let usable = self.places.get(region).is_some_and(|place| self.health(now, place).is_some());
+        let usable = self.places.get(region).is_some_and(|place| self.standing(now, place).is_some());
         let Some(place) = self.places.get_mut(region).filter(|_| usable) else {
             return Err(RouteError::NoHealthyRegions { known });
         };
@@ -191,8 +197,8 @@ impl Table {
         Ok(())
     }
 
-    /// Returns how well a region is, or nothing if nobody may go there.
-    fn health(&self, now: Mono, place: &Place) -> Option<Health> {
+    /// Returns how well a region serves, or nothing if nobody may go there.
+    fn standing(&self, now: Mono, place: &Place) -> Option<Standing> {
         let state = place.state.as_ref()?;
         let drains = self.draining.contains(&place.profile.region);
         if drains || state.reach == Reach::Unreachable || !place.breaker.lets_through(now) {
@@ -201,11 +207,12 @@ impl Table {
         let is_stable = |since: Mono| now.since(since) >= self.config.stable_for;
         let is_new = place.was_gone && !place.back_since.is_some_and(is_stable);
         let lags = state.lag.is_some_and(|lag| lag > self.config.lag_max);
-        Some(match state.reach {
+        let health = match state.reach {
             Reach::Suspected | Reach::Cut | Reach::Unreachable => Health::Doubtful,
             Reach::Up if is_new || lags => Health::Recovering,
             Reach::Up => Health::Well,
-        })
+        };
+        Some((state.role, health))
     }
 
     fn compare(&self, client: &Client, one: &Place, other: &Place) -> Ordering {

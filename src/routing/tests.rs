@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Mono;
+use crate::id::Role;
 use crate::membership::Reach;
 
 fn at(ms: u64) -> Mono {
@@ -16,7 +17,7 @@ fn region(name: &str) -> RegionId {
 
 fn state(name: &str, reach: Reach, rtt_ms: u64) -> RegionState {
     let rtt = Some(Duration::from_millis(rtt_ms));
-    RegionState { region: region(name), reach, rtt, lag: None }
+    RegionState { region: region(name), reach, role: Role::Active, rtt, lag: None }
 }
 
 /// Three regions as us-east sees them.
@@ -40,6 +41,21 @@ fn table(policy: Policy) -> Table {
 
 fn names(ranking: &[RegionId]) -> Vec<&str> {
     ranking.iter().map(RegionId::as_str).collect()
+}
+
+#[test]
+fn who_takes_no_writes_comes_after_everybody_who_does() {
+    let [us, eu, ap] = three(Reach::Up);
+    let role = |state: &RegionState, role| RegionState { role, ..state.clone() };
+    let client = Client::in_region("eu-central");
+    let mut table = table(Policy::Latency);
+    table.update(
+        at(1),
+        &[role(&us, Role::Draining), role(&eu, Role::Standby), state("ap-southeast", Reach::Suspected, 9)],
+    );
+    assert_eq!(names(&table.ranking(at(1), &client)), ["ap-southeast", "eu-central", "us-east"]);
+    table.update(at(2), &[role(&us, Role::Draining), eu, ap]);
+    assert_eq!(names(&table.ranking(at(2), &client)), ["eu-central", "ap-southeast", "us-east"], "it has taken over");
 }
 
 #[test]

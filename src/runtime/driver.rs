@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
 use crate::clock::Mono;
-use crate::error::RemoveError;
+use crate::error::{RemoveError, RoleError};
 use crate::id::ReplicaId;
 use crate::node::{Event, Input, Node, Output};
 use crate::runtime::clock::SystemClock;
@@ -45,13 +45,11 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Takes the node and the network over. `addresses` are those of the peers, for the logs; the own certificate expires
-    /// at `expires_ms`.
+    /// Takes the node and the network over. The own certificate expires at `expires_ms`.
     #[must_use]
-    pub fn new(node: Node, endpoint: Endpoint, addresses: Vec<String>, expires_ms: u64) -> (Self, Line) {
+    pub fn new(node: Node, endpoint: Endpoint, expires_ms: u64) -> (Self, Line) {
         let clock = SystemClock::start();
         let (line, end) = Line::new(clock);
-        let journal = Journal::new(addresses);
         let driver = Self {
             node,
             endpoint,
@@ -59,7 +57,7 @@ impl Driver {
             end,
             waits: Waits::default(),
             drainers: Vec::new(),
-            journal,
+            journal: Journal::default(),
             expires_ms,
             shown_at: Mono::default(),
         };
@@ -209,6 +207,13 @@ impl Driver {
                 self.drainers.clear();
                 self.take(Input::Resume);
                 drop(reply.send(behind));
+            }
+            Command::Assume { stands_by, reply } => {
+                let is_removed = self.node.members().is_removed(self.node.me().replica);
+                if !is_removed {
+                    self.take(if stands_by { Input::Demote } else { Input::Promote });
+                }
+                drop(reply.send(if is_removed { Err(RoleError::Removed) } else { Ok(()) }));
             }
             // Taken by the loop.
             Command::Shutdown { .. } => {}

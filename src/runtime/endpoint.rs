@@ -39,14 +39,11 @@ const INPUTS: usize = 128;
 /// The kernel's default of about 208 KiB lost 7,400 of 2.3 million packets even on loopback.
 const SOCKET_BYTES: usize = 4 * 1024 * 1024;
 
-/// Where to listen, whom to dial, and how the path is.
+/// Where to listen, and how the path is.
 #[derive(Clone, Debug)]
 pub struct EndpointConfig {
     /// The UDP address to listen on and to dial from. Port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// The peers' addresses as `host:port`. A [`PeerSlot`] is a position in this list. Names are
-    /// resolved at every dial.
-    pub peers: Vec<String>,
     /// How long one dial may take per address. Default 1 s. Too small and a far peer is never
     /// reached (it takes about 1.5 round trips, more with losses); too large and a peer that comes
     /// back waits for a dead attempt to end.
@@ -61,10 +58,10 @@ pub struct EndpointConfig {
 }
 
 impl EndpointConfig {
-    /// Listens on an address with the defaults and nobody to dial.
+    /// Listens on an address with the defaults.
     #[must_use]
     pub fn new(listen: SocketAddr) -> Self {
-        Self { listen, peers: Vec::new(), dial_timeout: DIAL_TIMEOUT, segmentation_offload: true, loss_tolerant: false }
+        Self { listen, dial_timeout: DIAL_TIMEOUT, segmentation_offload: true, loss_tolerant: false }
     }
 
     /// Takes what concerns the network from a node's configuration. A name to listen on is resolved
@@ -79,8 +76,7 @@ impl EndpointConfig {
             wrong("must be host:port, and the host must resolve")
         })?;
         let listen = found.next().ok_or_else(|| wrong("must resolve to an address"))?;
-        let peers = config.node.peers.clone();
-        Ok(Self { peers, loss_tolerant: config.replication.loss_tolerant, ..Self::new(listen) })
+        Ok(Self { loss_tolerant: config.replication.loss_tolerant, ..Self::new(listen) })
     }
 }
 
@@ -88,7 +84,6 @@ impl EndpointConfig {
 pub struct Endpoint {
     quic: quinn::Endpoint,
     transport: Arc<quinn::TransportConfig>,
-    peers: Vec<String>,
     dial_timeout: Duration,
     /// `None` while a link that was told to close has not ended yet.
     links: BTreeMap<LinkId, Option<LinkHandle>>,
@@ -132,7 +127,7 @@ impl Endpoint {
     /// # Panics
     /// Outside of a tokio runtime with time and IO enabled.
     pub fn bind(config: EndpointConfig, identity: &Identity) -> Result<Self, StartError> {
-        let EndpointConfig { listen, peers, dial_timeout, segmentation_offload, loss_tolerant } = config;
+        let EndpointConfig { listen, dial_timeout, segmentation_offload, loss_tolerant } = config;
         let refused = |source| StartError::Bind { addr: listen, source };
         let transport = Arc::new(transport(segmentation_offload, loss_tolerant));
         let (server, client) = configurations(identity, &transport)?;
@@ -148,7 +143,6 @@ impl Endpoint {
         Ok(Self {
             quic,
             transport,
-            peers,
             dial_timeout,
             links: BTreeMap::new(),
             reports,
@@ -214,7 +208,7 @@ impl Endpoint {
     /// waits: it queues, and what is for a link that has ended is dropped.
     pub fn apply(&mut self, output: Output) -> Option<Output> {
         match output {
-            Output::Dial { slot } => self.dial(slot),
+            Output::Dial { slot, address, attempt } => self.dial(slot, address, attempt),
             Output::Control { link, bytes } => self.send(link, |handle| handle.control(bytes)),
             Output::Log { link, bytes, express } => self.send(link, |handle| handle.log(bytes, express)),
             Output::Beat { link, bytes } => self.send(link, |handle| {
@@ -269,11 +263,10 @@ impl Endpoint {
         }
     }
 
-    fn dial(&mut self, slot: PeerSlot) {
-        let host = self.peers.get(slot.0).cloned().unwrap_or_default();
+    fn dial(&mut self, slot: PeerSlot, host: String, attempt: usize) {
         let (quic, within, shared) = (self.quic.clone(), self.dial_timeout, self.shared.clone());
         self.tasks.spawn(async move {
-            let reason = match dial(&quic, &host, within).await {
+            let reason = match dial(&quic, &host, attempt, within).await {
                 Ok(connection) => match admit(&connection) {
                     Ok(peer) => return shared.live(connection, peer, Some(slot)).await,
                     Err(reason) => reason,

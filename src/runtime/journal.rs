@@ -11,21 +11,19 @@ use std::mem::{Discriminant, discriminant};
 
 use crate::error::PeerFault;
 use crate::id::{NodeId, RegionId};
-use crate::node::{Event, PeerSlot};
+use crate::node::Event;
+
+/// Addresses of which it is remembered that they do not answer: past it each is warned of once more.
+const SILENT_MAX: usize = 1_024;
 
 /// What was already said.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    addresses: Vec<String>,
-    silent: BTreeSet<PeerSlot>,
+    silent: BTreeSet<String>,
     refused: BTreeMap<NodeId, Discriminant<PeerFault>>,
 }
 
 impl Journal {
-    pub(super) fn new(addresses: Vec<String>) -> Self {
-        Self { addresses, ..Self::default() }
-    }
-
     /// Writes an event down.
     pub(super) fn note(&mut self, event: &Event) {
         match event {
@@ -54,8 +52,11 @@ impl Journal {
             Event::NotIsolated => tracing::info!("a member is heard again"),
             Event::MemberJoined { replica } => tracing::info!(%replica, "a replica joined"),
             Event::MemberRemoved { replica } => tracing::info!(%replica, "a replica was removed"),
+            Event::RoleChanged { node, region, replica, role } => {
+                tracing::info!(%node, %region, %replica, ?role, "a member plays another part");
+            }
             Event::Refused { node, region, fault } => self.note_refused(*node, region, fault),
-            Event::DialFailed { slot, why } => self.note_silent(*slot, why),
+            Event::DialFailed { address, why } => self.note_silent(address, why),
             Event::ClockRefused { skew_ms } => {
                 tracing::error!(skew_ms, "a majority of peers refuses this clock: writes are refused, set the clock");
             }
@@ -95,12 +96,14 @@ impl Journal {
         }
     }
 
-    fn note_silent(&mut self, slot: PeerSlot, why: &str) {
-        let address = self.addresses.get(slot.0).map_or("", String::as_str);
-        if self.silent.insert(slot) {
-            tracing::warn!(address, why, "a configured peer does not answer; dialling goes on");
+    fn note_silent(&mut self, address: &str, why: &str) {
+        if self.silent.len() >= SILENT_MAX {
+            self.silent.clear();
+        }
+        if self.silent.insert(address.to_owned()) {
+            tracing::warn!(address, why, "a peer does not answer; dialling goes on");
         } else {
-            tracing::debug!(address, why, "a configured peer still does not answer");
+            tracing::debug!(address, why, "a peer still does not answer");
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::clock::Mono;
-use crate::error::{RemoveError, StartError};
+use crate::error::{RemoveError, RoleError, StartError};
 use crate::id::{KeyspaceId, ReplicaId};
 use crate::node::{ClusterView, Event, Level, Mark, Outcome, Stats};
 use crate::runtime::clock::SystemClock;
@@ -75,6 +75,13 @@ pub(crate) enum Command {
     Resume {
         /// Told who lacks something, or nothing if this node has left already.
         reply: oneshot::Sender<Option<Vec<ReplicaId>>>,
+    },
+    /// Be active, or a standby.
+    Assume {
+        /// A standby.
+        stands_by: bool,
+        /// Told what came of it.
+        reply: oneshot::Sender<Result<(), RoleError>>,
     },
     /// Say goodbye and end.
     Shutdown {
@@ -218,6 +225,16 @@ impl Line {
         let (reply, behind) = oneshot::channel();
         self.commands.send(Command::Resume { reply }).await.ok()?;
         behind.await.ok()
+    }
+
+    /// Makes the node active, or a standby. `None` when the driver has ended.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    pub async fn assume(&self, stands_by: bool) -> Option<Result<(), RoleError>> {
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Assume { stands_by, reply }).await.ok()?;
+        done.await.ok()
     }
 
     /// Makes the driver flush, say goodbye to every peer and end; returns when it has.

@@ -9,21 +9,21 @@ use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use super::carrier::Carriage;
+use super::check::Violation;
 use super::config::SimConfig;
 use super::given::Given;
 use super::host::{Host, LinkNote, true_ms};
 use super::limit::Lineage;
 use super::network::Conditions;
 use super::newer;
-use super::plan::{Carrier, Setting};
+use super::seeds::has_bit;
+use super::setting::{Carrier, Setting};
 use super::suspicion::Suspicions;
 use super::tale::Delivered;
 use crate::clock::{Mono, Now};
 use crate::error::{ConfigError, WriteError};
 use crate::id::{NodeId, ReplicaId};
-use crate::node::{
-    CloseCode, Event, Input, Level, LinkId, Mark, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId,
-};
+use crate::node::{CloseCode, Event, Input, Level, LinkId, Mark, Me, Node, Outcome, Output, PeerIdentity, WaitId};
 use crate::probe::planted;
 use crate::store::{Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 
@@ -48,6 +48,8 @@ pub struct SimCluster {
     pub(super) lineage: Lineage,
     pub(super) given: Given,
     pub(super) suspicions: Suspicions,
+    /// Who took over without a reason.
+    pub(super) usurped: Option<Violation>,
     trace: SipHasher13,
     pub(super) delivered: Delivered,
 }
@@ -79,6 +81,7 @@ impl SimCluster {
             lineage: Lineage::default(),
             given: Given::default(),
             suspicions: Suspicions::default(),
+            usurped: None,
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
             carriage,
@@ -99,7 +102,7 @@ impl SimCluster {
         Ok(cluster)
     }
 
-    /// Returns how many hosts the configuration of every node names.
+    /// Returns how many hosts there are from the start, and further ones that may be started.
     pub(super) fn configured(&self) -> usize {
         self.config.nodes + self.config.spare
     }
@@ -119,12 +122,16 @@ impl SimCluster {
     pub fn start(&mut self, at: usize) -> Result<(), ConfigError> {
         self.crash(at);
         let (replica, seed) = (ReplicaId(self.rng.u64(1..)), self.rng.u64(..));
-        let configured = self.configured();
+        let (peers, advertise) = self.addresses(at);
+        let expected_nodes = self.configured();
         let Some(host) = self.hosts.get_mut(at) else { return Ok(()) };
         let replica = host.replica.filter(|_| planted!(ReplicaIdReused)).unwrap_or(replica);
         let mut config = self.config.node.clone();
         config.node.region = host.identity.region.clone();
-        config.node.peers = (0..configured).filter(|other| *other != host.place).map(|o| format!("sim:{o}")).collect();
+        (config.node.peers, config.node.advertise) = (peers, advertise);
+        config.membership.expected_nodes = expected_nodes;
+        let (standbys, standby) = &self.config.standbys;
+        config.node.standby = Some(standby.clone()).filter(|_| has_bit(*standbys, host.place));
         let me = Me { node: host.identity.node, region: host.identity.region.clone(), replica };
         let store = Arc::new(Store::new(replica, config.store()));
         for custom in &config.custom {
@@ -430,7 +437,9 @@ impl SimCluster {
             Input::Remove { replica } => (12, replica.0, None),
             Input::Deadline => (13, 0, None),
             Input::Shutdown => (14, 0, None),
-            Input::Drain { .. } | Input::Resume | Input::Certified { .. } => (15, 0, None),
+            Input::Drain { .. } | Input::Resume | Input::Promote | Input::Demote | Input::Certified { .. } => {
+                (15, 0, None)
+            }
         };
         self.trace.write_u64(self.now.0);
         self.trace.write_usize(at);
@@ -443,7 +452,7 @@ impl SimCluster {
     fn output(&mut self, at: usize, output: Output) {
         let Some(host) = self.hosts.get_mut(at) else { return };
         match output {
-            Output::Dial { slot } => self.dial(at, slot),
+            Output::Dial { slot, address, .. } => self.dial(at, slot, &address),
             Output::Control { link, bytes } => {
                 let bytes = first_message(host, link, bytes);
                 self.carriage.control(self.now, at, link, bytes);
@@ -473,16 +482,9 @@ impl SimCluster {
                     self.note_counted(at, replica);
                 }
                 self.note_suspicion(at, &event);
+                self.note_role(at, &event);
             }
             Output::Changed(_) => {}
-        }
-    }
-
-    fn dial(&mut self, at: usize, slot: PeerSlot) {
-        let configured = self.configured();
-        let place = self.hosts.get(at).map_or(at, |h| h.place);
-        if let Some(to) = (0..configured).filter(|o| *o != place).nth(slot.0) {
-            self.carriage.dial(self.now, at, to, slot);
         }
     }
 }
@@ -493,8 +495,4 @@ fn first_message(host: &mut Host, link: LinkId, bytes: Bytes) -> Bytes {
     let hello = if host.newer { newer::hello(&bytes).unwrap_or(bytes) } else { bytes };
     note.hello = Some(hello.clone());
     hello
-}
-
-fn has_bit(bits: u64, at: usize) -> bool {
-    u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at)).is_some_and(|bit| bits & bit != 0)
 }

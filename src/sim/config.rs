@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::network::Weather;
-use super::plan::{Carrier, Setting};
-use crate::config::Config;
+use super::setting::{Carrier, Setting};
+use crate::config::{Config, StandbyConfig};
 
 /// Bytes that wait for a link of a plan's cluster: the few writes of a plan must be able to fill it.
 const LINK_WINDOW: usize = 8 << 10;
@@ -12,10 +12,14 @@ const LINK_WINDOW: usize = 8 << 10;
 /// What a cluster is built from.
 #[derive(Clone, Debug)]
 pub struct SimConfig {
-    /// Nodes that start at once; node `i` is in region `r<i>` and knows all others.
+    /// Nodes that start at once; node `i` is in region `r<i>`.
     pub nodes: usize,
-    /// Further nodes that all know and that are started by hand.
+    /// Further nodes that are started by hand.
     pub spare: usize,
+    /// Whom each node is configured with, by bit; those that have none here know all others.
+    pub seeds: Vec<u16>,
+    /// Nodes, by bit, that start as standbys, and what they are told then.
+    pub standbys: (u64, StandbyConfig),
     /// The network.
     pub weather: Weather,
     /// The configuration of every node; peers and region are filled in.
@@ -32,8 +36,9 @@ impl Default for SimConfig {
     fn default() -> Self {
         let mut node = Config::wan("r0", "sim:0");
         node.limits.partitions = 4;
+        let standbys = (0, StandbyConfig::default());
         let (carrier, weather) = (Carrier::default(), Weather::default());
-        Self { nodes: 3, spare: 0, weather, node, carrier, newer: 0, liars: 0 }
+        Self { nodes: 3, spare: 0, seeds: Vec::new(), standbys, weather, node, carrier, newer: 0, liars: 0 }
     }
 }
 
@@ -51,9 +56,13 @@ impl From<&Setting> for SimConfig {
             node.membership.forget_after = Some(least.max(Duration::from_millis(setting.forget_after_ms.into())));
         }
         let node = super::workload::declare(node);
+        let take_over_after =
+            Some(setting.take_over_ms).filter(|ms| *ms > 0).map(|ms| Duration::from_millis(ms.into()));
         Self {
             nodes: setting.nodes,
             spare: setting.spare,
+            seeds: setting.seeds.clone(),
+            standbys: (setting.standbys, StandbyConfig { take_over_after, ..StandbyConfig::default() }),
             weather: setting.weather,
             node,
             carrier: setting.carrier,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::{Mono, Now};
-use crate::id::{NodeId, ReplicaId};
+use crate::id::{NodeId, ReplicaId, Role};
 use crate::node::{Event, Gauges, Input, LinkId, Node, Outcome, PeerIdentity, WaitId};
 
 /// Wall clock of every host at virtual time zero.
@@ -52,6 +52,8 @@ pub(super) struct Host {
     pub(super) certificate: Option<PeerIdentity>,
     /// The configured host whose place it has: its own, unless it is a clone.
     pub(super) place: usize,
+    /// How often it got another address.
+    pub(super) moved: u8,
     /// It is a second process of another host's node.
     pub(super) is_clone: bool,
     /// It lies.
@@ -74,6 +76,10 @@ pub(super) struct Host {
     pub(super) told_removed: bool,
     /// Its process has just handed everything over.
     pub(super) left: bool,
+    /// What part its process last said that it plays.
+    pub(super) role: Role,
+    /// It was made active by hand.
+    pub(super) ordered: bool,
     pub(super) links: BTreeMap<LinkId, LinkNote>,
     /// The last frame it sent.
     pub(super) last_frame: Option<Bytes>,
@@ -99,6 +105,7 @@ impl Host {
             identity,
             certificate: None,
             place,
+            moved: 0,
             is_clone: false,
             lies: false,
             newer: false,
@@ -110,6 +117,8 @@ impl Host {
             donor: None,
             told_removed: false,
             left: false,
+            role: Role::Active,
+            ordered: false,
             links: BTreeMap::new(),
             last_frame: None,
             skew_ms: 0,
@@ -153,6 +162,7 @@ impl Host {
     /// The process here is gone, and so is everything that was its own.
     pub(super) fn end(&mut self) {
         self.left = false;
+        (self.role, self.ordered) = (Role::Active, false);
         self.node = None;
         self.leaving = None;
         self.joined_at = None;

@@ -65,6 +65,9 @@ impl SimCluster {
             Action::CrashDonor { of } => self.crash_donor(self.place(of)),
             Action::Stop { at } => self.stop(self.place(at)),
             Action::Drain { at, leave } => self.drain(self.place(at), leave),
+            Action::Move { at } => self.move_away(self.place(at)),
+            Action::Promote { at } => self.assume(self.place(at), Input::Promote),
+            Action::Demote { at } => self.assume(self.place(at), Input::Demote),
             Action::Start { at } => {
                 let at = self.place(at);
                 !self.is_running(at) && !self.is_clone(at) && self.start(at).is_ok()

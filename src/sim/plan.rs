@@ -13,11 +13,10 @@
 //! * [`Plan::bounded`] changes nothing in a plan that is within the bounds, and every plan it returns is.
 
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::network::Weather;
+use super::setting::Setting;
 
 /// Declares an enum once, and the list of all it has.
 macro_rules! listed {
@@ -45,73 +44,6 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
-/// What a cluster is built of.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Setting {
-    /// Nodes that are started at once. Node `i` is in region `r<i>`.
-    pub nodes: usize,
-    /// Further nodes every configuration names, started by [`Action::Start`] or never.
-    pub spare: usize,
-    /// Partitions of the key space.
-    pub partitions: usize,
-    /// Log records a store keeps over all partitions.
-    pub log_records_max: usize,
-    /// Bytes a keyspace may take.
-    pub keyspace_bytes: u64,
-    /// Frames are compressed.
-    pub compress: bool,
-    /// Frames of one packet may overtake others.
-    pub express: bool,
-    /// Writes have deadlines of at most so many milliseconds; 0 means none.
-    pub ttl_ms_max: u64,
-    /// Every fourth value has up to so many bytes instead of a few; 0 means none has. Frames, synchronisations, maps,
-    /// windows and pens then meet their limits.
-    pub value_bytes: usize,
-    /// Members unreachable for so many milliseconds are given up; 0 means after hours.
-    #[serde(skip_serializing_if = "is_none")]
-    pub forget_after_ms: u32,
-    /// How links behave.
-    pub weather: Weather,
-    /// What carries links.
-    pub carrier: Carrier,
-    /// Nodes, by bit, that speak a later version of the wire format: a larger version number and fields nobody knows.
-    pub newer: u64,
-    /// Nodes, by bit, that hold a valid certificate and lie: see [`Action::Forge`]. They write nothing.
-    pub liars: u64,
-}
-
-impl Default for Setting {
-    fn default() -> Self {
-        Self {
-            nodes: 3,
-            spare: 0,
-            partitions: 2,
-            log_records_max: 1 << 16,
-            keyspace_bytes: 1 << 30,
-            compress: true,
-            express: true,
-            ttl_ms_max: 0,
-            value_bytes: 0,
-            forget_after_ms: 0,
-            weather: Weather::default(),
-            carrier: Carrier::Messages,
-            newer: 0,
-            liars: 0,
-        }
-    }
-}
-
-/// What carries links.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum Carrier {
-    /// Messages on ordered streams, with faults per message: fast.
-    #[default]
-    Messages,
-    /// `quinn-proto`, with faults per packet: handshakes, flow control, resets. Needs the feature `net`.
-    Quic,
-}
-
 impl Plan {
     /// Returns the plan with every number within what a run can do in bounded time: at least one node and at most
     /// nine hosts, a power of two of partitions, rates between 0 and 1, waits and pauses of at most ten minutes.
@@ -130,47 +62,9 @@ impl Plan {
     }
 }
 
-impl Setting {
-    fn bounded(&self) -> Self {
-        let nodes = self.nodes.clamp(1, HOSTS_MAX);
-        let weather = self.weather;
-        let delay_max = weather.delay_max.min(DELAY_MAX);
-        Self {
-            nodes,
-            spare: self.spare.min(HOSTS_MAX - nodes),
-            partitions: self.partitions.clamp(1, PARTITIONS_MAX).next_power_of_two(),
-            log_records_max: self.log_records_max.max(1),
-            value_bytes: self.value_bytes.min(VALUE_BYTES_MAX),
-            weather: Weather {
-                delay_min: weather.delay_min.min(delay_max),
-                delay_max,
-                loss: rate(weather.loss),
-                duplicate: rate(weather.duplicate),
-                corrupt: rate(weather.corrupt),
-                bursts: None,
-            },
-            carrier: if cfg!(feature = "net") { self.carrier } else { Carrier::Messages },
-            ..self.clone()
-        }
-    }
-}
-
-fn rate(rate: f64) -> f64 {
-    if rate.is_nan() { 0.0 } else { rate.clamp(0.0, RATE_MAX) }
-}
-
-/// Nodes and spares together.
-pub const HOSTS_MAX: usize = 9;
-/// More partitions than this make runs slow and nothing collide.
-const PARTITIONS_MAX: usize = 16;
-/// What a map may hold: four regions that each fill one keep it within a frame.
-const VALUE_BYTES_MAX: usize = 256 << 10;
 /// Ten minutes.
 const WAIT_MS_MAX: u32 = 600_000;
 const STEPS_MAX: usize = 10_000;
-const DELAY_MAX: Duration = Duration::from_secs(10);
-/// A network that loses everything converges never.
-const RATE_MAX: f64 = 0.9;
 
 /// Something that happens, and how long after the step before.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -275,6 +169,21 @@ pub enum Action {
         /// It gives up its place as well.
         leave: bool,
     },
+    /// The last host gets another address, and its process ends and starts again there.
+    Move {
+        /// The host; nothing happens at another than the last one that is there from the start.
+        at: u8,
+    },
+    /// A host is made active by hand.
+    Promote {
+        /// The host.
+        at: u8,
+    },
+    /// A host is made a standby by hand.
+    Demote {
+        /// The host.
+        at: u8,
+    },
     /// A process is started on a host that has none, empty and under a fresh replica id.
     Start {
         /// The host.
@@ -335,6 +244,7 @@ impl Action {
                 | Self::Stop { .. }
                 | Self::Drain { .. }
                 | Self::Clone { .. }
+                | Self::Move { .. }
                 | Self::Remove { .. }
                 | Self::Skew { .. }
                 | Self::Pause { .. }
@@ -427,11 +337,6 @@ fn is_zero(n: &u8) -> bool {
     *n == 0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_none(ms: &u32) -> bool {
-    *ms == 0
-}
-
 impl From<(u32, Action)> for Step {
     fn from((after_ms, action): (u32, Action)) -> Self {
         Self { after_ms, action }
@@ -473,6 +378,9 @@ impl fmt::Display for Action {
             Self::CrashDonor { of } => write!(f, "the donor of r{of} crashes"),
             Self::Stop { at } => write!(f, "r{at} shuts down"),
             Self::Drain { at, leave } => write!(f, "r{at} is to {}", if *leave { "leave" } else { "drain" }),
+            Self::Move { at } => write!(f, "r{at} gets another address and starts again"),
+            Self::Promote { at } => write!(f, "r{at} is made active"),
+            Self::Demote { at } => write!(f, "r{at} is made a standby"),
             Self::Start { at } => write!(f, "r{at} starts"),
             Self::Clone { of } => write!(f, "a clone of r{of} starts"),
             Self::Remove { by, at } => write!(f, "r{by} removes r{at}"),

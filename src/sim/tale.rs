@@ -48,6 +48,8 @@ impl Delivered {
             | Input::Remove { .. }
             | Input::Drain { .. }
             | Input::Resume
+            | Input::Promote
+            | Input::Demote
             | Input::Certified { .. }
             | Input::Deadline
             | Input::Shutdown => return,
@@ -171,8 +173,9 @@ fn told(event: &Event) -> String {
         Event::NotIsolated => "hears somebody again".to_owned(),
         Event::MemberJoined { replica } => format!("member {replica} joined"),
         Event::MemberRemoved { replica } => format!("member {replica} is removed"),
+        Event::RoleChanged { region, replica, role, .. } => format!("{region} is {role:?} as {replica}"),
         Event::Refused { region, fault, .. } => format!("refuses {region}: {fault}"),
-        Event::DialFailed { slot, why } => format!("address {} does not answer: {why}", slot.0),
+        Event::DialFailed { address, why } => format!("{address} does not answer: {why}"),
         Event::ClockRefused { skew_ms } => format!("its clock is refused, about {skew_ms} ms off"),
         Event::ClockAccepted => "its clock is accepted again".to_owned(),
         Event::Removed => "learns that it was removed".to_owned(),

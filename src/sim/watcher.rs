@@ -22,7 +22,8 @@ use super::check::{
 };
 use super::cluster::SimCluster;
 use super::oracle::{History, Key, Mutation, Record, Subject, cell, open, tree};
-use super::plan::{Ack, Action, Op, Setting};
+use super::plan::{Ack, Action, Op};
+use super::setting::Setting;
 use super::workload::{self, AtHost, COUNTERS, MAPS, REGISTERS, SETS, SPACES, Workload};
 use crate::crdt::{Cell, Ctx, Tree};
 use crate::id::{PartitionId, ReplicaId};
@@ -252,6 +253,7 @@ impl Watcher {
     pub fn after_step(&mut self, cluster: &mut SimCluster) -> Result<(), Violation> {
         cluster.all_given()?;
         cluster.all_accused_rightly()?;
+        cluster.all_took_over_rightly()?;
         self.look(cluster)?;
         for (at, keys) in std::mem::take(&mut self.fresh) {
             keys.iter().try_for_each(|key| self.agrees(cluster, at, key))?;
@@ -387,8 +389,8 @@ impl Watcher {
     /// Tells whether all honest hosts have joined one cluster and have seen the same.
     #[must_use]
     pub fn has_converged(&self, cluster: &SimCluster) -> bool {
-        let nodes: Vec<&Node> = cluster.honest().filter_map(|at| cluster.node(at)).collect();
-        check::is_reached(&nodes)
+        let nodes: Vec<(usize, &Node)> = cluster.honest().filter_map(|at| Some((at, cluster.node(at)?))).collect();
+        check::is_reached(&nodes) && check::agreed(&nodes, self.setting.weather.loss).is_ok()
     }
 
     /// Checks that all honest hosts agree, on what history says, and that nothing got lost that must not.
@@ -399,6 +401,7 @@ impl Watcher {
         self.after_step(cluster)?;
         let nodes: Vec<(usize, &Node)> = cluster.honest().filter_map(|at| Some((at, cluster.node(at)?))).collect();
         check::reached(&nodes)?;
+        check::agreed(&nodes, self.setting.weather.loss)?;
         let Some(((one, first), others)) = nodes.split_first() else { return Ok(()) };
         for (at, node) in others {
             let (a, b): (&Store, &Store) = (first.store(), node.store());
@@ -461,6 +464,8 @@ impl Watcher {
     /// [`Violation`] with the first thing that is left.
     pub fn at_rest(&mut self, cluster: &mut SimCluster) -> Result<(), Violation> {
         self.converged(cluster)?;
+        let nodes: Vec<(usize, &Node)> = cluster.honest().filter_map(|at| Some((at, cluster.node(at)?))).collect();
+        check::somebody_active(&nodes, |at| cluster.takes_over(at))?;
         let complete = cluster.may_collect();
         for at in cluster.honest().collect::<Vec<_>>() {
             let Some(node) = cluster.node(at) else { continue };

@@ -73,6 +73,8 @@ pub enum Gate {
     Removed,
     /// This replica hands over what it has, to end or to leave.
     Draining,
+    /// This replica stands by: others write.
+    Standby,
     /// The cache was shut down, or its driver has ended: nobody is left to send a write. Final.
     Stopped,
 }
@@ -86,6 +88,7 @@ impl Gate {
             Self::Removed => 3,
             Self::Stopped => 4,
             Self::Draining => 5,
+            Self::Standby => 6,
         }
     }
 
@@ -96,6 +99,7 @@ impl Gate {
             3 => Self::Removed,
             4 => Self::Stopped,
             5 => Self::Draining,
+            6 => Self::Standby,
             _ => Self::Joining,
         }
     }
@@ -302,6 +306,7 @@ impl Store {
                 return Err(WriteError::Removed);
             }
             Gate::Draining => return Err(WriteError::Draining),
+            Gate::Standby => return Err(WriteError::Standby),
             Gate::Stopped => return Err(WriteError::Stopped),
         }
         if at.key.len() > self.config.key_bytes_max {

@@ -9,13 +9,13 @@ use std::collections::BTreeSet;
 
 use super::context::{put_changed, put_ctxs, take_changed, take_ctxs, take_partition};
 use super::hello::{put_hello, take_hello};
-use super::limits::{Counted, Limits, Unsendable};
+use super::limits::{ADDRESSES_MAX, Counted, Limits, Unsendable, within};
 use super::message::{Beat, Control, SUSPECTS_MAX};
-use super::pack::{Pen, Reader, malformed};
+use super::pack::{Pen, Reader, malformed, width};
 use crate::clock::Hlc;
-use crate::crdt::{Member, MemberSet};
+use crate::crdt::{Member, MemberSet, Profile};
 use crate::error::PeerFault;
-use crate::id::{NodeId, RegionId, ReplicaId};
+use crate::id::{NodeId, RegionId, ReplicaId, Role};
 
 const HELLO: u64 = 0;
 const READY: u64 = 1;
@@ -25,6 +25,10 @@ const REPORT: u64 = 4;
 const REPORT_NOW: u64 = 5;
 const NEED_FULL: u64 = 6;
 const GOODBYE: u64 = 7;
+
+const ACTIVE: u64 = 0;
+const STANDBY: u64 = 1;
+const DRAINING: u64 = 2;
 
 pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) -> Result<(), Unsendable> {
     let mut pen = Pen::new(out, limits);
@@ -92,9 +96,36 @@ pub(super) fn put_members(pen: &mut Pen<'_>, set: &MemberSet) -> Result<(), Unse
         pen.uint(member.since_ms);
         pen.flag(member.sponsor.is_some());
         member.sponsor.map_or(Ok(()), |sponsor| pen.replica(sponsor))?;
+        put_profile(pen, &member.profile)?;
     }
     put_ids(pen, &set.removed)?;
     put_ids(pen, &set.orphans)
+}
+
+fn put_profile(pen: &mut Pen<'_>, profile: &Profile) -> Result<(), Unsendable> {
+    pen.uint(profile.version);
+    pen.uint(match profile.role {
+        Role::Active => ACTIVE,
+        Role::Standby => STANDBY,
+        Role::Draining => DRAINING,
+    });
+    within("number of addresses", width(profile.addresses.len()), ADDRESSES_MAX)?;
+    pen.count(profile.addresses.len());
+    profile.addresses.iter().try_for_each(|address| pen.text(address))
+}
+
+fn take_profile(reader: &mut Reader<'_>) -> Result<Profile, PeerFault> {
+    let version = reader.uint()?;
+    let role = match reader.uint()? {
+        ACTIVE => Role::Active,
+        STANDBY => Role::Standby,
+        DRAINING => Role::Draining,
+        _ => return Err(malformed("a member's role is none that is known")),
+    };
+    let count = reader.uint()?;
+    within("number of addresses", count, ADDRESSES_MAX)?;
+    let addresses = (0..count).map(|_| reader.text().map(str::to_owned)).collect::<Result<_, _>>()?;
+    Ok(Profile { version, addresses, role })
 }
 
 fn put_ids(pen: &mut Pen<'_>, ids: &BTreeSet<ReplicaId>) -> Result<(), Unsendable> {
@@ -109,7 +140,7 @@ pub(super) fn take_members(reader: &mut Reader<'_>) -> Result<MemberSet, PeerFau
         let replica = reader.replica()?;
         let (node, region, since_ms) = (take_node(reader)?, RegionId::new(reader.text()?), reader.uint()?);
         let sponsor = if reader.flag()? { Some(reader.replica()?) } else { None };
-        let member = Member { node, region, since_ms, sponsor };
+        let member = Member { profile: take_profile(reader)?, ..Member::new(node, region, since_ms, sponsor) };
         if set.members.last_key_value().is_some_and(|(last, _)| *last >= replica) {
             return Err(malformed("the members do not ascend"));
         }

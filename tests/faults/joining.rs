@@ -88,7 +88,7 @@ fn a_node_that_lived_with_one_whom_strangers_had_removed_begins_again() {
     for (removed, known, ends) in [(true, false, true), (true, true, false), (false, false, false)] {
         let mut bench = Bench::new();
         let region = RegionId::new("ap-southeast");
-        let member = |node| Member { node: node_id(node), region: region.clone(), since_ms: 1, sponsor: None };
+        let member = |node| Member::new(node_id(node), region.clone(), 1, None);
         let mut members = MemberSet::default();
         members.add(ReplicaId(20), &member(2));
         bench.control(GOOD, &Control::Ready { members, ctxs: Vec::new() });
@@ -114,7 +114,7 @@ fn a_founder_that_lives_with_one_removed_here_is_an_orphan() {
     for (lives, fenced) in [(true, true), (false, false)] {
         let mut bench = Bench::new();
         let region = RegionId::new("ap-southeast");
-        let member = |node| Member { node: node_id(node), region: region.clone(), since_ms: 1, sponsor: None };
+        let member = |node| Member::new(node_id(node), region.clone(), 1, None);
         let mut members = MemberSet::default();
         members.add(ReplicaId(20), &member(2));
         members.add(ReplicaId(40), &member(4));
@@ -145,7 +145,7 @@ fn an_orphan_that_has_not_seen_what_is_stable_here_is_removed() {
     ] {
         let mut bench = Bench::new();
         let region = RegionId::new("ap-southeast");
-        let member = |node, sponsor| Member { node: node_id(node), region: region.clone(), since_ms: 1, sponsor };
+        let member = |node, sponsor| Member::new(node_id(node), region.clone(), 1, sponsor);
         let mut members = MemberSet::default();
         members.add(ReplicaId(20), &member(2, None));
         members.add(ReplicaId(40), &member(4, None));
@@ -168,8 +168,7 @@ fn a_joiner_judges_an_orphan_by_what_that_one_has_said() {
         let mut bench = Bench::joiner();
         bench.link_up(GOOD, identity(2, "eu-central"));
         let orphan = bench.hello();
-        let member =
-            |node, region| Member { node: node_id(node), region: RegionId::new(region), since_ms: 1, sponsor: None };
+        let member = |node, region| Member::new(node_id(node), RegionId::new(region), 1, None);
         let mut members = MemberSet { orphans: [ReplicaId(30)].into(), ..MemberSet::default() };
         members.add(ReplicaId(20), &member(2, "eu-central"));
         members.add(ReplicaId(30), &member(3, "ap-southeast"));

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::custom::Erased;
-use driftless::crdt::members::{Member, MemberSet};
+use driftless::crdt::members::{Member, MemberSet, Profile};
 use driftless::crdt::tree::Branch;
 use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Reset, Scope, Seen};
-use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId};
+use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -288,11 +288,28 @@ fn node() -> impl Strategy<Value = NodeId> {
     any::<u128>().prop_map(|id| NodeId(uuid::Uuid::from_u128(id)))
 }
 
+fn profile() -> impl Strategy<Value = Profile> {
+    let role = prop_oneof![Just(Role::Active), Just(Role::Standby), Just(Role::Draining)];
+    (any::<u64>(), vec("[a-z]{1,8}:[0-9]{1,5}", 0..4), role).prop_map(|(version, addresses, role)| Profile {
+        version,
+        addresses,
+        role,
+    })
+}
+
 pub(crate) fn members() -> impl Strategy<Value = MemberSet> {
-    let member = (node(), region(), any::<u64>(), proptest::option::of(replica()))
-        .prop_map(|(node, region, since_ms, sponsor)| Member { node, region, since_ms, sponsor });
-    (btree_map(replica(), member, 0..4), btree_set(replica(), 0..3), btree_set(replica(), 0..3))
-        .prop_map(|(members, removed, orphans)| MemberSet { members, removed, orphans })
+    let member = (node(), region(), any::<u64>(), proptest::option::of(replica()), profile()).prop_map(
+        |(node, region, since, sponsor, profile)| Member { profile, ..Member::new(node, region, since, sponsor) },
+    );
+    (btree_map(replica(), member, 0..4), btree_set(replica(), 0..3), btree_set(replica(), 0..3)).prop_map(
+        |(members, removed, orphans)| {
+            let mut set = MemberSet { members, orphans, ..MemberSet::default() };
+            for replica in removed {
+                set.remove(replica);
+            }
+            set
+        },
+    )
 }
 
 pub(crate) fn ctxs() -> impl Strategy<Value = Vec<(PartitionId, Ctx)>> {

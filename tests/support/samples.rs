@@ -6,15 +6,16 @@
 #![allow(dead_code, clippy::allow_attributes, reason = "the test and the writer use different parts")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::custom::Erased;
-use driftless::crdt::members::{Member, MemberSet};
+use driftless::crdt::members::{Member, MemberSet, Profile};
 use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Reset, Scope, Seen};
-use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId};
+use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part};
 
@@ -255,14 +256,14 @@ fn frames() -> Vec<(&'static str, Frame)> {
 }
 
 fn members() -> MemberSet {
-    let member = |node, region, sponsor| Member {
-        node: NodeId(uuid::Uuid::from_u128(node)),
-        region: RegionId::new(region),
-        since_ms: MS,
-        sponsor,
-    };
+    let member =
+        |node, region, sponsor| Member::new(NodeId(uuid::Uuid::from_u128(node)), RegionId::new(region), MS, sponsor);
+    let literal = SocketAddr::from(([10, 0, 0, 2], 7_400)).to_string();
+    let addresses = vec!["cache-2.eu.example:7400".to_owned(), literal];
+    let profile = Profile { version: 3, addresses, role: Role::Standby };
+    let eu = Member { profile, ..member(2, "eu-central", Some(A)) };
     MemberSet {
-        members: BTreeMap::from([(A, member(1, "us-east", None)), (B, member(2, "eu-central", Some(A)))]),
+        members: BTreeMap::from([(A, member(1, "us-east", None)), (B, eu)]),
         removed: BTreeSet::from([ReplicaId(5)]),
         orphans: BTreeSet::from([B]),
     }

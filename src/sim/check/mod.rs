@@ -12,6 +12,7 @@ mod clocks;
 mod convergence;
 mod effect;
 mod memory;
+mod profiles;
 mod rest;
 mod seat;
 mod session;
@@ -26,6 +27,7 @@ pub(super) use clocks::{Stamps, decides_ms, later_than_seen, numbered};
 pub(super) use convergence::{is_reached, members, reached, same_state};
 pub(super) use effect::Author;
 pub(super) use memory::{accounted, bounded, within_budget};
+pub(super) use profiles::{agreed, somebody_active};
 pub(super) use rest::{at_ease, nothing_left};
 pub(super) use seat::{News, Seat, stable_everywhere};
 pub(super) use session::{Client, Moment};
@@ -100,6 +102,9 @@ invariants! {
     Expiry,
     /// Nobody is called unreachable by a node that hears nobody, nor if nobody agrees; once healed everybody is heard.
     Liveness,
+    /// Members agree on what each says of itself, no earlier word of one replaces a later, every two find each other, and no
+    /// standby takes over while somebody active may be there.
+    Membership,
     /// A wait ends when its deadline passes (I11).
     Waits,
     /// The same plan gives the same trace (I13).

@@ -21,7 +21,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::network::Weather;
-use super::plan::{Action, Carrier, HOSTS_MAX, Op, OpKind, Plan, Setting, Step};
+use super::plan::{Action, Op, OpKind, Plan, Step};
+use super::setting::{Carrier, HOSTS_MAX, Setting};
 
 /// Declares the classes once: the enum and all of them.
 macro_rules! classes {
@@ -72,6 +73,12 @@ classes! {
     Absence,
     /// Two processes with one identity.
     Clone,
+    /// Nodes that are configured with some of the others only.
+    Sparse,
+    /// A host whose address changes.
+    Move,
+    /// Nodes that stand by, and operators that promote and demote.
+    Roles,
     /// A small budget of memory.
     Memory,
     /// Values so large that everything with a limit meets it, in some of the seeds.
@@ -155,6 +162,9 @@ const PROFILES: &[Profile] = &[
             Class::Join,
             Class::Remove,
             Class::Clone,
+            Class::Sparse,
+            Class::Move,
+            Class::Roles,
             Class::Cuts,
             Class::Pause,
             Class::Delay,
@@ -355,9 +365,11 @@ fn setting(rng: &mut fastrand::Rng, on: &BTreeSet<Class>, carrier: Carrier) -> S
     };
     let spare = if on.contains(&Class::Join) { rng.usize(..=2).min(HOSTS_MAX - nodes) } else { 0 };
     let hosts = (1_u64 << (nodes + spare)) - 1;
+    let roles = on.contains(&Class::Roles);
     Setting {
         nodes,
         spare,
+        seeds: if on.contains(&Class::Sparse) { seeds(rng, nodes + spare) } else { Vec::new() },
         partitions: 1 << rng.u8(..3),
         log_records_max: if on.contains(&Class::Truncate) && rng.bool() { rng.usize(4..128) } else { 1 << 16 },
         keyspace_bytes: if on.contains(&Class::Memory) { log_uniform(rng, 500, 20_000) } else { 1 << 30 },
@@ -366,11 +378,18 @@ fn setting(rng: &mut fastrand::Rng, on: &BTreeSet<Class>, carrier: Carrier) -> S
         ttl_ms_max: if on.contains(&Class::Ttl) { log_uniform(rng, 100, 60_000) } else { 0 },
         value_bytes: if on.contains(&Class::Large) && rng.u8(..4) == 0 { value_bytes(rng, carrier) } else { 0 },
         forget_after_ms: if on.contains(&Class::Absence) { rng.u32(2_000..20_000) } else { 0 },
+        standbys: if roles && rng.bool() { rng.u64(..) & rng.u64(..) & hosts } else { 0 },
+        take_over_ms: if roles { rng.u32(..5_000) } else { 0 },
         weather: weather(rng, on),
         carrier,
         newer: if on.contains(&Class::Newer) { rng.u64(..) & hosts } else { 0 },
         liars: if liars { 1 << rng.usize(..nodes) } else { 0 },
     }
+}
+
+/// Each knows every fourth of the others, and whoever else it must for all to be found.
+fn seeds(rng: &mut fastrand::Rng, hosts: usize) -> Vec<u16> {
+    (0..hosts).map(|_| rng.u16(..) & rng.u16(..)).map(|bits| bits & 0x1ff).collect()
 }
 
 /// Over QUIC none: a link whose packets get lost, are changed or overtake each other carries less than bounds that know
@@ -436,7 +455,7 @@ mod tests {
         }
         let name = |action: &Action| format!("{action:?}").split([' ', '{']).next().unwrap().to_owned();
         let drawn: BTreeSet<String> = plans.iter().flat_map(|p| &p.steps).map(|s| name(&s.action)).collect();
-        assert_eq!(drawn.len(), 21, "every action but rest: {drawn:?}");
+        assert_eq!(drawn.len(), 24, "every action but rest: {drawn:?}");
     }
 
     #[test]

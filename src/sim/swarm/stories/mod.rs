@@ -13,6 +13,7 @@ mod keys;
 mod members;
 mod network;
 mod state;
+mod strangers;
 
 use super::{Class, Draw, log_uniform, small};
 use crate::sim::plan::{Action, OpKind};
@@ -36,6 +37,7 @@ use state::{
     ahead_of_a_joiner, bulk, evict_and_join, evicted_apart, evictions, lies, lies_while_joining,
     lies_while_one_is_away, pressure, truncations,
 };
+use strangers::{founded_apart, moves, roles_change, strangers_part, the_active_die};
 
 type Story = fn(&mut Draw, u64);
 
@@ -67,6 +69,9 @@ fn stories(class: Class) -> &'static [Story] {
         }
         Class::Absence => &[gone_for_long, gone_for_long, halves_for_long],
         Class::Clone => &[clone, clone_apart],
+        Class::Sparse => &[strangers_part, founded_apart],
+        Class::Move => &[moves, moves],
+        Class::Roles => &[roles_change, the_active_die],
         Class::Memory => &[pressure],
         Class::Large => &[bulk, ahead_of_a_joiner],
         Class::Evict => &[evictions, evict_and_join, evicted_at_once, evicted_apart],
