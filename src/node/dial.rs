@@ -88,6 +88,14 @@ impl Slots {
         due
     }
 
+    /// Forgets who answers where, and dials everybody at once.
+    pub fn forget(&mut self) {
+        for slot in &mut self.0 {
+            let state = if slot.state == State::Dialling { slot.state } else { State::Idle { at: Mono::default() } };
+            *slot = Slot { state, backoff: BACKOFF_MIN, peer: None, clock_refused: false, apart: None };
+        }
+    }
+
     /// Notes that a dial came up.
     pub fn up(&mut self, slot: PeerSlot, link: LinkId) {
         if let Some(slot) = self.0.get_mut(slot.0) {

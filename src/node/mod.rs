@@ -32,6 +32,7 @@ pub mod output;
 mod pen;
 mod reach;
 mod receive;
+mod rejoin;
 mod send;
 pub mod stats;
 mod tick;
@@ -67,6 +68,7 @@ use leave::Drain;
 use levels::Waits;
 use link::{Link, Session};
 use pen::Pen;
+use rejoin::Past;
 use tick::Timers;
 
 /// Who this node is.
@@ -103,6 +105,8 @@ pub struct Node {
     join: Join,
     /// The last member of whom this node took state before it joined.
     copied_from: Option<ReplicaId>,
+    /// Former replicas of this process, and what is left of them.
+    past: Past,
     outbox: Outbox,
     waits: Waits,
     pen: Pen,
@@ -151,6 +155,7 @@ impl Node {
             slots: Slots::new(config.node.peers.len()),
             join: Join::Seeking { since: None },
             copied_from: None,
+            past: Past::default(),
             outbox,
             waits: Waits::default(),
             pen: Pen::default(),
@@ -191,7 +196,8 @@ impl Node {
             Input::Written => self.outbox.mark(self.store.take_dirty()),
             Input::Wait { id, mark, level, deadline } => self.on_wait(now, id, mark, level, deadline),
             Input::CancelWait { id } => self.waits.remove(id),
-            Input::Remove { replica } => self.remove(now, replica),
+            Input::Remove { replica } => self.expel(now, replica),
+            Input::Rejoin => self.on_rejoin(now),
             Input::Drain { leave } => self.on_drain(now, leave),
             Input::Resume => self.on_resume(),
             Input::Certified { expires_ms } => self.expiry = Some(Expiry::new(expires_ms)),
@@ -251,10 +257,12 @@ impl Node {
             self.note_other_link(link);
         }
         self.slots.down(link, self.me.replica, now.mono, &mut self.rng);
+        // A link of a former replica is none of this one.
+        let code = code.filter(|_| self.links.contains_key(&link) || self.is_removed());
         self.drop_link(link);
         self.check_own_clock();
-        if code == Some(CloseCode::Removed) {
-            self.remove(now, self.me.replica);
+        if let Some(code) = code {
+            self.heed(now, code);
         }
     }
 
@@ -274,8 +282,8 @@ impl Node {
         self.slots.failed(slot, now.mono, &mut self.rng);
         self.event(Event::DialFailed { slot, why: reason.to_string() });
         self.check_own_clock();
-        if let DialError::Refused { code: CloseCode::Removed, .. } = reason {
-            self.remove(now, self.me.replica);
+        if let DialError::Refused { code, .. } = reason {
+            self.heed(now, *code);
         }
     }
 
@@ -343,7 +351,12 @@ impl Node {
 
     /// A peer broke a rule: its message is dropped, its link closed, everybody else unaffected.
     fn fault(&mut self, link: LinkId, fault: PeerFault) {
-        let (code, reason) = (CloseCode::of(&fault), fault.to_string());
+        let code = CloseCode::of(&fault);
+        self.fault_with(link, fault, code);
+    }
+
+    fn fault_with(&mut self, link: LinkId, fault: PeerFault, code: CloseCode) {
+        let reason = fault.to_string();
         if let Some(l) = self.links.get(&link) {
             let (node, region) = (l.identity.node, l.identity.region.clone());
             self.event(Event::Refused { node, region, fault });

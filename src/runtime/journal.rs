@@ -62,8 +62,21 @@ impl Journal {
             Event::ClockAccepted => tracing::info!("peers accept this clock again: writes are accepted"),
             Event::Removed => {
                 tracing::error!(
-                    "this replica was removed, or its history does not fit that of the others: writes are refused, and what \
-                     it accepted and no peer has received is lost; restart the node"
+                    "this replica was removed, or its history does not fit that of the others: writes are refused"
+                );
+            }
+            Event::CameBack { former, replica, kept, lost } => {
+                tracing::warn!(%former, %replica, kept, lost, "this process goes on as another replica, and joins again");
+            }
+            Event::Reissued { written, outdated, lost: 0 } => {
+                tracing::info!(written, outdated, "what nobody had received is written again");
+            }
+            Event::Reissued { written, outdated, lost } => {
+                tracing::error!(
+                    written,
+                    outdated,
+                    lost,
+                    "what nobody had received is written again, and some of it is lost"
                 );
             }
             Event::CertificateExpires { days: 0 } => {

@@ -112,6 +112,7 @@ impl Partition {
             self.inherit_holes(batch, around);
         }
         self.floor_inherited = true;
+        self.forgotten = self.forgotten.max(full.forgotten);
         if applied.quarantined == 0 {
             self.ctx.join(&batch.ctx);
             if !planted!(FrontierNotInherited) {

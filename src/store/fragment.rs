@@ -89,6 +89,8 @@ pub struct Full {
     pub frontier: Ctx,
     /// That, and the dots whose log entries it dropped.
     pub floor: Ctx,
+    /// The largest clock value of a register's grave that the sender has collected.
+    pub forgotten: Hlc,
 }
 
 /// Why a batch was not applied. The partition is unchanged.

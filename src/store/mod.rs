@@ -19,6 +19,7 @@ pub mod fragment;
 pub mod keyspace;
 pub mod log;
 pub mod partition;
+pub mod reissue;
 pub mod stability;
 pub mod tally;
 pub mod write;
@@ -31,6 +32,7 @@ pub use epoch::Selector;
 pub use fragment::{Applied, Batch, Fragment, Full, Refused};
 pub use keyspace::{Family, KEYSPACES_MAX, Keyspace, Keyspaces};
 pub use partition::{KeyRef, Partition};
+pub use reissue::{Estate, Reissued, Unsent};
 pub use tally::{Tallied, Tally};
 pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};
 
@@ -124,7 +126,8 @@ pub struct Cleared {
 /// All partitions of one replica.
 #[derive(Debug)]
 pub struct Store {
-    me: ReplicaId,
+    /// The replica that writes here.
+    me: AtomicU64,
     config: StoreConfig,
     clock: HlcClock,
     spaces: Keyspaces,
@@ -145,7 +148,7 @@ impl Store {
         let records = (config.log_records_max / count).max(16);
         let ids = (0..count).filter_map(|p| u16::try_from(p).ok()).map(PartitionId);
         Self {
-            me,
+            me: AtomicU64::new(me.0),
             clock: HlcClock::default(),
             spaces: Keyspaces::new(config.keyspace_bytes, config.hash_key),
             partitions: ids.map(|id| RwLock::new(Partition::new(id, me, records))).collect(),
@@ -158,10 +161,10 @@ impl Store {
         }
     }
 
-    /// Returns this replica's id.
+    /// Returns the id of the replica that writes here: another one after [`Store::begin_anew`].
     #[must_use]
     pub fn me(&self) -> ReplicaId {
-        self.me
+        ReplicaId(self.me.load(Ordering::Relaxed))
     }
 
     /// Returns the sizes.

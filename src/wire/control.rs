@@ -94,7 +94,8 @@ pub(super) fn put_members(pen: &mut Pen<'_>, set: &MemberSet) -> Result<(), Unse
         member.sponsor.map_or(Ok(()), |sponsor| pen.replica(sponsor))?;
     }
     put_ids(pen, &set.removed)?;
-    put_ids(pen, &set.orphans)
+    put_ids(pen, &set.orphans)?;
+    put_ids(pen, &set.expelled)
 }
 
 fn put_ids(pen: &mut Pen<'_>, ids: &BTreeSet<ReplicaId>) -> Result<(), Unsendable> {
@@ -117,6 +118,7 @@ pub(super) fn take_members(reader: &mut Reader<'_>) -> Result<MemberSet, PeerFau
     }
     set.removed = take_ids(reader, "the removed members do not ascend")?;
     set.orphans = take_ids(reader, "the orphans do not ascend")?;
+    set.expelled = take_ids(reader, "the expelled members do not ascend")?;
     Ok(set)
 }
 

@@ -232,6 +232,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ctx,
         frontier,
         floor,
+        forgotten: Hlc(if index == 0 { 7 << 16 } else { 0 }),
         fragments: fragments(),
     };
     let mut stable = Ctx::default();
@@ -265,6 +266,7 @@ fn members() -> MemberSet {
         members: BTreeMap::from([(A, member(1, "us-east", None)), (B, member(2, "eu-central", Some(A)))]),
         removed: BTreeSet::from([ReplicaId(5)]),
         orphans: BTreeSet::from([B]),
+        expelled: BTreeSet::from([ReplicaId(5)]),
     }
 }
 
