@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use driftless::crdt::NEVER;
 use driftless::error::WriteError;
-use driftless::id::ReplicaId;
+use driftless::id::{PartitionId, ReplicaId};
 use driftless::node::{Event, Input};
 use driftless::sim::{Action, Setting, SimCluster, Weather};
 use driftless::store::{Body, Family, KeyRef, Selector};
@@ -212,4 +212,46 @@ fn who_drains_does_not_come_back() {
     cluster.heal();
     cluster.run_for(ms(30_000));
     assert_eq!((told(&mut cluster, AWAY), cluster.replica(AWAY)), ((true, None, None), Some(former)));
+}
+
+/// A hole in what a dead origin wrote is in `stories::a_crashed_origin_that_leaves_a_gap_for_ever_blocks_nothing`.
+#[test]
+fn of_a_removed_origin_all_survivors_come_to_have_the_same_whoever_had_it_and_nothing_waits_for_the_rest() {
+    let (mut apart, mut nothing) = (0, 0);
+    let ctx = |c: &SimCluster, at: usize| c.store(at).unwrap().read(PartitionId(0)).unwrap().ctx().clone();
+    for seed in 1..=30 {
+        let weather = Weather { loss: 0.0, delay_min: ms(1), delay_max: ms(250), ..Weather::default() };
+        let setting = Setting { weather, partitions: 1, ..Setting::default() };
+        let mut cluster = SimCluster::from_setting(seed, &setting).unwrap();
+        assert!(cluster.run_until(ms(20_000), joined).is_some());
+        cluster.run_for(ms(4_000));
+        let gone = cluster.replica(AWAY).unwrap();
+        if seed % 5 == 0 {
+            cluster.isolate(AWAY);
+        }
+        for key in ["a", "b", "c", "d"] {
+            set(&mut cluster, AWAY, key, "last words").unwrap();
+            cluster.run_for(ms(8));
+        }
+        delete(&mut cluster, AWAY, "a");
+        cluster.run_for(ms(seed * 10));
+        cluster.crash(AWAY);
+        cluster.run_for(ms(300));
+        apart += u32::from(ctx(&cluster, 0) != ctx(&cluster, 1));
+        cluster.input(0, Input::Remove { replica: gone });
+        cluster.run_for(ms(5_000));
+        assert_eq!(ctx(&cluster, 0), ctx(&cluster, 1), "seed {seed}: both have what one had");
+        nothing += u32::from(ctx(&cluster, 0).of(gone).is_none());
+        for key in ["a", "b", "c", "d"] {
+            delete(&mut cluster, 1, key);
+        }
+        cluster.run_for(ms(15_000));
+        for at in [0, 1] {
+            let store = cluster.store(at).unwrap();
+            let p = store.read(PartitionId(0)).unwrap();
+            assert_eq!((p.log_len(), p.len()), (0, 0), "seed {seed}: nothing waits for what never comes");
+            assert!(p.frontier() == p.ctx() && p.floor() == p.ctx(), "seed {seed}");
+        }
+    }
+    assert!(apart > 0 && nothing > 0, "{apart} only at one, {nothing} at none");
 }

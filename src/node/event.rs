@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::error::PeerFault;
 use crate::id::{KeyspaceId, NodeId, RegionId, ReplicaId};
 use crate::node::input::PeerSlot;
+use crate::node::quarantine::Poison;
 use crate::wire::Unsendable;
 
 /// Something an operator may want to know. Every change of view is one.
@@ -144,10 +145,11 @@ pub enum Event {
         /// What is too large.
         unsendable: Unsendable,
     },
-    /// State that could not be joined was skipped; its dots stay missing.
+    /// State that could not be joined was skipped; its events stay missing and it is tried again whenever it comes. Told
+    /// once for each state.
     Quarantined {
-        /// How many fragments.
-        fragments: u64,
+        /// What it is.
+        poison: Poison,
     },
 }
 

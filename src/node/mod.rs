@@ -30,6 +30,7 @@ pub mod link;
 mod members;
 pub mod output;
 mod pen;
+pub mod quarantine;
 mod reach;
 mod receive;
 mod rejoin;
@@ -46,6 +47,7 @@ pub use gauges::{Gauge, Gauges};
 pub use input::{Input, LinkId, PeerIdentity, PeerSlot};
 pub use levels::{Level, Mark, Missing, Outcome, WaitId};
 pub use output::{CloseCode, DialError, LinkEnd, Output, Party, TlsFault};
+pub use quarantine::Poison;
 pub use stats::{PeerStats, Stats};
 pub use view::{ClusterView, MemberView, RegionView};
 
@@ -68,6 +70,7 @@ use leave::Drain;
 use levels::Waits;
 use link::{Link, Session};
 use pen::Pen;
+use quarantine::Quarantine;
 use rejoin::Past;
 use tick::Timers;
 
@@ -110,6 +113,7 @@ pub struct Node {
     outbox: Outbox,
     waits: Waits,
     pen: Pen,
+    quarantine: Quarantine,
     /// Partitions to collect at the next report.
     touched: BTreeSet<PartitionId>,
     /// Frame bytes received since the last report.
@@ -159,6 +163,7 @@ impl Node {
             outbox,
             waits: Waits::default(),
             pen: Pen::default(),
+            quarantine: Quarantine::default(),
             touched: BTreeSet::new(),
             received_bytes: 0,
             news: 0,

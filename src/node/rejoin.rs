@@ -24,6 +24,7 @@ use crate::node::leave::Drain;
 use crate::node::levels::Waits;
 use crate::node::output::{CloseCode, Output};
 use crate::node::pen::Pen;
+use crate::node::quarantine::Quarantine;
 use crate::node::{LinkId, Node};
 use crate::probe::{planted, sometimes};
 use crate::replication::Outbox;
@@ -191,6 +192,7 @@ impl Node {
         self.outbox = Outbox::new(self.store.partition_count(), self.config.replication.linger);
         self.waits = Waits::default();
         self.pen = Pen::default();
+        self.quarantine = Quarantine::default();
         self.touched.clear();
         self.seen_before.clear();
         self.clock_refused = false;

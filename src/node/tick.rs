@@ -191,6 +191,7 @@ impl Node {
         behind.into_iter().for_each(|link| self.pump(link));
         self.forget_silent_copies(now);
         self.reissue(now, false);
+        self.release_quarantine();
         self.collect(now, self.store.partition_ids());
     }
 }

@@ -357,6 +357,10 @@ rare! {
     NotAllMetYet,
     /// A replica learnt that it was removed.
     ToldThatRemoved,
+    /// More states could not be joined in than are kept in quarantine.
+    QuarantineFull,
+    /// The events of a state that could not be joined in came in another form.
+    QuarantineEnded,
     /// A process whose replica was removed went on as another one.
     CameBack,
     /// One that had come back a moment before came back again.

@@ -11,7 +11,7 @@ use std::mem::{Discriminant, discriminant};
 
 use crate::error::PeerFault;
 use crate::id::{NodeId, RegionId};
-use crate::node::{Event, PeerSlot};
+use crate::node::{Event, PeerSlot, Poison};
 
 /// What was already said.
 #[derive(Debug, Default)]
@@ -93,8 +93,9 @@ impl Journal {
             Event::Unsendable { unsendable } => {
                 tracing::error!(%unsendable, "a message is too large to be sent; what it carried stays missing elsewhere");
             }
-            Event::Quarantined { fragments } => {
-                tracing::error!(fragments, "received state could not be joined and was skipped");
+            Event::Quarantined { poison } => {
+                let Poison { keyspace, key, digest, from, why, .. } = poison;
+                tracing::error!(%keyspace, ?key, digest, %from, %why, "received state could not be joined and is skipped");
             }
         }
     }

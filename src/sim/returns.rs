@@ -144,7 +144,7 @@ impl SimCluster {
         self.returns.formers.insert(replica, if called { Vec::new() } else { formers });
         if self.returns.knew.contains(&former) && !called {
             let what = format!("r{at} was removed as {former} by an operator, and comes back as {replica}");
-            self.returns.rash.get_or_insert(Violation::new(Invariant::Admission, what));
+            self.returns.rash.get_or_insert_with(|| Violation::new(Invariant::Admission, what));
         }
         if let Some(host) = self.hosts.get_mut(at) {
             host.go_on_as(replica);

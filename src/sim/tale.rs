@@ -219,6 +219,6 @@ fn told(event: &Event) -> String {
         Event::Left => "has handed everything over and left".to_owned(),
         Event::DuplicateReplica { replica } => format!("replica id {replica} is in use twice"),
         Event::Unsendable { unsendable } => format!("cannot send {unsendable:?}"),
-        Event::Quarantined { fragments } => format!("skips {fragments} fragments"),
+        Event::Quarantined { poison } => format!("skips {:?} of {:?}: {}", poison.key, poison.keyspace, poison.why),
     }
 }

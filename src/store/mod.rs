@@ -29,7 +29,7 @@ pub use capture::{Budget, Captured};
 use dirty::Dirty;
 pub use entry::{Body, Entry};
 pub use epoch::Selector;
-pub use fragment::{Applied, Batch, Fragment, Full, Refused};
+pub use fragment::{Applied, Batch, Fragment, Full, Misapplied, Refused, Rejected};
 pub use keyspace::{Family, KEYSPACES_MAX, Keyspace, Keyspaces};
 pub use partition::{KeyRef, Partition};
 pub use reissue::{Estate, Reissued, Unsent};
