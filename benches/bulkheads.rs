@@ -12,7 +12,7 @@
 )]
 
 #[path = "../examples/support/dev_ca.rs"]
-#[allow(dead_code, reason = "certificates of other kinds are made elsewhere")]
+#[expect(dead_code, reason = "nothing is written to files here")]
 mod dev_ca;
 
 use std::error::Error;

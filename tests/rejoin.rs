@@ -5,11 +5,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use driftless::config::MembershipConfig;
 use driftless::crdt::NEVER;
 use driftless::error::WriteError;
 use driftless::id::{PartitionId, ReplicaId};
 use driftless::node::{Event, Input};
-use driftless::sim::{Action, Setting, SimCluster, Weather};
+use driftless::sim::{Action, Setting, SimCluster, SimConfig, Weather};
 use driftless::store::{Body, Family, KeyRef, Selector};
 
 const AWAY: usize = 2;
@@ -254,4 +255,35 @@ fn of_a_removed_origin_all_survivors_come_to_have_the_same_whoever_had_it_and_no
         }
     }
     assert!(apart > 0 && nothing > 0, "{apart} only at one, {nothing} at none");
+}
+
+fn configured(change: impl FnOnce(&mut MembershipConfig)) -> SimCluster {
+    let weather = Weather { loss: 0.0, ..Weather::default() };
+    let mut config = SimConfig { weather, ..SimConfig::default() };
+    config.node.membership.forget_after = Some(ms(5_000));
+    change(&mut config.node.membership);
+    let mut cluster = SimCluster::new(7, config).unwrap();
+    assert!(cluster.run_until(ms(10_000), joined).is_some());
+    cluster.run_for(ms(1_000));
+    cluster
+}
+
+#[test]
+fn who_shall_not_come_back_by_itself_waits_to_be_told() {
+    let mut cluster = configured(|membership| membership.comes_back = false);
+    let former = given_up(&mut cluster, |c| set(c, AWAY, "k", "here").unwrap());
+    cluster.heal();
+    cluster.run_for(ms(30_000));
+    assert_eq!((told(&mut cluster, AWAY), cluster.replica(AWAY)), ((true, None, None), Some(former)));
+    assert!(cluster.perform(Action::Rejoin { at: 2 }));
+    comes_back(&mut cluster, former);
+    assert_eq!(shown(&cluster, "k"), value("here"));
+}
+
+#[test]
+fn what_may_not_be_kept_is_lost_and_counted() {
+    let mut cluster = configured(|membership| membership.reissue_bytes = 0);
+    let former = given_up(&mut cluster, |c| set(c, AWAY, "k", "here").unwrap());
+    comes_back(&mut cluster, former);
+    assert_eq!((told(&mut cluster, AWAY).2, shown(&cluster, "k")), (Some((0, 0, 1)), None));
 }

@@ -163,7 +163,17 @@ impl Replica {
             let (index, last) = (u32::try_from(at).expect("few"), at + 1 == count);
             let forgotten = if at == 0 { forgotten } else { Hlc::default() };
             let partition = PART;
-            Part::FullChunk(FullChunk { partition, session: 9, index, last, ctx, frontier, floor, forgotten, fragments })
+            Part::FullChunk(FullChunk {
+                partition,
+                session: 9,
+                index,
+                last,
+                ctx,
+                frontier,
+                floor,
+                forgotten,
+                fragments,
+            })
         };
         self.mail(pieces.into_iter().enumerate().map(chunk).collect())
     }

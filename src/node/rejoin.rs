@@ -173,7 +173,10 @@ impl Node {
         self.forget_everybody();
         self.set_gate();
         let keys = std::mem::take(&mut self.past.estate.keys);
-        self.out.push_back(Output::Changed(keys.into_iter().map(|(keyspace, key)| Change { keyspace, key }).collect()));
+        if !keys.is_empty() {
+            let change = |(keyspace, key)| Change { keyspace, key };
+            self.out.push_back(Output::Changed(keys.into_iter().map(change).collect()));
+        }
         let kept = u64::try_from(self.past.estate.writes.len()).unwrap_or(u64::MAX);
         self.event(Event::CameBack { former, replica: self.me.replica, kept, lost: self.past.estate.lost });
     }

@@ -279,7 +279,8 @@ impl SimCluster {
         let gone = (0..self.host_count()).filter(|at| !back(*at)).flat_map(|at| self.copies(at));
         let gone: Vec<ReplicaId> = gone.chain(liars).collect();
         for at in 0..self.host_count() {
-            for replica in &gone {
+            // An operator gives no orders where nobody hears them.
+            for replica in gone.iter().filter(|_| !self.is_removed(at)).collect::<Vec<_>>() {
                 self.input(at, Input::Remove { replica: *replica });
             }
             if at < self.config.nodes && !self.is_running(at) {

@@ -192,3 +192,35 @@ fn own_cell(entry: &Entry, me: ReplicaId) -> Option<&Cell> {
         Body::Register(_) | Body::Tree(_) | Body::Custom(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Hlc;
+    use crate::crdt::NEVER;
+
+    fn unsent(ms: u64, value: &'static [u8]) -> Unsent {
+        let dot = Dot { replica: ReplicaId(1), seq: ms };
+        let cell = Cell::new(Payload::Value(Bytes::from_static(value)), Hlc::from_ms(ms), dot, NEVER);
+        Unsent { keyspace: KeyspaceId(0), key: Bytes::from_static(b"key"), cell }
+    }
+
+    fn of(writes: &[Unsent], lost: u64) -> Estate {
+        Estate { writes: writes.to_vec(), lost, keys: Vec::new() }
+    }
+
+    #[test]
+    fn of_too_much_the_newest_is_kept_and_the_rest_is_counted() {
+        let (old, middle, new) = (unsent(1, b"value"), unsent(2, b"value"), unsent(3, b"value"));
+        let room_for_two = 2 * new.bytes() + 1;
+        let mut estate = Estate::default();
+        estate.add(of(&[new.clone(), old.clone()], 0), room_for_two);
+        assert_eq!(estate, of(&[old, new.clone()], 0), "oldest first");
+        estate.add(of(std::slice::from_ref(&middle), 4), room_for_two);
+        assert_eq!(estate, of(&[middle.clone(), new.clone()], 5));
+        estate.add(Estate::default(), new.bytes());
+        assert_eq!(estate, of(&[new], 6));
+        estate.add(of(&[middle], 0), 0);
+        assert_eq!(estate, of(&[], 8), "nothing is kept where nothing may be");
+    }
+}
