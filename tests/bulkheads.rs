@@ -1,6 +1,6 @@
 //! One member that is slow, far behind, or sends what cannot be taken in must be felt by nobody else.
 #![cfg(all(feature = "net", feature = "sim"))]
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 
 #[path = "support/world.rs"]
 mod world;
@@ -42,7 +42,7 @@ async fn a_state_that_cannot_be_merged_is_told_of_once_and_everything_else_goes_
     let (world, picky) = (World::new(), Arc::new(Picky::default()));
     let declare = |config: driftless::Config, merge: Arc<dyn MergeState>| config.custom("notes", "notes/1", merge);
     let us = open(declare(world.config(0, &[]), Arc::new(Erased::<Notes>::default()))).await;
-    let eu = open(declare(world.config(1, &[&us]), Arc::clone(&picky) as Arc<dyn MergeState>)).await;
+    let eu = open(declare(world.config(1, &[&us]), Arc::<Picky>::clone(&picky))).await;
     everywhere(&note(&us, 1)).await;
 
     picky.0.store(true, Ordering::SeqCst);

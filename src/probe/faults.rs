@@ -193,8 +193,6 @@ faults! {
     NotReissued,
     /// A process that an operator removed comes back by itself.
     ExpelledComesBack,
-    /// A process whose replica was removed never comes back.
-    NeverComesBack,
     /// Members that were heard of too late are taken for any other (R-ORPHAN).
     OrphansTrusted,
     /// A restarted process goes on under its old replica id.
