@@ -11,7 +11,7 @@
 #[expect(dead_code, reason = "the demos write certificates to files")]
 mod dev_ca;
 #[path = "support/wan/mod.rs"]
-#[expect(dead_code, reason = "the demos count what passes")]
+#[allow(dead_code, reason = "the demos count what passes")]
 mod wan;
 
 use std::error::Error;
@@ -103,7 +103,7 @@ async fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
 /// Returns how long what was missed took, and how long a third node took to join.
 async fn round(cli: &Cli) -> Result<(Duration, Duration), Box<dyn Error>> {
     let ca = DevCa::new()?;
-    let mut wan = Wan::start(2, 1, |_, _| CLEAR).await?;
+    let wan = Wan::start(2, 1, |_, _| CLEAR).await?;
     let writer = Cache::open(config(&ca, 0, &[])?).await?;
     wan.set_target(0, writer.local_addr());
     let behind = Cache::open(config(&ca, 1, &[wan.entrance(1, 0)?.to_string()])?).await?;

@@ -152,7 +152,7 @@ pub struct MembershipConfig {
     pub max_drift: Duration,
     /// How long a member must be unreachable to a majority of all members, without a break, for them to remove it. Until
     /// then nothing that it has not seen is forgotten: deleted and expired keys keep their names and about 160 bytes each.
-    /// Who is removed has to start again, and what only it had is lost. Half of the members remove nobody, so of two
+    /// Who is removed begins again, see `comes_back`. Half of the members remove nobody, so of two
     /// neither is ever removed. Default six hours; `None` leaves it to operators.
     pub forget_after: Option<Duration>,
     /// How many nodes the cluster has at least once all were started, this one included. Default 0: as many as there are
@@ -161,6 +161,14 @@ pub struct MembershipConfig {
     /// forgotten before so many nodes have joined. Too small, and what was deleted in one part of a cluster that began in two
     /// may show again when they meet; too large, and no quorum is reached and nothing forgotten.
     pub expected_nodes: usize,
+    /// Whether a node whose replica was removed comes back by itself, empty and as another replica, unless an operator
+    /// removed it or another copy of it has its place; then, or with `false`, it waits for
+    /// [`Cache::rejoin`](crate::Cache::rejoin) or a restart. Default true.
+    pub comes_back: bool,
+    /// Bytes of register writes and deletions that a node whose replica was removed keeps to write them again as its next
+    /// replica, if nobody else had received them and nothing has been written in their place since. 0 writes nothing again.
+    /// Default 16 MiB; of more the oldest are lost.
+    pub reissue_bytes: usize,
     /// How long a node looks for a cluster to join before it founds one alone. Default 2 s. Less
     /// may found two clusters when all nodes start at once.
     pub solo_after: Duration,
@@ -397,6 +405,8 @@ impl MembershipConfig {
             max_drift: Duration::from_secs(1),
             forget_after: Some(Duration::from_secs(6 * 3_600)),
             expected_nodes: 0,
+            comes_back: true,
+            reissue_bytes: 16 << 20,
             solo_after: Duration::from_secs(2),
         }
     }

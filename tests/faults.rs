@@ -221,6 +221,7 @@ fn strange_histories(count: u64, frontier: &Ctx) -> (Bench, Vec<Output>) {
         ctx: theirs.clone(),
         frontier: frontier.clone(),
         floor: frontier.clone(),
+        forgotten: Hlc::default(),
         fragments: Vec::new(),
     };
     let outputs = (1..=count)
@@ -324,8 +325,9 @@ fn a_peer_that_knows_more_of_our_events_than_we_made_is_refused_wherever_it_says
     let batch = |ctx, fragments| Part::Batch(Batch { partition: id, ctx, fragments });
     assert_eq!(refused_part(|_, ctx| batch(ctx, Vec::new())), forged());
     let chunk = |ctx: Ctx, index, fragments| {
-        let (frontier, floor) = (ctx.clone(), ctx.clone());
-        Part::FullChunk(FullChunk { partition: id, session: 1, index, last: false, ctx, frontier, floor, fragments })
+        let (frontier, floor, forgotten) = (ctx.clone(), ctx.clone(), Hlc::default());
+        let (partition, session, last) = (id, 1, false);
+        Part::FullChunk(FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments })
     };
     assert_eq!(refused_part(|_, ctx| chunk(ctx, 0, Vec::new())), forged());
     let dot = Dot { replica: ReplicaId(10), seq: 1 };
@@ -354,9 +356,9 @@ fn a_synchronisation_that_contradicts_itself_is_refused() {
     floor.add_range(ReplicaId(20), 1, 5);
     for (frontier, floor) in [(floor.clone(), floor.clone()), (floor.clone(), Ctx::default())] {
         let fault = refused_part(|_, _| {
-            let (ctx, fragments) = (Ctx::default(), Vec::new());
-            let partition = PartitionId(0);
-            Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: true, ctx, frontier, floor, fragments })
+            let (ctx, fragments, forgotten) = (Ctx::default(), Vec::new(), Hlc::default());
+            let (partition, session, index, last) = (PartitionId(0), 1, 0, true);
+            Part::FullChunk(FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments })
         });
         assert!(matches!(fault, PeerFault::Malformed { why: "a synchronisation dropped more than it has seen" }));
     }
@@ -373,7 +375,8 @@ fn a_partition_that_does_not_exist_is_a_fault_and_takes_no_memory() {
     let fault = refused_part(|_, _| {
         let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
         let fragments = Vec::new();
-        Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: false, ctx, frontier, floor, fragments })
+        let (index, last, forgotten) = (0, false, Hlc::default());
+        Part::FullChunk(FullChunk { partition, session: 1, index, last, ctx, frontier, floor, forgotten, fragments })
     });
     assert_eq!(fault, PeerFault::Malformed { why });
 }

@@ -141,3 +141,29 @@ async fn certificates_and_cas_are_renewed_a_hundred_times_and_nothing_is_interru
     let other = us.renew(&second.identity_trusting(1, &[&second])).await;
     assert!(matches!(other, Err(RenewError::Unusable(StartError::OtherIdentity { .. }))), "{other:?}");
 }
+
+#[tokio::test]
+async fn who_was_removed_by_mistake_is_told_and_comes_back_when_it_may() {
+    let [us, eu, ap] = World::new().three().await;
+    let (former, mut events) = (ap.replica(), ap.events());
+    let numbers = ap.registers::<u32, u32>("n").unwrap();
+    everywhere(&numbers.set(&1, &1, Ttl::NEVER).unwrap()).await;
+    assert!(!guard(ap.rejoin()).await, "it was not removed");
+    guard(us.remove(former)).await.unwrap();
+    event(&mut events, |e| (e == Event::Removed).then_some(())).await;
+    assert_eq!(numbers.set(&1, &2, Ttl::NEVER).unwrap_err(), WriteError::Removed);
+    assert_eq!(numbers.get(&1).unwrap(), Some(1));
+
+    assert!(guard(ap.rejoin()).await);
+    let became = |e| if let Event::CameBack { former, replica, .. } = e { Some((former, replica)) } else { None };
+    let (was, is) = event(&mut events, became).await;
+    assert_eq!((was, is), (former, ap.replica()));
+    assert_ne!(is, former);
+    event(&mut events, |e| matches!(e, Event::Joined { founded: false }).then_some(())).await;
+    assert_eq!(numbers.get(&1).unwrap(), Some(1), "the same handle, and the cluster's state");
+    everywhere(&numbers.set(&1, &3, Ttl::NEVER).unwrap()).await;
+    for cache in [&us, &eu] {
+        assert_eq!(cache.registers::<u32, u32>("n").unwrap().get(&1).unwrap(), Some(3));
+        assert_eq!(cache.cluster().await.members.len(), 3);
+    }
+}

@@ -305,7 +305,8 @@ fn part(u: &mut Unstructured<'_>) -> Made<Part> {
     }
     let (session, index, last) = (u.arbitrary()?, if bool::arbitrary(u)? { 0 } else { u.arbitrary()? }, u.arbitrary()?);
     let [ctx, frontier, floor] = if index == 0 { [ctx(u)?, ctx(u)?, ctx(u)?] } else { <[Ctx; 3]>::default() };
-    Ok(Part::FullChunk(FullChunk { partition, session, index, last, ctx, frontier, floor, fragments }))
+    let forgotten = Hlc(if index == 0 { u.arbitrary()? } else { 0 });
+    Ok(Part::FullChunk(FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments }))
 }
 
 fn members(u: &mut Unstructured<'_>) -> Made<MemberSet> {
@@ -319,7 +320,7 @@ fn members(u: &mut Unstructured<'_>) -> Made<MemberSet> {
     };
     let members = some(u, 3, |u| Ok((replica(u)?, member(u)?)))?.into_iter().collect();
     let mut ids = || Ok(some(u, 2, replica)?.into_iter().collect());
-    Ok(MemberSet { members, removed: ids()?, orphans: ids()? })
+    Ok(MemberSet { members, removed: ids()?, orphans: ids()?, expelled: ids()? })
 }
 
 /// One of few nodes.

@@ -23,9 +23,9 @@ impl Cache {
     /// Removes a member that will not come back, for ever and for everybody.
     ///
     /// Until then every other member remembers what it has deleted, since the one that is silent might not have heard of
-    /// it. What only the removed had is lost; the writes it made and somebody received stay. Should it run after all, it is
-    /// told and accepts no further writes; its machine may join again as another replica. A node that restarts takes the
-    /// place of its former self without this.
+    /// it. The writes it made and somebody received stay. Should it run after all, it is told and accepts no further writes
+    /// until [`Cache::rejoin`] there, or a restart; with a restart, what only it had is lost. A node that restarts takes
+    /// the place of its former self without this.
     ///
     /// # Errors
     /// [`RemoveError`]; nobody was removed.
@@ -47,6 +47,26 @@ impl Cache {
     /// ```
     pub async fn remove(&self, replica: ReplicaId) -> Result<(), RemoveError> {
         self.line.remove(replica).await.unwrap_or(Err(RemoveError::Stopped))
+    }
+
+    /// Lets this node, whose replica was removed, go on as another replica: empty, joining the cluster again, and then
+    /// writing again what it had written and nobody else had received ([`Event::Reissued`](crate::Event::Reissued)).
+    /// Returns whether its replica was removed; if not, nothing happens.
+    ///
+    /// A node does this by itself ([`comes_back`](crate::config::MembershipConfig::comes_back)), unless an operator removed
+    /// it or another process with its identity has its place: two such processes would remove each other for ever.
+    ///
+    /// What is written again is registers and their deletions, nothing else. Each becomes a new write, which wins over what
+    /// others write at the same time and this node has not seen yet. So a value is written again only if there is nothing
+    /// newer than it once was: no later write, deletion or invalidation of its key that the member this node copies knows
+    /// of, and if the key is not there, no key of its partition that was deleted, or had expired, later and is forgotten.
+    /// A deletion is made again only if what it deleted is still there. Receipts of former writes are never reached, and
+    /// tokens that name them never covered.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done, whether anybody waits for it or not.
+    pub async fn rejoin(&self) -> bool {
+        self.line.rejoin().await.unwrap_or(false)
     }
 
     /// Proves itself by another certificate, and trusts other CAs, from the next handshake on. Links that are up stay, so

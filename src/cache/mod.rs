@@ -262,10 +262,10 @@ impl Cache {
         &self.me.region
     }
 
-    /// Returns the identity of this running copy: another one at every start.
+    /// Returns the identity of this running copy: another one at every start, and after [`Event::CameBack`].
     #[must_use]
     pub fn replica(&self) -> ReplicaId {
-        self.me.replica
+        self.store.me()
     }
 
     /// Returns exactly which events every partition has seen; partitions without any are left out.
@@ -349,7 +349,11 @@ impl Drop for Cache {
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("me", &self.me).field("local_addr", &self.local_addr).finish_non_exhaustive()
+        f.debug_struct("Cache")
+            .field("me", &self.me)
+            .field("replica", &self.replica())
+            .field("local_addr", &self.local_addr)
+            .finish_non_exhaustive()
     }
 }
 

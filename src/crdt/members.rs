@@ -84,6 +84,8 @@ pub struct MemberSet {
     pub removed: BTreeSet<ReplicaId>,
     /// Members that somebody had heard of too late ([`MemberSet::orphans_in`]).
     pub orphans: BTreeSet<ReplicaId>,
+    /// Those that an operator removed: their processes do not come back by themselves.
+    pub expelled: BTreeSet<ReplicaId>,
 }
 
 impl MemberSet {
@@ -119,9 +121,10 @@ impl MemberSet {
         for replica in &other.removed {
             changed |= self.remove(*replica);
         }
-        let known = self.orphans.len();
+        let known = self.orphans.len() + self.expelled.len();
         self.orphans.extend(&other.orphans);
-        changed || self.orphans.len() > known
+        self.expelled.extend(&other.expelled);
+        changed || self.orphans.len() + self.expelled.len() > known
     }
 
     /// Returns the members in `news` of whom I hear too late: who let them in was a member here and was removed, or is an
@@ -156,7 +159,8 @@ impl MemberSet {
     /// Iterates over every replica that is named anywhere, some of them more than once.
     pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> {
         let sponsors = self.members.values().filter_map(|member| member.sponsor);
-        self.members.keys().chain(&self.removed).chain(&self.orphans).copied().chain(sponsors)
+        let named = self.members.keys().chain(&self.removed).chain(&self.orphans).chain(&self.expelled);
+        named.copied().chain(sponsors)
     }
 
     /// Iterates over the members not removed, in order of replica id.
@@ -174,6 +178,14 @@ impl MemberSet {
     #[must_use]
     pub fn is_removed(&self, replica: ReplicaId) -> bool {
         self.removed.contains(&replica) && !planted!(ZombieAccepted)
+    }
+
+    /// Tells whether the process of a replica that was removed is to stay away: an operator removed it, or another copy of
+    /// its node has its place.
+    #[must_use]
+    pub fn is_barred(&self, replica: ReplicaId) -> bool {
+        let node = self.members.get(&replica).map(|member| member.node);
+        self.expelled.contains(&replica) || node.is_some_and(|node| self.of_node(node).any(|other| other != replica))
     }
 
     /// Returns the live replicas of a node, in order.
@@ -195,6 +207,7 @@ mod tests {
             members: members.iter().map(|&(r, n)| (ReplicaId(r), member(n, "eu"))).collect(),
             removed: removed.iter().map(|&r| ReplicaId(r)).collect(),
             orphans: BTreeSet::new(),
+            expelled: BTreeSet::new(),
         }
     }
 
@@ -217,8 +230,9 @@ mod tests {
     fn whoever_is_named_anywhere_counts_against_the_limit() {
         let mut all = set(&[(1, 1)], &[2]);
         all.orphans.insert(ReplicaId(3));
+        all.expelled.insert(ReplicaId(5));
         all.members.values_mut().for_each(|member| member.sponsor = Some(ReplicaId(4)));
-        assert_eq!(all.replicas().collect::<BTreeSet<_>>(), [1, 2, 3, 4].map(ReplicaId).into());
+        assert_eq!(all.replicas().collect::<BTreeSet<_>>(), [1, 2, 3, 4, 5].map(ReplicaId).into());
     }
 
     #[test]
@@ -227,6 +241,15 @@ mod tests {
         assert!(here.join(&set(&[], &[5])), "a removal");
         assert!(here.join(&set(&[(2, 1)], &[5])), "a member next to a known removal");
         assert!(!here.join(&set(&[(2, 1)], &[5])));
+    }
+
+    #[test]
+    fn who_was_expelled_or_has_a_live_copy_is_to_stay_away() {
+        let mut here = set(&[(1, 1), (2, 2), (3, 2), (4, 3)], &[1, 2, 4]);
+        assert!(!here.is_barred(ReplicaId(1)) && here.is_barred(ReplicaId(2)) && !here.is_barred(ReplicaId(4)));
+        let order = MemberSet { expelled: [ReplicaId(4)].into(), ..MemberSet::default() };
+        assert!(here.join(&order) && here.is_barred(ReplicaId(4)));
+        assert!(!here.join(&order), "an order that is known is no news");
     }
 
     #[test]

@@ -294,6 +294,15 @@ impl Slots {
         before.address().map(str::to_owned)
     }
 
+    /// Forgets who answers where and all members, and dials every seed at once.
+    pub fn forget(&mut self) {
+        for slot in &mut self.slots {
+            let target = if slot.is_member() { Target::Nobody } else { slot.target.clone() };
+            let state = if slot.state == State::Dialling { slot.state } else { State::Idle { at: Mono::default() } };
+            *slot = Slot { state, ..Slot::new(target, Mono::default()) };
+        }
+    }
+
     /// Notes that a dial came up.
     pub fn up(&mut self, slot: PeerSlot, link: LinkId) {
         if let Some(slot) = self.get_mut(slot) {

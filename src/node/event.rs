@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::error::PeerFault;
 use crate::id::{KeyspaceId, NodeId, RegionId, ReplicaId, Role};
+use crate::node::quarantine::Poison;
 use crate::wire::Unsendable;
 
 /// Something an operator may want to know. Every change of view is one.
@@ -109,9 +110,31 @@ pub enum Event {
     },
     /// The peers accept this node's clock again: it accepts writes again.
     ClockAccepted,
-    /// This replica was removed, or found that its history does not fit that of the others: it must start again under a new
-    /// id, and what it accepted and no peer has received is lost.
+    /// This replica was removed, or found that its history does not fit that of the others: it accepts no writes. Its
+    /// process goes on as another replica, which [`Event::CameBack`] tells, unless an operator removed it, another copy of
+    /// its node has its place, or the configuration says otherwise.
     Removed,
+    /// This process goes on as another replica, empty, and is about to join.
+    CameBack {
+        /// The replica that was removed.
+        former: ReplicaId,
+        /// The one it is now.
+        replica: ReplicaId,
+        /// Register writes that some member may not have received: they are written again once it has joined, unless they
+        /// are outdated by then.
+        kept: u64,
+        /// More of them than may be kept.
+        lost: u64,
+    },
+    /// Of what former replicas of this process had written and some member may not have received: what came of it.
+    Reissued {
+        /// Written again.
+        written: u64,
+        /// Received by others after all, over, or something newer is there or may have been.
+        outdated: u64,
+        /// Lost: more than may be kept, or without room here, or this node has founded a cluster, so that nobody can tell.
+        lost: u64,
+    },
     /// This node's certificate expires soon: told 30 days, 7 days and a day before, and when it has. Links that are up stay;
     /// the next handshake with an expired one is refused.
     CertificateExpires {
@@ -132,10 +155,11 @@ pub enum Event {
         /// What is too large.
         unsendable: Unsendable,
     },
-    /// State that could not be joined was skipped; its dots stay missing.
+    /// State that could not be joined was skipped; its events stay missing and it is tried again whenever it comes. Told
+    /// once for each state.
     Quarantined {
-        /// How many fragments.
-        fragments: u64,
+        /// What it is.
+        poison: Poison,
     },
 }
 

@@ -113,8 +113,8 @@ impl Node {
         }
         if self.members.is_removed(hello.replica) {
             sometimes!(RemovedRefused);
-            self.fault(link, PeerFault::Removed { replica: hello.replica });
-            return;
+            let (fault, code) = (PeerFault::Removed { replica: hello.replica }, self.refusal_of(hello.replica));
+            return self.fault_with(link, fault, code);
         }
         if self.check_clock(self.peers_now(now, link, &hello), now.wall_ms).is_err() {
             // The peer sees us as ahead and is about to close the link for it.

@@ -119,12 +119,15 @@ pub enum Input {
         id: WaitId,
     },
     /// An operator removes a replica that will not come back, so that nobody waits for its reports any more. It is for
-    /// ever: every node hears of it, the replica is refused wherever it shows up and told so, and what only it had is
-    /// lost. Its node may come back as another replica.
+    /// ever: every node hears of it, the replica is refused wherever it shows up and told so. Its process comes back when
+    /// it is told to ([`Input::Rejoin`]) or started again; in the latter case what only it had is lost.
     Remove {
         /// The replica, also one that was never heard of, or this node's own.
         replica: ReplicaId,
     },
+    /// This process, whose replica was removed, may go on as another replica, whoever removed it. Nothing happens
+    /// otherwise.
+    Rejoin,
     /// Accept no writes from now on and hand everything over. `Event::Drained` or `Event::Left` tells when that is done.
     Drain {
         /// Give up this node's place at the end.

@@ -197,6 +197,8 @@ impl Node {
         self.on_members(now, &own);
         let hearsay = std::mem::take(&mut self.hearsay);
         self.on_members(now, &hearsay);
+        self.past.joined(now.mono);
+        self.reissue(now, founded);
         self.set_gate();
         self.event(Event::Joined { founded });
         let ready = self.ready();

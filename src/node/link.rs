@@ -205,7 +205,7 @@ impl Staging {
         if chunk.index == 0 {
             self.forget(id);
             let batch = Batch { partition: id, ctx: chunk.ctx, fragments: Vec::new() };
-            let full = Full { batch, frontier: chunk.frontier, floor: chunk.floor };
+            let full = Full { batch, frontier: chunk.frontier, floor: chunk.floor, forgotten: chunk.forgotten };
             self.open.insert(id, Open { session: chunk.session, at: now, next: 0, bytes: 0, full });
         }
         let Some(open) = self.open.get_mut(&id).filter(|o| o.session == chunk.session && o.next == chunk.index) else {
@@ -259,11 +259,13 @@ pub fn spread(count: usize, sparse: Vec<(PartitionId, Ctx)>) -> Vec<Ctx> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Hlc;
     use crate::crdt::Dot;
 
     fn chunk(session: u64, index: u32, last: bool) -> FullChunk {
         let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
-        FullChunk { partition: PartitionId(3), session, index, last, ctx, frontier, floor, fragments: Vec::new() }
+        let (partition, forgotten, fragments) = (PartitionId(3), Hlc::default(), Vec::new());
+        FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments }
     }
 
     #[test]

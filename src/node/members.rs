@@ -23,6 +23,9 @@ impl Node {
     /// Takes in what a peer says of members. What is stable here when this node has joined is what its donor found stable,
     /// with the members its donor knew of: whoever others name is heard of after that.
     pub(super) fn hear(&mut self, now: Now, link: LinkId, news: &MemberSet) {
+        if !self.respects(now, news) {
+            return;
+        }
         if self.is_orphan_of(news) {
             return self.begin_again(now);
         }
@@ -54,6 +57,7 @@ impl Node {
         for replica in removed {
             self.on_removed(now, replica);
         }
+        self.respects(now, news);
         let done = self.waits.check_all(&self.store, &self.members, self.expected());
         sometimes!(WaitReachedByRemoval, if !done.is_empty());
         self.resolve(done);
@@ -164,8 +168,9 @@ impl Node {
             return self.on_own_removal(now);
         }
         let links: Vec<LinkId> = self.sessions().filter(|(_, s)| s.replica == replica).map(|(id, _)| id).collect();
+        let code = self.refusal_of(replica);
         for link in links {
-            self.close(link, CloseCode::Removed, "the replica was removed from the cluster");
+            self.close(link, code, "the replica was removed from the cluster");
         }
     }
 
@@ -181,5 +186,11 @@ impl Node {
         for link in links {
             self.close(link, CloseCode::Goodbye, "this replica was removed from the cluster");
         }
+        self.plan_return(now);
+    }
+
+    /// Returns the code that tells a removed replica whether its process may come back by itself.
+    pub(super) fn refusal_of(&self, replica: ReplicaId) -> CloseCode {
+        if self.members.is_barred(replica) { CloseCode::Expelled } else { CloseCode::Removed }
     }
 }

@@ -31,8 +31,10 @@ mod members;
 pub mod output;
 mod pen;
 mod profile;
+pub mod quarantine;
 mod reach;
 mod receive;
+mod rejoin;
 mod role;
 mod send;
 pub mod stats;
@@ -47,6 +49,7 @@ pub use gauges::{Gauge, Gauges};
 pub use input::{Input, LinkId, PeerIdentity, PeerSlot};
 pub use levels::{Level, Mark, Missing, Outcome, WaitId};
 pub use output::{CloseCode, DialError, LinkEnd, Output, Party, TlsFault};
+pub use quarantine::Poison;
 pub use stats::{PeerStats, Stats};
 pub use view::{ClusterView, MemberView, RegionView};
 
@@ -69,6 +72,8 @@ use leave::Drain;
 use levels::Waits;
 use link::{Link, Session};
 use pen::Pen;
+use quarantine::Quarantine;
+use rejoin::Past;
 use role::Part;
 use tick::Timers;
 
@@ -110,9 +115,12 @@ pub struct Node {
     join: Join,
     /// The last member of whom this node took state before it joined.
     copied_from: Option<ReplicaId>,
+    /// Former replicas of this process, and what is left of them.
+    past: Past,
     outbox: Outbox,
     waits: Waits,
     pen: Pen,
+    quarantine: Quarantine,
     /// Partitions to collect at the next report.
     touched: BTreeSet<PartitionId>,
     /// Frame bytes received since the last report.
@@ -161,9 +169,11 @@ impl Node {
             met: false,
             join: Join::Seeking { since: None },
             copied_from: None,
+            past: Past::default(),
             outbox,
             waits: Waits::default(),
             pen: Pen::default(),
+            quarantine: Quarantine::default(),
             touched: BTreeSet::new(),
             received_bytes: 0,
             news: 0,
@@ -202,7 +212,8 @@ impl Node {
             Input::Written => self.outbox.mark(self.store.take_dirty()),
             Input::Wait { id, mark, level, deadline } => self.on_wait(now, id, mark, level, deadline),
             Input::CancelWait { id } => self.waits.remove(id),
-            Input::Remove { replica } => self.remove(now, replica),
+            Input::Remove { replica } => self.expel(now, replica),
+            Input::Rejoin => self.on_rejoin(now),
             Input::Drain { leave } => self.on_drain(now, leave),
             Input::Resume => self.on_resume(),
             Input::Promote => self.assume(false),
@@ -266,10 +277,12 @@ impl Node {
         }
         let seeks = !self.join.is_joined();
         self.slots.down(link, self.me.replica, now.mono, seeks, &mut self.rng);
+        // A link of a former replica is none of this one.
+        let code = code.filter(|_| self.links.contains_key(&link) || self.is_removed());
         self.drop_link(link);
         self.check_own_clock();
-        if code == Some(CloseCode::Removed) {
-            self.remove(now, self.me.replica);
+        if let Some(code) = code {
+            self.heed(now, code);
         }
     }
 
@@ -291,8 +304,8 @@ impl Node {
         let address = self.slots.dialled(slot).unwrap_or_default();
         self.event(Event::DialFailed { address, why: reason.to_string() });
         self.check_own_clock();
-        if let DialError::Refused { code: CloseCode::Removed, .. } = reason {
-            self.remove(now, self.me.replica);
+        if let DialError::Refused { code, .. } = reason {
+            self.heed(now, *code);
         }
     }
 
@@ -360,7 +373,12 @@ impl Node {
 
     /// A peer broke a rule: its message is dropped, its link closed, everybody else unaffected.
     fn fault(&mut self, link: LinkId, fault: PeerFault) {
-        let (code, reason) = (CloseCode::of(&fault), fault.to_string());
+        let code = CloseCode::of(&fault);
+        self.fault_with(link, fault, code);
+    }
+
+    fn fault_with(&mut self, link: LinkId, fault: PeerFault, code: CloseCode) {
+        let reason = fault.to_string();
         if let Some(l) = self.links.get(&link) {
             let (node, region) = (l.identity.node, l.identity.region.clone());
             self.event(Event::Refused { node, region, fault });

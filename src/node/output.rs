@@ -99,13 +99,15 @@ pub enum CloseCode {
     Silent,
     /// The peer said of this side's events what cannot be.
     Forged,
+    /// The peer was removed from the cluster, and is not to come back by itself.
+    Expelled,
     /// A code of a later version.
     Unknown(u64),
 }
 
 /// Every known code and its number, in the order of [`CloseCode`]. Zero is what QUIC libraries send
 /// when a connection is merely dropped, so it names nothing here.
-const CODES: [(CloseCode, u64); 13] = [
+const CODES: [(CloseCode, u64); 14] = [
     (CloseCode::Goodbye, 1),
     (CloseCode::Superseded, 2),
     (CloseCode::Malformed, 3),
@@ -119,6 +121,7 @@ const CODES: [(CloseCode, u64); 13] = [
     (CloseCode::Overloaded, 11),
     (CloseCode::Silent, 12),
     (CloseCode::Forged, 13),
+    (CloseCode::Expelled, 14),
 ];
 
 impl CloseCode {

@@ -229,6 +229,7 @@ impl Node {
         let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         let Some(mut partition) = self.store.lock(batch.partition) else { return };
+        let replica = session.replica;
         let lags = lags(session.replica, batch, partition.ctx(), now.wall_ms);
         sometimes!(FrameOvertaken, if session.peer.known(batch.partition).is_some_and(|known| !batch.ctx.includes(known)));
         let result = partition.apply(session.replica, batch, &around);
@@ -243,7 +244,7 @@ impl Node {
                 session.traffic.fragments_in += u64::try_from(batch.fragments.len()).unwrap_or(0);
                 session.traffic.news_in += applied.news;
                 self.note_report(link, batch.partition, &batch.ctx);
-                self.applied(batch.partition, applied);
+                self.applied(now, replica, batch.partition, applied);
             }
             // The sender has long seen more: a lost packet delayed this batch until it was stale. It
             // must not wait for the sender to wonder why its writes are never reported.
@@ -290,6 +291,7 @@ impl Node {
         let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         let Some(mut p) = self.store.lock(partition) else { return };
+        let theirs = session.replica;
         let result = p.apply_full(session.replica, full, &around);
         let is_late = session.peer.known(partition).is_some_and(|known| known.includes(p.frontier()));
         let has_all = p.ctx().includes(&full.batch.ctx);
@@ -301,7 +303,7 @@ impl Node {
                 session.stale_fulls.remove(&partition);
                 self.stats.full_syncs += 1;
                 self.note_report(link, partition, &full.batch.ctx);
-                self.applied(partition, applied);
+                self.applied(now, theirs, partition, applied);
                 self.on_received(now, partition);
                 self.fence_orphans(now, link);
             }
@@ -323,7 +325,6 @@ impl Node {
                 *stale += 1;
                 let unrelated = *stale > if mutual { MUTUAL_FULLS_MAX } else { STALE_FULLS_MAX };
                 session.peer.synchronise(partition);
-                let theirs = session.replica;
                 if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
                     self.fault(link, PeerFault::SplitHistory { partition, region });
                     if mutual {
@@ -345,7 +346,7 @@ impl Node {
         }
     }
 
-    fn applied(&mut self, partition: PartitionId, applied: Applied) {
+    fn applied(&mut self, now: Now, from: ReplicaId, partition: PartitionId, applied: Applied) {
         self.news += 1;
         self.touched.insert(partition);
         for link in self.links.values_mut() {
@@ -362,9 +363,7 @@ impl Node {
         for replica in applied.duplicates {
             self.event(Event::DuplicateReplica { replica });
         }
-        if applied.quarantined > 0 {
-            self.event(Event::Quarantined { fragments: applied.quarantined });
-        }
+        self.quarantine(now, from, partition, applied.rejected);
     }
 
     pub(super) fn on_beat(&mut self, now: Now, link: LinkId, bytes: &Bytes) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Mono;
 use crate::id::{NodeId, RegionId, ReplicaId};
-use crate::node::{ClusterView, Link, Node};
+use crate::node::{ClusterView, Link, Node, Poison};
 
 /// Lags up to this many milliseconds are counted exactly.
 const LAG_MS_MAX: usize = 8_192;
@@ -174,8 +174,10 @@ pub struct Stats {
     pub stale_batches: u64,
     /// Partitions received in full.
     pub full_syncs: u64,
-    /// Fragments that could not be joined.
+    /// Fragments that could not be joined, as often as they came.
     pub quarantined: u64,
+    /// Those whose events are still missing.
+    pub poisons: Vec<Poison>,
     /// Frames that waited for the wall clock to come near their stamps.
     pub penned_frames: u64,
     /// Bytes of all frames sent over any link, also one that has ended, as they left.
@@ -198,6 +200,7 @@ impl Node {
             joined: self.join.is_joined(),
             cluster: self.cluster(),
             peers: self.links.values().filter_map(Link::stats).collect(),
+            poisons: self.quarantine.iter().cloned().collect(),
             log_records: partitions().map(|p| sum(p.log_len())).sum(),
             keys: partitions().map(|p| sum(p.len())).sum(),
             ..self.stats.clone()

@@ -46,7 +46,7 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Mono> {
         let dials = self.slots.next_deadline().filter(|_| self.dials());
         let solo = self.solo_deadline().filter(|at| *at > self.last);
-        let dynamic = [self.outbox.due(), dials, self.waits.next_deadline(), solo];
+        let dynamic = [self.outbox.due(), dials, self.waits.next_deadline(), solo, self.past.due()];
         dynamic.into_iter().flatten().chain([self.timers.next()]).min()
     }
 
@@ -57,6 +57,9 @@ impl Node {
         }
         if self.timers.report.is_some_and(|at| at <= now.mono) {
             self.report(now);
+        }
+        if self.past.due().is_some_and(|at| at <= now.mono) {
+            self.come_back(now);
         }
         if self.timers.beat <= now.mono {
             self.beat(now);
@@ -196,6 +199,8 @@ impl Node {
         }
         behind.into_iter().for_each(|link| self.pump(link));
         self.forget_silent_copies(now);
+        self.reissue(now, false);
+        self.release_quarantine();
         self.collect(now, self.store.partition_ids());
     }
 }

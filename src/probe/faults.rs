@@ -199,6 +199,14 @@ faults! {
     AccusedForGood,
     /// A removed replica is taken back (R-FENCE).
     ZombieAccepted,
+    /// What a removed process had written and nobody received is written again over something newer.
+    ReissueOverwritesNewer,
+    /// It is written again although something newer may have been there and is forgotten.
+    ReissueRevives,
+    /// It is never written again.
+    NotReissued,
+    /// A process that an operator removed comes back by itself.
+    ExpelledComesBack,
     /// Members that were heard of too late are taken for any other (R-ORPHAN).
     OrphansTrusted,
     /// A restarted process goes on under its old replica id.

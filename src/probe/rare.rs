@@ -371,6 +371,34 @@ rare! {
     NotAllMetYet,
     /// A replica learnt that it was removed.
     ToldThatRemoved,
+    /// More states could not be joined in than are kept in quarantine.
+    QuarantineFull,
+    /// The events of a state that could not be joined in came in another form.
+    QuarantineEnded,
+    /// A process whose replica was removed went on as another one.
+    CameBack,
+    /// One that had come back a moment before came back again.
+    CameBackAgain,
+    /// A process whose replica was removed stayed away, because an operator had removed it or a copy had its place.
+    StaysAway,
+    /// A process that was to stay away came back when it was told to.
+    RejoinedOnOrder,
+    /// A process that had come back heard that an operator had removed what it was before.
+    FormerWasExpelled,
+    /// A write of a former replica that nobody had received was written again.
+    WrittenAgain,
+    /// A deletion of a former replica that nobody had received was made again.
+    DeletedAgain,
+    /// A write of a former replica had come through after all.
+    UnsentHadComeThrough,
+    /// A write of a former replica was not written again, because something newer is there.
+    UnsentOutdated,
+    /// A write of a former replica was not written again, because something newer may have been there and is forgotten.
+    UnsentMayBeOutdated,
+    /// A former replica had written with a clock that was ahead what is not kept for that.
+    UnsentOfTheFuture,
+    /// A former replica had written more that nobody had received than is kept.
+    UnsentOverLimit,
     /// A majority of the peers refused this clock.
     ClockRefused,
     /// The peers accepted this clock again.

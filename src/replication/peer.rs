@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::clock::Mono;
+use crate::clock::{Hlc, Mono};
 use crate::crdt::{Ctx, Dot};
 use crate::id::{PartitionId, ReplicaId};
 use crate::probe::{planted, sometimes};
@@ -346,7 +346,7 @@ impl Peer {
 
 /// Cuts a full synchronisation into frames.
 fn cut(full: Full, session: u64) -> Vec<FullChunk> {
-    let Full { batch, frontier, floor } = full;
+    let Full { batch, frontier, floor, forgotten } = full;
     let chunk = |index: u32| FullChunk {
         partition: batch.partition,
         session,
@@ -355,10 +355,11 @@ fn cut(full: Full, session: u64) -> Vec<FullChunk> {
         ctx: Ctx::default(),
         frontier: Ctx::default(),
         floor: Ctx::default(),
+        forgotten: Hlc::default(),
         fragments: Vec::new(),
     };
     let mut chunks = Vec::new();
-    let mut open = FullChunk { ctx: batch.ctx, frontier, floor, ..chunk(0) };
+    let mut open = FullChunk { ctx: batch.ctx, frontier, floor, forgotten, ..chunk(0) };
     let mut bytes = 0;
     for fragment in batch.fragments {
         let weight = fragment.weight();

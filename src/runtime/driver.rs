@@ -194,6 +194,13 @@ impl Driver {
                 }
                 drop(reply.send(refused.map_or(Ok(()), Err)));
             }
+            Command::Rejoin { reply } => {
+                let removed = self.node.members().is_removed(self.node.me().replica) && !self.node.has_left();
+                self.take(Input::Rejoin);
+                if reply.send(removed).is_err() {
+                    tracing::debug!(removed, "told to come back, and nobody waited for it");
+                }
+            }
             Command::Present { identity, reply } => {
                 let done = self.endpoint.present(&identity);
                 if done.is_ok() {

@@ -11,7 +11,7 @@ use std::mem::{Discriminant, discriminant};
 
 use crate::error::PeerFault;
 use crate::id::{NodeId, RegionId};
-use crate::node::Event;
+use crate::node::{Event, Poison};
 
 /// Addresses of which it is remembered that they do not answer: past it each is warned of once more.
 const SILENT_MAX: usize = 1_024;
@@ -63,8 +63,21 @@ impl Journal {
             Event::ClockAccepted => tracing::info!("peers accept this clock again: writes are accepted"),
             Event::Removed => {
                 tracing::error!(
-                    "this replica was removed, or its history does not fit that of the others: writes are refused, and what \
-                     it accepted and no peer has received is lost; restart the node"
+                    "this replica was removed, or its history does not fit that of the others: writes are refused"
+                );
+            }
+            Event::CameBack { former, replica, kept, lost } => {
+                tracing::warn!(%former, %replica, kept, lost, "this process goes on as another replica, and joins again");
+            }
+            Event::Reissued { written, outdated, lost: 0 } => {
+                tracing::info!(written, outdated, "what nobody had received is written again");
+            }
+            Event::Reissued { written, outdated, lost } => {
+                tracing::error!(
+                    written,
+                    outdated,
+                    lost,
+                    "what nobody had received is written again, and some of it is lost"
                 );
             }
             Event::CertificateExpires { days: 0 } => {
@@ -81,8 +94,9 @@ impl Journal {
             Event::Unsendable { unsendable } => {
                 tracing::error!(%unsendable, "a message is too large to be sent; what it carried stays missing elsewhere");
             }
-            Event::Quarantined { fragments } => {
-                tracing::error!(fragments, "received state could not be joined and was skipped");
+            Event::Quarantined { poison } => {
+                let Poison { keyspace, key, digest, from, why, .. } = poison;
+                tracing::error!(%keyspace, ?key, digest, %from, %why, "received state could not be joined and is skipped");
             }
         }
     }

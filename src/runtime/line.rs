@@ -57,6 +57,11 @@ pub(crate) enum Command {
         /// Told what came of it.
         reply: oneshot::Sender<Result<(), RemoveError>>,
     },
+    /// Go on as another replica, if this one was removed.
+    Rejoin {
+        /// Told whether this replica was removed.
+        reply: oneshot::Sender<bool>,
+    },
     /// Use another certificate, key and CAs from the next handshake on.
     Present {
         /// Them.
@@ -191,6 +196,16 @@ impl Line {
     pub async fn remove(&self, replica: ReplicaId) -> Option<Result<(), RemoveError>> {
         let (reply, done) = oneshot::channel();
         self.commands.send(Command::Remove { replica, reply }).await.ok()?;
+        done.await.ok()
+    }
+
+    /// Lets a node whose replica was removed go on as another one; returns whether it was. `None` when the driver has ended.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    pub async fn rejoin(&self) -> Option<bool> {
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Rejoin { reply }).await.ok()?;
         done.await.ok()
     }
 

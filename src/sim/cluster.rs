@@ -16,6 +16,7 @@ use super::host::{Host, LinkNote, true_ms};
 use super::limit::Lineage;
 use super::network::Conditions;
 use super::newer;
+use super::returns::Returns;
 use super::seeds::has_bit;
 use super::setting::{Carrier, Setting};
 use super::suspicion::Suspicions;
@@ -48,9 +49,10 @@ pub struct SimCluster {
     pub(super) lineage: Lineage,
     pub(super) given: Given,
     pub(super) suspicions: Suspicions,
+    pub(super) returns: Returns,
     /// Who took over without a reason.
     pub(super) usurped: Option<Violation>,
-    trace: SipHasher13,
+    pub(super) trace: SipHasher13,
     pub(super) delivered: Delivered,
 }
 
@@ -82,6 +84,7 @@ impl SimCluster {
             given: Given::default(),
             suspicions: Suspicions::default(),
             usurped: None,
+            returns: Returns::default(),
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
             carriage,
@@ -326,7 +329,7 @@ impl SimCluster {
         host.look(bytes);
         if std::mem::take(&mut host.left) {
             self.go(at);
-        } else if std::mem::take(&mut host.told_removed) && self.tended {
+        } else if std::mem::take(&mut host.told_removed) && self.tended && !self.is_coming_back(at) {
             drop(self.start(at));
         }
     }
@@ -419,36 +422,6 @@ impl SimCluster {
         }
     }
 
-    /// Hashes what a host is told; returns how many bytes it carries.
-    fn note(&mut self, at: usize, input: &Input) -> usize {
-        self.delivered.count(input);
-        let (kind, number, bytes) = match input {
-            Input::LinkUp { link, .. } => (1, link.0, None),
-            Input::LinkDown { link, .. } => (2, link.0, None),
-            Input::Control { link, bytes } => (3, link.0, Some(bytes)),
-            Input::Log { link, bytes } => (4, link.0, Some(bytes)),
-            Input::Beat { link, bytes } => (5, link.0, Some(bytes)),
-            Input::Drained { link, .. } => (6, link.0, None),
-            Input::DialFailed { slot, .. } => (7, u64::try_from(slot.0).unwrap_or(u64::MAX), None),
-            Input::AcceptFailed { .. } => (8, 0, None),
-            Input::Written => (9, 0, None),
-            Input::Wait { id, .. } => (10, id.0, None),
-            Input::CancelWait { id } => (11, id.0, None),
-            Input::Remove { replica } => (12, replica.0, None),
-            Input::Deadline => (13, 0, None),
-            Input::Shutdown => (14, 0, None),
-            Input::Drain { .. } | Input::Resume | Input::Promote | Input::Demote | Input::Certified { .. } => {
-                (15, 0, None)
-            }
-        };
-        self.trace.write_u64(self.now.0);
-        self.trace.write_usize(at);
-        self.trace.write_u64(number << 4 | kind);
-        let bytes = bytes.map_or(&[][..], |bytes| bytes.as_ref());
-        self.trace.write(bytes);
-        bytes.len()
-    }
-
     fn output(&mut self, at: usize, output: Output) {
         let Some(host) = self.hosts.get_mut(at) else { return };
         match output {
@@ -483,6 +456,7 @@ impl SimCluster {
                 }
                 self.note_suspicion(at, &event);
                 self.note_role(at, &event);
+                self.note_return(at, &event);
             }
             Output::Changed(_) => {}
         }

@@ -48,6 +48,9 @@ impl From<&Setting> for SimConfig {
         node.limits.partitions = setting.partitions;
         node.limits.log_records_max = setting.log_records_max;
         node.limits.keyspace_bytes = setting.keyspace_bytes;
+        // A small budget is one for everything.
+        let sixteenth = usize::try_from(setting.keyspace_bytes / 16).unwrap_or(usize::MAX);
+        node.membership.reissue_bytes = node.membership.reissue_bytes.min(sixteenth);
         node.replication.compress = setting.compress;
         node.replication.express = setting.express;
         node.replication.link_window_bytes = LINK_WINDOW;

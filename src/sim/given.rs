@@ -19,7 +19,7 @@ pub(super) struct Given {
     /// What a donor called stable when it counted its joiner as a member, by joiner: from then on it waits for that.
     owed: BTreeMap<ReplicaId, Owed>,
     short: Option<Violation>,
-    /// What those that left in order had seen when they did.
+    /// What those that left in order, or learnt that they were removed, had seen when they did.
     departed: BTreeMap<ReplicaId, Vec<Ctx>>,
 }
 
@@ -82,12 +82,17 @@ impl SimCluster {
         if let Some(node) = self.node(at) {
             let (me, store) = (node.me().replica, node.store());
             let contexts = store.partition_ids().filter_map(|id| Some(store.read(id)?.ctx().clone())).collect();
-            self.given.departed.insert(me, contexts);
+            self.note_departed(me, contexts);
         }
         self.stop(at);
     }
 
-    /// Returns what a replica that has left in order had seen by then.
+    /// A replica has ended, and this is what it had seen.
+    pub(super) fn note_departed(&mut self, replica: ReplicaId, contexts: Vec<Ctx>) {
+        self.given.departed.insert(replica, contexts);
+    }
+
+    /// Returns what a replica that has left in order, or was removed, had seen by then.
     pub(super) fn departed(&self, replica: ReplicaId) -> Option<&Vec<Ctx>> {
         self.given.departed.get(&replica)
     }

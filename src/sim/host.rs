@@ -159,6 +159,13 @@ impl Host {
         self.high = None;
     }
 
+    /// The process here goes on as another replica.
+    pub(super) fn go_on_as(&mut self, replica: ReplicaId) {
+        self.earlier.extend(self.replica.replace(replica));
+        self.joined_at = None;
+        self.donor = None;
+    }
+
     /// The process here is gone, and so is everything that was its own.
     pub(super) fn end(&mut self) {
         self.left = false;

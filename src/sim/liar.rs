@@ -263,7 +263,8 @@ impl Forger<'_> {
 /// Returns a full synchronisation of nothing in one piece.
 fn only_chunk(partition: PartitionId) -> FullChunk {
     let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
-    FullChunk { partition, session: 1 << 40, index: 0, last: true, ctx, frontier, floor, fragments: Vec::new() }
+    let (index, last, forgotten, fragments) = (0, true, Hlc::default(), Vec::new());
+    FullChunk { partition, session: 1 << 40, index, last, ctx, frontier, floor, forgotten, fragments }
 }
 
 /// Returns what the liar has really seen of a replica, and events of it that nobody ever made. To claim what was made and

@@ -28,6 +28,7 @@ mod newer;
 pub mod oracle;
 mod perform;
 mod plan;
+mod returns;
 mod run;
 mod seeds;
 mod setting;

@@ -74,6 +74,7 @@ impl SimCluster {
             }
             Action::Clone { of } => self.clone_of(self.place(of)),
             Action::Remove { by, at } => self.remove(self.place(by), self.place(at)),
+            Action::Rejoin { at } => self.rejoin(self.place(at)),
             Action::Evict { at, key, map } => self.evict_named(self.place(at), key, map),
             Action::Truncate { at, keep } => self.truncate(self.place(at), keep),
             Action::Burst { at } => self.burst(self.place(at)),
@@ -184,6 +185,27 @@ impl SimCluster {
         true
     }
 
+    fn rejoin(&mut self, at: usize) -> bool {
+        let removed = self.node(at).filter(|node| node.members().is_removed(node.me().replica) && !self.is_paused(at));
+        let Some(me) = removed.map(|node| node.me().replica) else { return false };
+        self.returns.called.insert(me);
+        self.input(at, Input::Rejoin);
+        true
+    }
+
+    /// Tells whether no operator has removed the replica of a host, so that its process comes back by itself when it hears
+    /// that it was removed, or is about to.
+    fn may_come_back(&self, at: usize) -> bool {
+        let ordered = self.replica(at).is_none_or(|replica| self.ordered.contains(&replica));
+        let stays = |node: &Node| node.members().is_removed(node.me().replica) && !node.is_coming_back();
+        !ordered && !self.node(at).is_some_and(stays)
+    }
+
+    /// Tells whether the process of a host was removed and is about to come back by itself.
+    pub(super) fn is_coming_back(&self, at: usize) -> bool {
+        self.node(at).is_some_and(Node::is_coming_back)
+    }
+
     fn evict_named(&mut self, at: usize, key: u8, map: bool) -> bool {
         let Some(store) = self.store(at).filter(|_| !self.is_paused(at)) else { return false };
         let (name, family) = if map { ("maps", Family::Map) } else { ("registers", Family::Register) };
@@ -221,14 +243,15 @@ impl SimCluster {
         true
     }
 
-    /// Returns the hosts whose process [`SimCluster::heal_everything`] ends: clones, liars, replicas that were removed, and
+    /// Returns the hosts whose process [`SimCluster::heal_everything`] ends: clones, liars, replicas that an operator removed, and
     /// clocks so far ahead that nobody would wait for them.
     #[must_use]
     pub fn doomed(&self) -> Vec<usize> {
         let max = u64::try_from(self.config.node.membership.max_drift.as_millis()).unwrap_or(u64::MAX);
         let hopeless = self.true_ms().saturating_add(max.saturating_mul(HOPELESS));
         let is_ahead = |at| self.node(at).is_some_and(|n| n.store().clock().last().ms() > hopeless);
-        let ends = |at: &usize| self.is_clone(*at) || !self.is_honest(*at) || self.is_removed(*at) || is_ahead(*at);
+        let stays = |at| self.is_removed(at) && !self.may_come_back(at);
+        let ends = |at: &usize| self.is_clone(*at) || !self.is_honest(*at) || stays(*at) || is_ahead(*at);
         (0..self.host_count()).filter(|at| self.is_running(*at)).filter(ends).collect()
     }
 
@@ -259,7 +282,8 @@ impl SimCluster {
         let gone = (0..self.host_count()).filter(|at| !back(*at)).flat_map(|at| self.copies(at));
         let gone: Vec<ReplicaId> = gone.chain(liars).collect();
         for at in 0..self.host_count() {
-            for replica in &gone {
+            // An operator gives no orders where nobody hears them.
+            for replica in gone.iter().filter(|_| !self.is_removed(at)).collect::<Vec<_>>() {
                 self.input(at, Input::Remove { replica: *replica });
             }
             if at < self.config.nodes && !self.is_running(at) {

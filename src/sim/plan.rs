@@ -202,6 +202,11 @@ pub enum Action {
         /// Who is removed.
         at: u8,
     },
+    /// A process whose replica was removed is told that it may go on as another one.
+    Rejoin {
+        /// The host.
+        at: u8,
+    },
     /// A host gives an entry's memory back.
     Evict {
         /// The host.
@@ -384,6 +389,7 @@ impl fmt::Display for Action {
             Self::Start { at } => write!(f, "r{at} starts"),
             Self::Clone { of } => write!(f, "a clone of r{of} starts"),
             Self::Remove { by, at } => write!(f, "r{by} removes r{at}"),
+            Self::Rejoin { at } => write!(f, "r{at} may come back"),
             Self::Evict { at, key, map } => write!(f, "r{at} evicts {} {key}", if *map { "map" } else { "register" }),
             Self::Truncate { at, keep } => write!(f, "r{at} cuts its logs to {keep}"),
             Self::Burst { at } => write!(f, "r{at} has counted to the end of a millisecond"),

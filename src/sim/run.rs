@@ -470,7 +470,7 @@ fn have_seen_the_same(cluster: &SimCluster) -> bool {
 /// Says which honest nodes have not joined, and in which partitions they have seen different events.
 fn differences(cluster: &SimCluster) -> String {
     let honest: Vec<usize> = cluster.honest().collect();
-    let mut found = String::new();
+    let mut found = cluster.absentees();
     for at in &honest {
         if !cluster.node(*at).is_some_and(|node| node.stats().joined) {
             found += &format!("r{at} has not joined; ");

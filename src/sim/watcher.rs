@@ -10,6 +10,8 @@
 //! * It changes nothing but by writes and waits, as a caller would; what it looks at it only reads.
 //! * Liars are not looked at: what a node with a mind of its own shows is its own affair.
 
+mod returns;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +59,8 @@ pub struct Watcher {
     /// What hosts had seen when everything healed.
     held: BTreeMap<ReplicaId, Vec<Ctx>>,
     looks: usize,
+    /// How many returns were looked at.
+    heeded: usize,
 }
 
 /// A mutation under way.
@@ -94,6 +98,7 @@ impl Watcher {
             largest_write: 0,
             held: BTreeMap::new(),
             looks: 0,
+            heeded: 0,
         }
     }
 
@@ -117,6 +122,7 @@ impl Watcher {
         op: Op,
         ack: Option<Ack>,
     ) -> Result<(), Violation> {
+        self.heed(cluster)?;
         let at = cluster.place(at);
         let Some(store) = cluster.store(at).filter(|_| cluster.has_clients(at)) else { return Ok(()) };
         let now_ms = check::decides_ms(&store, cluster.now(at).wall_ms);
@@ -197,6 +203,7 @@ impl Watcher {
         at: impl Into<usize>,
         key: u8,
     ) -> Result<(), Violation> {
+        self.heed(cluster)?;
         let at = cluster.place(at);
         let Some(store) = cluster.store(at).filter(|_| cluster.has_clients(at)) else { return Ok(()) };
         let wall_ms = cluster.now(at).wall_ms;
@@ -254,6 +261,7 @@ impl Watcher {
         cluster.all_given()?;
         cluster.all_accused_rightly()?;
         cluster.all_took_over_rightly()?;
+        cluster.all_returned_rightly()?;
         self.look(cluster)?;
         for (at, keys) in std::mem::take(&mut self.fresh) {
             keys.iter().try_for_each(|key| self.agrees(cluster, at, key))?;
@@ -276,6 +284,7 @@ impl Watcher {
 
     /// Looks at what every process has seen, and at the clocks, and takes in what waits have come to.
     fn look(&mut self, cluster: &SimCluster) -> Result<(), Violation> {
+        self.heed(cluster)?;
         self.bury(cluster);
         self.looked_at = cluster.elapsed();
         self.latest_ms = self.latest_ms.max(cluster.decides_ms());

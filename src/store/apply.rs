@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::entry::{Body, Entry, Misfit};
-use super::fragment::{Applied, Batch, Fragment, Full, Refused};
+use super::fragment::{Applied, Batch, Fragment, Full, Misapplied, Refused};
 use super::keyspace::{Family, Keyspaces};
 use super::partition::{KeyRef, Partition};
 use crate::crdt::{Ctx, Path, Payload, Scope};
@@ -112,6 +112,7 @@ impl Partition {
             self.inherit_holes(batch, around);
         }
         self.floor_inherited = true;
+        self.forgotten = self.forgotten.max(full.forgotten);
         if applied.quarantined == 0 {
             self.ctx.join(&batch.ctx);
             if !planted!(FrontierNotInherited) {
@@ -127,8 +128,7 @@ impl Partition {
 
     fn join_fragment(&mut self, fragment: &Fragment, theirs: &Ctx, around: &Around<'_>, applied: &mut Applied) {
         let Some(space) = around.spaces.get(fragment.keyspace) else {
-            applied.quarantined += 1;
-            return;
+            return applied.reject(fragment, Misapplied::Unknown);
         };
         let slot = self.find_or_make(&KeyRef::new(&space, &fragment.key));
         let mine = std::mem::take(&mut self.ctx);
@@ -143,7 +143,10 @@ impl Partition {
                 }
             }
             Some(Err(Misfit::Duplicate(found))) => applied.duplicates.push(found.replica),
-            Some(Err(Misfit::State(_))) | None => applied.quarantined += 1,
+            Some(Err(Misfit::State(_))) | None => {
+                let is_known = space.merge().is_some();
+                applied.reject(fragment, if is_known { Misapplied::Unreadable } else { Misapplied::Unknown });
+            }
         }
         match space.family() {
             Family::Epoch => {

@@ -126,7 +126,7 @@ impl Epochs {
     }
 
     /// Tells whether an epoch has cleared this state.
-    fn clears(&self, target: KeyspaceId, key: &[u8], cell: &Cell) -> bool {
+    pub(super) fn clears(&self, target: KeyspaceId, key: &[u8], cell: &Cell) -> bool {
         self.above(target, cell).any(|epoch| epoch.selector.selects(key, cell))
     }
 

@@ -19,6 +19,7 @@ pub mod fragment;
 pub mod keyspace;
 pub mod log;
 pub mod partition;
+pub mod reissue;
 pub mod stability;
 pub mod tally;
 pub mod write;
@@ -28,9 +29,10 @@ pub use capture::{Budget, Captured};
 use dirty::Dirty;
 pub use entry::{Body, Entry};
 pub use epoch::Selector;
-pub use fragment::{Applied, Batch, Fragment, Full, Refused};
+pub use fragment::{Applied, Batch, Fragment, Full, Misapplied, Refused, Rejected};
 pub use keyspace::{Family, KEYSPACES_MAX, Keyspace, Keyspaces};
 pub use partition::{KeyRef, Partition};
+pub use reissue::{Estate, Reissued, Unsent};
 pub use tally::{Tallied, Tally};
 pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};
 
@@ -128,7 +130,8 @@ pub struct Cleared {
 /// All partitions of one replica.
 #[derive(Debug)]
 pub struct Store {
-    me: ReplicaId,
+    /// The replica that writes here.
+    me: AtomicU64,
     config: StoreConfig,
     clock: HlcClock,
     spaces: Keyspaces,
@@ -149,7 +152,7 @@ impl Store {
         let records = (config.log_records_max / count).max(16);
         let ids = (0..count).filter_map(|p| u16::try_from(p).ok()).map(PartitionId);
         Self {
-            me,
+            me: AtomicU64::new(me.0),
             clock: HlcClock::default(),
             spaces: Keyspaces::new(config.keyspace_bytes, config.hash_key),
             partitions: ids.map(|id| RwLock::new(Partition::new(id, me, records))).collect(),
@@ -162,10 +165,10 @@ impl Store {
         }
     }
 
-    /// Returns this replica's id.
+    /// Returns the id of the replica that writes here: another one after [`Store::begin_anew`].
     #[must_use]
     pub fn me(&self) -> ReplicaId {
-        self.me
+        ReplicaId(self.me.load(Ordering::Relaxed))
     }
 
     /// Returns the sizes.

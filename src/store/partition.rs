@@ -21,6 +21,7 @@ use super::entry::Entry;
 use super::epoch::Epochs;
 use super::keyspace::Keyspace;
 use super::log::Log;
+use crate::clock::Hlc;
 use crate::crdt::{Ctx, Dot, NEVER, Scope};
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
 
@@ -81,6 +82,8 @@ pub struct Partition {
     pub(super) floor_inherited: bool,
     pub(super) truncated: Vec<u32>,
     pub(super) epochs: Epochs,
+    /// The largest stamp of a register's grave that was collected here, or where this partition was copied.
+    pub(super) forgotten: Hlc,
 }
 
 impl Partition {
@@ -105,6 +108,7 @@ impl Partition {
             floor_inherited: false,
             truncated: Vec::new(),
             epochs: Epochs::default(),
+            forgotten: Hlc::default(),
         }
     }
 
@@ -143,6 +147,13 @@ impl Partition {
     #[must_use]
     pub fn binding_floor(&self) -> Option<&Ctx> {
         (self.floor_inherited || !self.truncated.is_empty()).then_some(&self.floor)
+    }
+
+    /// Returns the largest stamp of a register's grave that was collected here, or where this partition was copied. Of a
+    /// key that is not here nobody can tell what happened to it until then.
+    #[must_use]
+    pub fn forgotten(&self) -> Hlc {
+        self.forgotten
     }
 
     /// Returns the latest context a member reported.

@@ -103,7 +103,8 @@ impl Partition {
         sometimes!(SettledHeldForFloor, if held && s.entry.is_settled());
         if !held && s.entry.is_settled() {
             let grave = s.entry.grave_ms().filter(|ms| *ms > collect_before_ms);
-            self.change(slot, space, |entry| entry.settle(collect_before_ms));
+            let gone = self.change(slot, space, |entry| entry.settle(collect_before_ms)).flatten();
+            self.forgotten = self.forgotten.max(gone.unwrap_or_default());
             if let Some(ms) = grave {
                 sometimes!(YoungGraveKept);
                 self.graves.push(Reverse((ms, slot)));

@@ -99,7 +99,8 @@ pub(super) fn put_members(pen: &mut Pen<'_>, set: &MemberSet) -> Result<(), Unse
         put_profile(pen, &member.profile)?;
     }
     put_ids(pen, &set.removed)?;
-    put_ids(pen, &set.orphans)
+    put_ids(pen, &set.orphans)?;
+    put_ids(pen, &set.expelled)
 }
 
 fn put_profile(pen: &mut Pen<'_>, profile: &Profile) -> Result<(), Unsendable> {
@@ -148,6 +149,7 @@ pub(super) fn take_members(reader: &mut Reader<'_>) -> Result<MemberSet, PeerFau
     }
     set.removed = take_ids(reader, "the removed members do not ascend")?;
     set.orphans = take_ids(reader, "the orphans do not ascend")?;
+    set.expelled = take_ids(reader, "the expelled members do not ascend")?;
     Ok(set)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! frame = from clock n part*
-//! part  = (partition << 2 | last << 1 | chunk) [session index] [context [frontier floor]] n fragment*
+//! part  = (partition << 2 | last << 1 | chunk) [session index] [context [frontier floor forgotten]] n fragment*
 //! ```
 //!
 //! # Invariants
@@ -62,6 +62,7 @@ fn put_part(pen: &mut Pen<'_>, out: &mut FragmentsOut<'_>, part: &Part) -> Resul
                 put_ctx(pen, &chunk.ctx)?;
                 put_ctx(pen, &chunk.frontier)?;
                 put_ctx(pen, &chunk.floor)?;
+                pen.uint(chunk.forgotten.0);
             }
             let known = if chunk.index == 0 { &chunk.ctx } else { &Ctx::default() };
             put_fragments(pen, out, known, &chunk.fragments)
@@ -119,11 +120,12 @@ fn take_part(reader: &mut Reader<'_>, fragments: &mut FragmentsIn<'_>) -> Result
     }
     let (session, index) = (reader.uint()?, reader.uint()?);
     within("chunk number", index, u64::from(u32::MAX))?;
-    let (mut ctx, mut frontier, mut floor) = (Ctx::default(), Ctx::default(), Ctx::default());
+    let (mut ctx, mut frontier, mut floor, mut forgotten) = (Ctx::default(), Ctx::default(), Ctx::default(), Hlc(0));
     if index == 0 {
         ctx = take_ctx(reader)?;
         frontier = take_ctx(reader)?;
         floor = take_ctx(reader)?;
+        forgotten = Hlc(reader.uint()?);
     }
     Ok(Part::FullChunk(FullChunk {
         partition,
@@ -134,6 +136,7 @@ fn take_part(reader: &mut Reader<'_>, fragments: &mut FragmentsIn<'_>) -> Result
         ctx,
         frontier,
         floor,
+        forgotten,
     }))
 }
 

@@ -75,6 +75,8 @@ pub struct FullChunk {
     pub frontier: Ctx,
     /// That, and the dots whose log entries it dropped. Only in piece 0.
     pub floor: Ctx,
+    /// The largest clock value of a register's grave that the sender has collected. Only in piece 0.
+    pub forgotten: Hlc,
     /// The state.
     pub fragments: Vec<Fragment>,
 }

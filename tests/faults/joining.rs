@@ -16,8 +16,9 @@ fn full(partition: PartitionId, ctx: &Ctx) -> Part {
 
 /// All of a partition, without a value, and only some of it stable.
 fn full_of(partition: PartitionId, ctx: &Ctx, stable: &Ctx) -> Part {
-    let (ctx, frontier, floor, fragments) = (ctx.clone(), stable.clone(), stable.clone(), Vec::new());
-    Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: true, ctx, frontier, floor, fragments })
+    let (ctx, frontier, floor) = (ctx.clone(), stable.clone(), stable.clone());
+    let (index, last, forgotten, fragments) = (0, true, Hlc::default(), Vec::new());
+    Part::FullChunk(FullChunk { partition, session: 1, index, last, ctx, frontier, floor, forgotten, fragments })
 }
 
 /// A joiner that has copied a partition from a donor which died, and now copies everything from the good node.

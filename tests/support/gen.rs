@@ -267,10 +267,11 @@ pub(crate) fn batch() -> impl Strategy<Value = Batch> {
 
 pub(crate) fn chunk() -> impl Strategy<Value = FullChunk> {
     let place = (any::<u64>(), prop_oneof![Just(0), any::<u32>()], any::<bool>());
-    (partition(), place, [ctx(), ctx(), ctx()], vec(fragment(), 0..8)).prop_map(
-        |(partition, (session, index, last), ctxs, fragments)| {
+    (partition(), place, [ctx(), ctx(), ctx()], any::<u64>(), vec(fragment(), 0..8)).prop_map(
+        |(partition, (session, index, last), ctxs, hlc, fragments)| {
             let [ctx, frontier, floor] = if index == 0 { ctxs } else { Default::default() };
-            FullChunk { partition, session, index, last, ctx, frontier, floor, fragments }
+            let forgotten = Hlc(if index == 0 { hlc } else { 0 });
+            FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments }
         },
     )
 }
@@ -301,15 +302,14 @@ pub(crate) fn members() -> impl Strategy<Value = MemberSet> {
     let member = (node(), region(), any::<u64>(), proptest::option::of(replica()), profile()).prop_map(
         |(node, region, since, sponsor, profile)| Member { profile, ..Member::new(node, region, since, sponsor) },
     );
-    (btree_map(replica(), member, 0..4), btree_set(replica(), 0..3), btree_set(replica(), 0..3)).prop_map(
-        |(members, removed, orphans)| {
-            let mut set = MemberSet { members, orphans, ..MemberSet::default() };
-            for replica in removed {
-                set.remove(replica);
-            }
-            set
-        },
-    )
+    let ids = || btree_set(replica(), 0..3);
+    (btree_map(replica(), member, 0..4), ids(), ids(), ids()).prop_map(|(members, removed, orphans, expelled)| {
+        let mut set = MemberSet { members, orphans, expelled, ..MemberSet::default() };
+        for replica in removed {
+            set.remove(replica);
+        }
+        set
+    })
 }
 
 pub(crate) fn ctxs() -> impl Strategy<Value = Vec<(PartitionId, Ctx)>> {

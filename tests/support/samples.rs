@@ -233,6 +233,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ctx,
         frontier,
         floor,
+        forgotten: Hlc(if index == 0 { 7 << 16 } else { 0 }),
         fragments: fragments(),
     };
     let mut stable = Ctx::default();
@@ -266,6 +267,7 @@ fn members() -> MemberSet {
         members: BTreeMap::from([(A, member(1, "us-east", None)), (B, eu)]),
         removed: BTreeSet::from([ReplicaId(5)]),
         orphans: BTreeSet::from([B]),
+        expelled: BTreeSet::from([ReplicaId(5)]),
     }
 }
 

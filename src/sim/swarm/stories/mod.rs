@@ -26,9 +26,9 @@ use keys::{
     truncated_one_way,
 };
 use members::{
-    all_but_one, all_spares, clone, clone_apart, crash, crash_after_write, delete_then_join, delete_then_restart,
-    donor_behind_dies, donor_dies, donor_of_a_spare_dies, join_and_leave, join_under_writes, leave, remove_each_other,
-    remove_the_dead, rolling, stop, unheard_of, zombie,
+    all_but_one, all_spares, called_back, clone, clone_apart, crash, crash_after_write, delete_then_join,
+    delete_then_restart, donor_behind_dies, donor_dies, donor_of_a_spare_dies, given_up_and_back, join_and_leave,
+    join_under_writes, leave, remove_each_other, remove_the_dead, rolling, stop, unheard_of, zombie,
 };
 use network::{
     alone, bridge, deletes_behind_a_cut, flapping, gone_for_long, halves, halves_for_long, one_way, slow, swizzle,
@@ -64,10 +64,18 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Crash => &[crash, crash, crash_after_write, all_but_one, donor_dies, donor_dies, delete_then_restart],
         Class::Stop => &[stop, rolling, leave, leave],
         Class::Join => &[join_under_writes, donor_of_a_spare_dies, all_spares, delete_then_join, join_and_leave],
-        Class::Remove => {
-            &[remove_the_dead, zombie, zombie, remove_each_other, unheard_of, donor_behind_dies, donor_behind_dies]
-        }
-        Class::Absence => &[gone_for_long, gone_for_long, halves_for_long],
+        Class::Remove => &[
+            remove_the_dead,
+            zombie,
+            zombie,
+            called_back,
+            called_back,
+            remove_each_other,
+            unheard_of,
+            donor_behind_dies,
+            donor_behind_dies,
+        ],
+        Class::Absence => &[gone_for_long, halves_for_long, given_up_and_back, given_up_and_back],
         Class::Clone => &[clone, clone_apart],
         Class::Sparse => &[strangers_part, founded_apart],
         Class::Move => &[moves, moves],
