@@ -119,7 +119,7 @@ impl Node {
     pub(super) fn plan_return(&mut self, now: Now) {
         let goes = self.stopping || self.drain != Drain::No;
         sometimes!(StaysAway, if self.is_barred());
-        if goes || !self.config.membership.comes_back || self.is_barred() || planted!(NeverComesBack) {
+        if goes || !self.config.membership.comes_back || self.is_barred() {
             return;
         }
         self.past.due = Some(now.mono.plus(self.past.wait(now.mono)));
