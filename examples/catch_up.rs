@@ -11,14 +11,14 @@
 #[expect(dead_code, reason = "the demos write certificates to files")]
 mod dev_ca;
 #[path = "support/wan/mod.rs"]
-#[allow(dead_code, reason = "the demos count what passes")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the demos count what passes"))]
 mod wan;
 
 use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
 use driftless::config::{IdentityConfig, Pem};
@@ -27,6 +27,7 @@ use driftless::runtime::uri_of;
 use driftless::{Cache, Config, Event, Level, Token, Ttl};
 use serde_bytes::ByteBuf;
 use serde_json::json;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use dev_ca::{DevCa, Leaf};

@@ -380,5 +380,7 @@ pub fn beat(u: &mut Unstructured<'_>) -> Made<Beat> {
         sent_ns: u.arbitrary()?,
         echo: u.arbitrary()?,
         wall_ms: u.arbitrary()?,
+        suspects: some(u, 3, self::replica)?.into_iter().collect(),
+        gives_up: some(u, 3, self::replica)?.into_iter().collect(),
     })
 }

@@ -25,6 +25,7 @@ pub fn plan(input: &[u8]) -> Option<Plan> {
         loss: percent(loss, 30),
         duplicate: percent(twice, 50),
         corrupt: percent(corrupt / 64, 3),
+        bursts: None,
     };
     let bit = |at: u8| u64::from(wire >> at & 1 & (wire >> 7));
     let setting = Setting {

@@ -69,17 +69,7 @@ impl Journal {
             Event::CameBack { former, replica, kept, lost } => {
                 tracing::warn!(%former, %replica, kept, lost, "this process goes on as another replica, and joins again");
             }
-            Event::Reissued { written, outdated, lost: 0 } => {
-                tracing::info!(written, outdated, "what nobody had received is written again");
-            }
-            Event::Reissued { written, outdated, lost } => {
-                tracing::error!(
-                    written,
-                    outdated,
-                    lost,
-                    "what nobody had received is written again, and some of it is lost"
-                );
-            }
+            Event::Reissued { written, outdated, lost } => note_reissued(*written, *outdated, *lost),
             Event::CertificateExpires { days: 0 } => {
                 tracing::error!("the certificate has expired: links that are up stay, new ones are refused");
             }
@@ -119,5 +109,13 @@ impl Journal {
         } else {
             tracing::debug!(address, why, "a peer still does not answer");
         }
+    }
+}
+
+fn note_reissued(written: u64, outdated: u64, lost: u64) {
+    if lost == 0 {
+        tracing::info!(written, outdated, "what nobody had received is written again");
+    } else {
+        tracing::error!(written, outdated, lost, "what nobody had received is written again, and some of it is lost");
     }
 }

@@ -331,7 +331,8 @@ impl Watcher {
                     keys.insert(key.clone());
                 }
                 Some(Subject::Space(space)) => {
-                    let here = |key: &&Key| partition_of(store, key) == Some(*id);
+                    let place = |key: &Key| Some(store.place(store.spaces().find(key.space.name)?.hash(&key.name)));
+                    let here = |key: &&Key| place(key) == Some(*id);
                     keys.extend(self.history.keys_of(*space).filter(here).cloned());
                 }
                 None => {}
@@ -475,11 +476,9 @@ impl Watcher {
         self.converged(cluster)?;
         let nodes: Vec<(usize, &Node)> = cluster.honest().filter_map(|at| Some((at, cluster.node(at)?))).collect();
         check::somebody_active(&nodes, |at| cluster.takes_over(at))?;
-        let complete = cluster.may_collect();
-        for at in cluster.honest().collect::<Vec<_>>() {
-            let Some(node) = cluster.node(at) else { continue };
+        for (at, node) in nodes {
             check::at_ease(node, self.setting.weather.loss).map_err(at_host(at))?;
-            if complete {
+            if cluster.may_collect() {
                 self.nothing_left(cluster, at, node)?;
             }
         }
@@ -498,8 +497,4 @@ impl Watcher {
         let may_be_hole = |space: &str, name: &[u8]| self.licence_of(space, &Bytes::copy_from_slice(name)).hole;
         check::nothing_left(store, now_ms, may_be_hole).map_err(at_host(at))
     }
-}
-
-fn partition_of(store: &Store, key: &Key) -> Option<PartitionId> {
-    Some(store.place(store.spaces().find(key.space.name)?.hash(&key.name)))
 }
