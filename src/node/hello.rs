@@ -12,6 +12,7 @@ use crate::crdt::Ctx;
 use crate::error::PeerFault;
 use crate::id::PartitionId;
 use crate::membership::Beats;
+use crate::node::repair::first_due;
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
@@ -249,6 +250,8 @@ impl Node {
             beats: Beats::new(now.mono),
             suspects: None,
             gives_up: BTreeSet::new(),
+            repair: crate::repair::Session::default(),
+            repair_due: first_due(now.mono),
             staging: Staging::default(),
             stale_fulls: BTreeMap::new(),
             traffic: Traffic::default(),
@@ -298,10 +301,17 @@ impl Node {
         }
     }
 
-    pub(super) fn send_control(&mut self, link: LinkId, message: &Control) {
+    pub(super) fn send_control(&mut self, link: LinkId, message: &Control) -> usize {
         match self.encoder.encode_control(message) {
-            Ok(bytes) => self.out.push_back(Output::Control { link, bytes }),
-            Err(unsendable) => self.unsendable(unsendable),
+            Ok(bytes) => {
+                let len = bytes.len();
+                self.out.push_back(Output::Control { link, bytes });
+                len
+            }
+            Err(unsendable) => {
+                self.unsendable(unsendable);
+                0
+            }
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod output;
 mod pen;
 mod reach;
 mod receive;
+mod repair;
 mod send;
 pub mod stats;
 mod tick;
@@ -44,6 +45,7 @@ pub use event::{Change, Event};
 pub use gauges::{Gauge, Gauges};
 pub use input::{Input, LinkId, PeerIdentity, PeerSlot};
 pub use levels::{Level, Mark, Missing, Outcome, WaitId};
+pub use repair::{RepairReport, RepairStats};
 pub use output::{CloseCode, DialError, LinkEnd, Output, Party, TlsFault};
 pub use stats::{PeerStats, Stats};
 pub use view::{ClusterView, MemberView, RegionView};
@@ -67,6 +69,7 @@ use leave::Drain;
 use levels::Waits;
 use link::{Link, Session};
 use pen::Pen;
+use repair::Repairs;
 use tick::Timers;
 
 /// Who this node is.
@@ -121,6 +124,8 @@ pub struct Node {
     stats: Stats,
     clock_refused: bool,
     drain: Drain,
+    /// The comparisons of copies.
+    repairs: Repairs,
     /// Of this node's certificate, once the shell has said so.
     expiry: Option<Expiry>,
     stopping: bool,
@@ -165,6 +170,7 @@ impl Node {
             stats: Stats::default(),
             clock_refused: false,
             drain: Drain::No,
+            repairs: Repairs::new(seed),
             expiry: None,
             stopping: false,
             last: Mono::default(),
@@ -193,6 +199,7 @@ impl Node {
             Input::CancelWait { id } => self.waits.remove(id),
             Input::Remove { replica } => self.remove(now, replica),
             Input::Drain { leave } => self.on_drain(now, leave),
+            Input::Repair { within } => self.on_repair(now, within),
             Input::Resume => self.on_resume(),
             Input::Certified { expires_ms } => self.expiry = Some(Expiry::new(expires_ms)),
             Input::Shutdown => self.on_shutdown(now),

@@ -430,7 +430,7 @@ impl SimCluster {
             Input::Remove { replica } => (12, replica.0, None),
             Input::Deadline => (13, 0, None),
             Input::Shutdown => (14, 0, None),
-            Input::Drain { .. } | Input::Resume | Input::Certified { .. } => (15, 0, None),
+            Input::Drain { .. } | Input::Resume | Input::Certified { .. } | Input::Repair { .. } => (15, 0, None),
         };
         self.trace.write_u64(self.now.0);
         self.trace.write_usize(at);
@@ -474,7 +474,7 @@ impl SimCluster {
                 }
                 self.note_suspicion(at, &event);
             }
-            Output::Changed(_) => {}
+            Output::Changed(_) | Output::Repaired(_) => {}
         }
     }
 

@@ -48,6 +48,7 @@ impl Delivered {
             | Input::Remove { .. }
             | Input::Drain { .. }
             | Input::Resume
+            | Input::Repair { .. }
             | Input::Certified { .. }
             | Input::Deadline
             | Input::Shutdown => return,
@@ -181,6 +182,8 @@ fn told(event: &Event) -> String {
         Event::Left => "has handed everything over and left".to_owned(),
         Event::DuplicateReplica { replica } => format!("replica id {replica} is in use twice"),
         Event::Unsendable { unsendable } => format!("cannot send {unsendable:?}"),
+        Event::Differs { region, partition, keys, .. } => format!("differs from {region} in {keys} keys of {partition}"),
+        Event::Restored { region, partition, keys, .. } => format!("{region} restores {keys} keys of {partition}"),
         Event::Quarantined { fragments } => format!("skips {fragments} fragments"),
     }
 }
