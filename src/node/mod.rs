@@ -45,8 +45,8 @@ pub use event::{Change, Event};
 pub use gauges::{Gauge, Gauges};
 pub use input::{Input, LinkId, PeerIdentity, PeerSlot};
 pub use levels::{Level, Mark, Missing, Outcome, WaitId};
-pub use repair::{RepairReport, RepairStats};
 pub use output::{CloseCode, DialError, LinkEnd, Output, Party, TlsFault};
+pub use repair::{RepairReport, RepairStats};
 pub use stats::{PeerStats, Stats};
 pub use view::{ClusterView, MemberView, RegionView};
 

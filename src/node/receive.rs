@@ -112,7 +112,9 @@ impl Node {
             Control::NeedFull { partition } if partition.index() >= self.store.partition_count() => {
                 Err(PeerFault::Malformed { why: "it names a partition that does not exist" })
             }
-            Control::Repair(Repair::Snapshot(snapshot)) => self.check_ctxs(&[(snapshot.partition, snapshot.ctx.clone())]),
+            Control::Repair(Repair::Snapshot(snapshot)) => {
+                self.check_ctxs(&[(snapshot.partition, snapshot.ctx.clone())])
+            }
             Control::Repair(repair) if repair.partition().index() >= self.store.partition_count() => {
                 Err(PeerFault::Malformed { why: "it names a partition that does not exist" })
             }

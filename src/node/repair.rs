@@ -183,12 +183,7 @@ impl Node {
         self.give(now, link);
     }
 
-    fn converse<R>(
-        &mut self,
-        now: Now,
-        link: LinkId,
-        f: impl FnOnce(&mut Session, At<'_>) -> R,
-    ) -> Option<R> {
+    fn converse<R>(&mut self, now: Now, link: LinkId, f: impl FnOnce(&mut Session, At<'_>) -> R) -> Option<R> {
         let store = Arc::clone(&self.store);
         let visible_ms = store.clock().visible_ms(now.wall_ms);
         let session = self.session_mut(link)?;
@@ -222,7 +217,9 @@ impl Node {
             Found::Differs(partition, keys) => {
                 counters.differences += keys;
                 self.compare_again(link, now.mono.plus(AGAIN_AFTER));
-                if let Some((node, region)) = self.links.get(&link).map(|l| (l.identity.node, l.identity.region.clone())) {
+                if let Some((node, region)) =
+                    self.links.get(&link).map(|l| (l.identity.node, l.identity.region.clone()))
+                {
                     self.event(Event::Differs { node, region, partition, keys });
                 }
             }
@@ -245,7 +242,8 @@ impl Node {
         let per_ms = self.config.repair.bytes_per_second / 1_000;
         let ms = u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX);
         if ms > 0 {
-            self.repairs.budget = (left.saturating_add(ms.saturating_mul(per_ms)).min(BURST_BYTES.max(per_ms * 100)), now);
+            self.repairs.budget =
+                (left.saturating_add(ms.saturating_mul(per_ms)).min(BURST_BYTES.max(per_ms * 100)), now);
         }
     }
 

@@ -12,7 +12,8 @@ use crate::clock::Mono;
 use crate::id::PartitionId;
 use crate::probe::{planted, sometimes};
 use crate::repair::digest::{
-    BUCKETS, LEAVES_LISTED_MAX, apart, byte, differing, fold, halved, id as short_id, leaves_of, of_ctx, root, scaled, spared,
+    BUCKETS, LEAVES_LISTED_MAX, apart, byte, differing, fold, halved, id as short_id, leaves_of, of_ctx, root, scaled,
+    spared,
 };
 use crate::store::{Fragment, Frozen, Listed, Partition, Store, Unready};
 use crate::wire::{Repair, Restore, Snapshot};
@@ -349,7 +350,11 @@ fn tell(open: &Open, partition: PartitionId, detail: bool) -> Option<Repair> {
     }))
 }
 
-fn retell(open: &mut Open, id: PartitionId, (leaves, mut without, detail): (u32, BTreeSet<u32>, bool)) -> Option<Repair> {
+fn retell(
+    open: &mut Open,
+    id: PartitionId,
+    (leaves, mut without, detail): (u32, BTreeSet<u32>, bool),
+) -> Option<Repair> {
     let own = open.frozen.as_ref().map(|f| (f.leaves.len(), &f.without))?;
     let width = own.0.min(usize::try_from(leaves).unwrap_or(1).max(1));
     without.extend(scaled(own.1, own.0, width));
@@ -363,9 +368,11 @@ fn list(store: &Store, open: &mut Open, id: PartitionId, leaves: u32, theirs: (&
     let width = usize::try_from(leaves).ok().filter(|width| *width == open.told.0)?;
     let sums = spared(&fold(&frozen.leaves, width), &open.told.1);
     let named = leaves_of(theirs.0, width);
-    let mine = named.iter().map(|leaf| byte(sums.get(usize::try_from(*leaf).unwrap_or(0)).copied().unwrap_or(0), open.salt));
+    let mine =
+        named.iter().map(|leaf| byte(sums.get(usize::try_from(*leaf).unwrap_or(0)).copied().unwrap_or(0), open.salt));
     let differ = differing(&mine.collect::<Vec<u8>>(), theirs.1, 1)?;
-    let mut apart: BTreeSet<u32> = named.iter().zip(&differ).filter(|(_, differs)| **differs).map(|(leaf, _)| *leaf).collect();
+    let mut apart: BTreeSet<u32> =
+        named.iter().zip(&differ).filter(|(_, differs)| **differs).map(|(leaf, _)| *leaf).collect();
     if apart.is_empty() {
         sometimes!(LeavesLookedEqual);
         apart = named.into_iter().collect();

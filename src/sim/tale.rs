@@ -182,7 +182,9 @@ fn told(event: &Event) -> String {
         Event::Left => "has handed everything over and left".to_owned(),
         Event::DuplicateReplica { replica } => format!("replica id {replica} is in use twice"),
         Event::Unsendable { unsendable } => format!("cannot send {unsendable:?}"),
-        Event::Differs { region, partition, keys, .. } => format!("differs from {region} in {keys} keys of {partition}"),
+        Event::Differs { region, partition, keys, .. } => {
+            format!("differs from {region} in {keys} keys of {partition}")
+        }
         Event::Restored { region, partition, keys, .. } => format!("{region} restores {keys} keys of {partition}"),
         Event::Quarantined { fragments } => format!("skips {fragments} fragments"),
     }

@@ -46,8 +46,10 @@ pub struct Watcher {
     /// What each host has newly seen and was not judged by yet.
     fresh: BTreeMap<usize, BTreeSet<Key>>,
     /// The latest instant by which anybody may have decided that something is over.
-    latest_ms: u64,
-    licences: BTreeMap<Key, Licence>,
+    pub(super) latest_ms: u64,
+    pub(super) licences: BTreeMap<Key, Licence>,
+    /// What some host has lost.
+    pub(super) damaged: BTreeSet<Key>,
     pending: Vec<Pending>,
     reached: Vec<Reached>,
     clients: BTreeMap<u8, Client>,
@@ -86,6 +88,7 @@ impl Watcher {
             fresh: BTreeMap::new(),
             latest_ms: 0,
             licences: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             pending: Vec::new(),
             reached: Vec::new(),
             clients: BTreeMap::new(),
@@ -232,17 +235,8 @@ impl Watcher {
             let spaces = if map { vec![MAPS, SETS, COUNTERS] } else { vec![REGISTERS] };
             spaces.into_iter().for_each(|space| self.licence(cluster, cluster.place(at), workload::key(space, key)));
         }
+        self.note_damage(cluster, action);
         if action.ends_or_shifts() { self.look(cluster) } else { Ok(()) }
-    }
-
-    /// A host is about to give a key's memory back: what it holds may be missing, there and wherever that goes.
-    fn licence(&mut self, cluster: &SimCluster, at: usize, key: Key) {
-        let Some(store) = cluster.store(at) else { return };
-        let Some(space) = store.spaces().find(key.space.name) else { return };
-        let stamp = store.with_entry(&KeyRef::new(&space, &key.name), |e| e.and_then(cell).map(Cell::stamp));
-        let licence = self.licences.entry(key).or_default();
-        licence.hole = true;
-        licence.stamps.extend(stamp);
     }
 
     /// Looks at all hosts after a step.
@@ -359,15 +353,25 @@ impl Watcher {
 
     /// Holds a key at a host against history.
     fn agrees(&self, cluster: &SimCluster, at: usize, key: &Key) -> Result<(), Violation> {
+        let none = Licence::default();
+        self.agrees_but_for(cluster, (at, self.latest_ms), key, self.licences.get(key).unwrap_or(&none))
+    }
+
+    /// The same at another instant and with another licence.
+    pub(super) fn agrees_but_for(
+        &self,
+        cluster: &SimCluster,
+        (at, now_ms): (usize, u64),
+        key: &Key,
+        licence: &Licence,
+    ) -> Result<(), Violation> {
         let Some(store) = cluster.store(at) else { return Ok(()) };
         let Some(space) = store.spaces().find(key.space.name) else { return Ok(()) };
         let name = KeyRef::new(&space, &key.name);
         let id = store.place(name.hash);
         let Some(partition) = store.read(id) else { return Ok(()) };
-        let view = self.history.view(id, partition.ctx(), self.latest_ms).of(key);
-        let none = Licence::default();
-        let licence = self.licences.get(key).unwrap_or(&none);
-        check::agree(&view, partition.entry(&name), self.latest_ms, licence).map_err(at_host(at))
+        let view = self.history.view(id, partition.ctx(), now_ms).of(key);
+        check::agree(&view, partition.entry(&name), now_ms, licence).map_err(at_host(at))
     }
 
     // -- the end -------------------------------------------------------------------------------------
@@ -388,7 +392,7 @@ impl Watcher {
     #[must_use]
     pub fn has_converged(&self, cluster: &SimCluster) -> bool {
         let nodes: Vec<&Node> = cluster.honest().filter_map(|at| cluster.node(at)).collect();
-        check::is_reached(&nodes)
+        check::is_reached(&nodes) && self.mended(cluster).is_ok()
     }
 
     /// Checks that all honest hosts agree, on what history says, and that nothing got lost that must not.
@@ -409,6 +413,7 @@ impl Watcher {
             self.nothing_invented(node.store()).map_err(at_host(*at))?;
             check::accounted(node.store()).map_err(at_host(*at))?;
         }
+        self.mended(cluster)?;
         self.nothing_lost(cluster, &nodes)?;
         let patient = |wait: &&Pending| nodes.iter().any(|(at, _)| *at == wait.at);
         self.pending
@@ -461,6 +466,7 @@ impl Watcher {
     /// [`Violation`] with the first thing that is left.
     pub fn at_rest(&mut self, cluster: &mut SimCluster) -> Result<(), Violation> {
         self.converged(cluster)?;
+        self.nothing_differed(cluster)?;
         let complete = cluster.may_collect();
         for at in cluster.honest().collect::<Vec<_>>() {
             let Some(node) = cluster.node(at) else { continue };

@@ -128,7 +128,13 @@ impl Partition {
         Ok(applied)
     }
 
-    pub(super) fn join_fragment(&mut self, fragment: &Fragment, theirs: &Ctx, around: &Around<'_>, applied: &mut Applied) {
+    pub(super) fn join_fragment(
+        &mut self,
+        fragment: &Fragment,
+        theirs: &Ctx,
+        around: &Around<'_>,
+        applied: &mut Applied,
+    ) {
         let Some(space) = around.spaces.get(fragment.keyspace) else {
             applied.quarantined += 1;
             return;
@@ -233,7 +239,8 @@ impl Partition {
             let Some((id, key)) = self.slot(slot).map(|s| (s.keyspace, s.key.clone())) else { continue };
             let Some(space) = around.spaces.get(id) else { continue };
             let held = theirs.get(&(id, &key)).map_or(&[][..], Vec::as_slice);
-            let changed = self.change(slot, &space, Some(&Scope::Key), |entry| drop_absent_from(entry, held, &batch.ctx));
+            let changed =
+                self.change(slot, &space, Some(&Scope::Key), |entry| drop_absent_from(entry, held, &batch.ctx));
             if changed == Some(true) && space.is_watched() {
                 applied.changed.push((id, key));
             }

@@ -151,10 +151,13 @@ impl Partition {
     pub fn give(&self, frozen: &Frozen, hashes: &BTreeSet<u64>) -> Vec<Fragment> {
         let Some(moved) = self.history.since(frozen.at) else { return Vec::new() };
         let still = |hash: &u64| !moved.contains(hash) && !frozen.undone.contains(hash);
-        let wanted: Vec<u32> = hashes.iter().filter(|hash| still(hash)).filter_map(|hash| self.at_hash(*hash)).collect();
+        let wanted: Vec<u32> =
+            hashes.iter().filter(|hash| still(hash)).filter_map(|hash| self.at_hash(*hash)).collect();
         let behind: BTreeSet<u32> = wanted.iter().flat_map(|slot| self.epochs_above(*slot)).collect();
         let own = wanted.iter().chain(behind.iter().filter(|slot| !wanted.contains(slot)));
-        own.filter_map(|slot| self.slot(*slot)).filter_map(|s| whole(&s.entry, |e| e.restrict(s.keyspace, &s.key, &Scope::Key))).collect()
+        own.filter_map(|slot| self.slot(*slot))
+            .filter_map(|s| whole(&s.entry, |e| e.restrict(s.keyspace, &s.key, &Scope::Key)))
+            .collect()
     }
 
     /// Loses what is held of a key, without an event, as memory that fails does. The sums follow.

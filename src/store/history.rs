@@ -150,9 +150,9 @@ impl Key {
     /// Notes a record; tells whether what was there before the events to undo is still known.
     fn is_clear(&mut self, record: &Record, uncovered: bool) -> bool {
         let touches = |places: &BTreeMap<Place, u64>, same_step: bool| match record.place {
-            Place::At(_) => [record.place, Place::Key].iter().any(|p| {
-                places.get(p).is_some_and(|step| !same_step || *step == record.step)
-            }),
+            Place::At(_) => [record.place, Place::Key]
+                .iter()
+                .any(|p| places.get(p).is_some_and(|step| !same_step || *step == record.step)),
             Place::Key | Place::Beyond => places.values().any(|step| !same_step || *step == record.step),
         };
         if uncovered {

@@ -38,7 +38,8 @@ pub(super) fn put_repair(pen: &mut Pen<'_>, repair: &Repair) -> Result<(), Unsen
     match repair {
         Repair::Verify { horizon_ms, salt, first, sums } => {
             [VERIFY, *horizon_ms, *salt, u64::from(first.0)].into_iter().for_each(|n| pen.uint(n));
-            let all: Vec<u8> = sums.iter().flat_map(|(check, sum)| [*check].into_iter().chain(sum.to_le_bytes())).collect();
+            let all: Vec<u8> =
+                sums.iter().flat_map(|(check, sum)| [*check].into_iter().chain(sum.to_le_bytes())).collect();
             pen.bytes("length of a run of sums", &all, RUN_MAX)?;
         }
         Repair::Answer { first, equal } => {
@@ -130,7 +131,10 @@ fn take_sums(reader: &mut Reader<'_>) -> Result<Vec<(u8, u64)>, PeerFault> {
     if !rest.is_empty() {
         return Err(malformed("a run of sums ends within one"));
     }
-    Ok(sums.iter().map(|[check, a, b, c, d, e, f, g, h]| (*check, u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]))).collect())
+    Ok(sums
+        .iter()
+        .map(|[check, a, b, c, d, e, f, g, h]| (*check, u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h])))
+        .collect())
 }
 
 /// Bits in bytes, the first one lowest, and how many the last byte has.

@@ -100,6 +100,8 @@ invariants! {
     Expiry,
     /// Nobody is called unreachable by a node that hears nobody, nor if nobody agrees; once healed everybody is heard.
     Liveness,
+    /// What one copy lost silently is given back, and in health nothing is found to differ (I1).
+    Repair,
     /// A wait ends when its deadline passes (I11).
     Waits,
     /// The same plan gives the same trace (I13).

@@ -1,0 +1,59 @@
+//! What hosts lost silently: that it may be missing for a while, and is back at the end.
+//!
+//! # Invariants
+//! * Until it is given back, what was lost counts as given back to memory: it may be missing, nothing else may show.
+//! * Where nothing was lost, evicted or made up, and no clock was off, no comparison of copies finds anything.
+
+use super::check::{Invariant, Licence, Violation};
+use super::cluster::SimCluster;
+use super::oracle::{Key, cell};
+use super::plan::Action;
+use super::watcher::Watcher;
+use super::workload::{self, REGISTERS};
+use crate::crdt::Cell;
+use crate::node::Node;
+use crate::store::KeyRef;
+
+impl Watcher {
+    /// A host is about to give a key's memory back: what it holds may be missing, there and wherever that goes.
+    pub(super) fn licence(&mut self, cluster: &SimCluster, at: usize, key: Key) {
+        let Some(store) = cluster.store(at) else { return };
+        let Some(space) = store.spaces().find(key.space.name) else { return };
+        let stamp = store.with_entry(&KeyRef::new(&space, &key.name), |e| e.and_then(cell).map(Cell::stamp));
+        let licence = self.licences.entry(key).or_default();
+        licence.hole = true;
+        licence.stamps.extend(stamp);
+    }
+
+    /// A host is about to lose something.
+    pub(super) fn note_damage(&mut self, cluster: &SimCluster, action: &Action) {
+        if let Action::Damage { at, key } = *action {
+            let key = workload::key(REGISTERS, key);
+            self.licence(cluster, cluster.place(at), key.clone());
+            self.damaged.insert(key);
+        }
+    }
+
+    /// Checks that nothing is missing any more of what was lost.
+    pub(super) fn mended(&self, cluster: &SimCluster) -> Result<(), Violation> {
+        let (none, now_ms) = (Licence::default(), self.latest_ms.max(cluster.decides_ms()));
+        let all = self.damaged.iter().flat_map(|key| cluster.honest().map(move |at| (at, key)));
+        let missing = |found: Violation| Violation::new(Invariant::Repair, format!("not given back: {}", found.detail));
+        all.into_iter()
+            .try_for_each(|(at, key)| self.agrees_but_for(cluster, (at, now_ms), key, &none).map_err(missing))
+    }
+
+    /// Checks that no comparison has found anything where nothing can be wrong.
+    pub(super) fn nothing_differed(&self, cluster: &SimCluster) -> Result<(), Violation> {
+        if !self.licences.is_empty() || cluster.limit().is_some() {
+            return Ok(());
+        }
+        for at in cluster.honest() {
+            let found = cluster.node(at).map(Node::stats).map_or(0, |stats| stats.repair.differences);
+            if found > 0 {
+                return Err(Violation::new(Invariant::Repair, format!("r{at} found {found} keys to differ")));
+            }
+        }
+        Ok(())
+    }
+}
