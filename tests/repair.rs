@@ -3,6 +3,8 @@
 //! Each side's messages go through the wire's encoder and decoder, as between two processes.
 
 #![cfg(feature = "sim")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "a message that is not expected fails the test, whichever it is")]
 
 #[path = "support/replica.rs"]
 mod replica;
@@ -10,6 +12,7 @@ mod replica;
 use driftless::clock::{Hlc, Mono};
 use driftless::repair::session::At;
 use driftless::repair::{Found, Session};
+use driftless::sim::{Profile, run_checked};
 use driftless::store::{Around, Batch, Budget, KeyRef, Keyspace, Selector};
 use driftless::wire::{Control, Decoder, Encoder, Frame, Limits, Part, Repair, Restore};
 use replica::{FOREVER, PART, Replica, b, field, member, replicas, sync_all};
@@ -269,5 +272,14 @@ fn a_table_that_has_grown_on_one_side_only_is_compared_with_the_smaller_one() {
         let mut pair = Pair::new(from, to);
         pair.mend();
         lose(&x, &x.regs, "k6");
+    }
+}
+
+#[test]
+fn a_host_that_loses_part_of_what_it_holds_has_it_back_in_every_run() {
+    let profile = Profile::named("damage").unwrap();
+    for seed in 0..30 {
+        let report = run_checked(&profile.plan(seed), false);
+        assert_eq!(report.failure, None, "seed {seed}");
     }
 }

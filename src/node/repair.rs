@@ -158,7 +158,9 @@ impl Node {
     fn begin_comparison(&mut self, now: Now, link: LinkId) {
         let wanted = self.repairs.run.as_ref().is_some_and(|run| run.open.iter().any(|(at, _)| *at == link));
         let (me, every) = (self.me.replica, self.config.repair.every);
-        let Some(session) = self.session_mut(link).filter(|s| s.repair_due <= now.mono) else { return };
+        let Some(session) = self.session_mut(link).filter(|s| s.repair_due <= now.mono && !s.repair.is_asking()) else {
+            return;
+        };
         let next = if wanted { Some(AGAIN_AFTER) } else { every };
         let Some(next) = next.filter(|_| wanted || me < session.replica) else { return };
         let jitter = next.mul_f64(0.9 + 0.2 * self.repairs.rng.f64());

@@ -92,12 +92,14 @@ struct Open {
     listed: Vec<u64>,
     /// Keys to give.
     owed: BTreeSet<u64>,
+    /// What differs was listed; of the asker.
+    is_listed: bool,
 }
 
 impl Open {
     fn new(since: Mono, salt: u64) -> Self {
         let (frozen, snapshot, listed, owed) = (None, None, Vec::new(), BTreeSet::new());
-        Self { since, salt, frozen, snapshot, asks: 0, told: (0, BTreeSet::new()), listed, owed }
+        Self { since, salt, frozen, snapshot, asks: 0, told: (0, BTreeSet::new()), listed, owed, is_listed: false }
     }
 }
 
@@ -115,7 +117,7 @@ impl Session {
     pub fn verify(&mut self, at: At<'_>, salt: u64) -> Vec<Repair> {
         self.asking.clear();
         self.asked = (salt, at.store.partition_ids().collect());
-        let horizon_ms = at.visible_ms + HORIZON_MS;
+        let horizon_ms = at.visible_ms.saturating_add(HORIZON_MS);
         let ids: Vec<PartitionId> = at.store.partition_ids().collect();
         let of = |id: &PartitionId| at.store.read(*id).map_or((0, 0), |p| sum_of(&p, horizon_ms));
         let message = |ids: &[PartitionId]| {
@@ -186,10 +188,10 @@ impl Session {
         open.get(&id)?.frozen.as_ref()
     }
 
-    /// Returns how many partitions are compared in detail.
+    /// Tells whether what this side asked for goes on.
     #[must_use]
-    pub fn open(&self) -> usize {
-        self.asking.len() + self.telling.len()
+    pub fn is_asking(&self) -> bool {
+        self.asking.values().any(|open| !open.is_listed || !open.owed.is_empty())
     }
 
     /// Returns the next of what the peer is to be given.
@@ -230,7 +232,9 @@ impl Session {
                 step.found.push(Found::Verified(id));
             } else if self.telling.len() < OPEN_MAX {
                 self.asking.remove(&id);
-                let Ok(frozen) = partition.freeze(partition.ctx(), at.visible_ms + HORIZON_MS) else { continue };
+                let Ok(frozen) = partition.freeze(partition.ctx(), at.visible_ms.saturating_add(HORIZON_MS)) else {
+                    continue;
+                };
                 let mut open = Open::new(at.mono, salt);
                 open.told = (frozen.leaves.len(), frozen.without.clone());
                 open.frozen = Some(frozen);
@@ -321,6 +325,7 @@ impl Session {
         {
             std::mem::take(&mut open.owed).into_iter().for_each(|hash| partition.lose(hash, at.store.spaces()));
         }
+        open.is_listed = true;
         step.send.push(Repair::Want { partition: id, ids: wanted });
     }
 }

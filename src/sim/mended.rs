@@ -11,6 +11,7 @@ use super::plan::Action;
 use super::watcher::Watcher;
 use super::workload::{self, REGISTERS};
 use crate::crdt::Cell;
+use crate::id::PartitionId;
 use crate::node::Node;
 use crate::store::KeyRef;
 
@@ -43,8 +44,17 @@ impl Watcher {
             .try_for_each(|(at, key)| self.agrees_but_for(cluster, (at, now_ms), key, &none).map_err(missing))
     }
 
-    /// Checks that no comparison has found anything where nothing can be wrong.
+    /// Checks that the sums are those of the entries, and that no comparison has found anything where nothing can be wrong.
     pub(super) fn nothing_differed(&self, cluster: &SimCluster) -> Result<(), Violation> {
+        for (at, store) in cluster.honest().filter_map(|at| Some((at, cluster.store(at)?))) {
+            let wrong = |id: &PartitionId| store.read(*id).is_some_and(|p| *p.table() != p.summed_up());
+            if let Some(id) = store.partition_ids().find(wrong) {
+                return Err(Violation::new(
+                    Invariant::Repair,
+                    format!("r{at}: the sums of {id} are not those of its entries"),
+                ));
+            }
+        }
         if !self.licences.is_empty() || cluster.limit().is_some() {
             return Ok(());
         }
