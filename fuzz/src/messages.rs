@@ -17,7 +17,9 @@ use driftless::crdt::{
 use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::limits::SEQ_MAX;
-use driftless::wire::{Beat, Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part, Repair, Restore, Snapshot, Unsendable};
+use driftless::wire::{
+    Beat, Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part, Repair, Restore, Snapshot, Unsendable,
+};
 
 use crate::spaces::keyspace;
 
