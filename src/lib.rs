@@ -53,7 +53,7 @@
 //! feature `net`.
 //! * [`id`], [`clock`]: who and when. [`crdt`]: the values and their joins.
 //! * [`store`]: partitions behind locks, the one shared structure. [`error`], [`config`].
-//! * [`wire`]: what travels. [`replication`], [`membership`]: who has what, and who is there.
+//! * [`wire`]: what travels. [`replication`], [`repair`], [`membership`]: who has what, whether it is the same, and who is there.
 //! * [`routing`]: which region serves a client.
 //! * [`probe`]: rare events and planted faults, for tests of tests.
 //! * [`node`]: all of it as one state machine. `sim` (feature `sim`): many of them in virtual time.
@@ -70,6 +70,7 @@ pub mod id;
 pub mod membership;
 pub mod node;
 pub mod probe;
+pub mod repair;
 pub mod replication;
 pub mod routing;
 #[cfg(feature = "net")]
@@ -88,7 +89,7 @@ pub use cache::{
 pub use config::Config;
 pub use error::{DrainError, Error, RemoveError, RenewError, RoleError};
 pub use id::Role;
-pub use node::{Event, Level, Outcome};
+pub use node::{Event, Level, Outcome, RepairReport};
 pub use store::Selector;
 
 /// The README, so that its quick start is compiled and run as a documentation test.

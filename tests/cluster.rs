@@ -103,6 +103,24 @@ async fn a_custom_type_is_merged_by_its_own_rules() {
 }
 
 #[tokio::test]
+async fn copies_that_are_compared_on_demand_are_equal_and_it_costs_little() {
+    let caches = World::new().three().await;
+    let mut receipts = Vec::new();
+    for (at, cache) in caches.iter().enumerate() {
+        let there = cache.registers::<usize, usize>("n").unwrap();
+        receipts.extend((0..50).map(|key| there.set(&(key * 3 + at), &at, Ttl::NEVER).unwrap()));
+    }
+    settled(&caches.iter().collect::<Vec<_>>(), &receipts).await;
+    for cache in &caches {
+        let report = guard(cache.repair(GUARD / 2)).await.unwrap();
+        assert!(report.is_complete() && report.of == 2 * 64, "{report:?}");
+        assert_eq!(report.differences, 0);
+        let stats = cache.stats().await;
+        assert_eq!((stats.node.repair.differences, stats.node.repair.restored, stats.node.repairing), (0, 0, None));
+    }
+}
+
+#[tokio::test]
 async fn three_nodes_that_write_the_same_keys_at_once_converge() {
     let caches = World::new().three().await;
     let mut receipts = Vec::new();

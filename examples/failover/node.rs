@@ -271,9 +271,9 @@ impl Node {
     }
 }
 
-/// Differences mended by repair, and bytes it has sent. There is no repair yet, so there are none.
-fn repair_of(_stats: &driftless::node::Stats) -> (u64, u64) {
-    (0, 0)
+/// Keys that repair has given back here, and bytes it has sent.
+fn repair_of(stats: &driftless::node::Stats) -> (u64, u64) {
+    (stats.repair.restored, stats.repair.overhead_bytes + stats.repair.payload_bytes)
 }
 
 async fn follow(receipt: Receipt) -> Option<Dot> {

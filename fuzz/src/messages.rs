@@ -17,7 +17,9 @@ use driftless::crdt::{
 use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::limits::SEQ_MAX;
-use driftless::wire::{Beat, Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part, Unsendable};
+use driftless::wire::{
+    Beat, Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part, Repair, Restore, Snapshot, Unsendable,
+};
 
 use crate::spaces::keyspace;
 
@@ -300,6 +302,9 @@ pub fn frame(u: &mut Unstructured<'_>) -> Made<Frame> {
 
 fn part(u: &mut Unstructured<'_>) -> Made<Part> {
     let (partition, fragments) = (partition(u)?, some(u, 5, fragment)?);
+    if u.ratio(1, 8)? {
+        return Ok(Part::Restore(Restore { partition, is_answer: u.arbitrary()?, fragments }));
+    }
     if u.ratio(2, 3)? {
         return Ok(Part::Batch(Batch { partition, ctx: ctx(u)?, fragments }));
     }
@@ -354,7 +359,8 @@ fn hello(u: &mut Unstructured<'_>) -> Made<Hello> {
 
 /// Any message of the control stream.
 pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
-    Ok(match u.int_in_range(0..=9)? {
+    Ok(match u.int_in_range(0..=11)? {
+        10..=11 => Control::Repair(repair(u)?),
         0..=1 => Control::Hello(hello(u)?),
         2 => Control::Ready { members: members(u)?, ctxs: ctxs(u)? },
         3 => Control::Join,
@@ -367,6 +373,43 @@ pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
             let members = if bool::arbitrary(u)? { Some(members(u)?) } else { None };
             Control::Report { hlc: hlc(u)?, changed, members }
         }
+    })
+}
+
+fn repair(u: &mut Unstructured<'_>) -> Made<Repair> {
+    let partition = partition(u)?;
+    let leaves = 1 << u.int_in_range(0..=16)?;
+    let few = |u: &mut Unstructured<'_>| some(u, 5, |u| u.int_in_range(0..=(1_u32 << 16) - 1));
+    Ok(match u.int_in_range(0..=6)? {
+        0 => Repair::Verify {
+            horizon_ms: u.arbitrary()?,
+            salt: u.arbitrary()?,
+            first: partition,
+            sums: some(u, 9, |u| u.arbitrary())?,
+        },
+        1 => Repair::Answer { first: partition, equal: some(u, 9, |u| u.arbitrary())? },
+        2 => Repair::Snapshot(Snapshot {
+            partition,
+            horizon_ms: u.arbitrary()?,
+            ctx: ctx(u)?,
+            leaves,
+            without: few(u)?.into_iter().collect(),
+            root: u.arbitrary()?,
+            buckets: some(u, 32, |u| u.arbitrary())?,
+        }),
+        3 => Repair::Ask { partition, leaves, without: few(u)?.into_iter().collect(), detail: u.arbitrary()? },
+        4 => Repair::Leaves {
+            partition,
+            leaves,
+            buckets: some(u, 32, |u| u.arbitrary())?,
+            sums: some(u, 32, |u| u.arbitrary())?,
+        },
+        5 => {
+            let named: std::collections::BTreeSet<u32> = few(u)?.into_iter().collect();
+            let list = |leaf| Ok((leaf, some(u, 5, |u| u.arbitrary())?));
+            Repair::List { partition, leaves, listed: named.into_iter().map(list).collect::<Made<Vec<_>>>()? }
+        }
+        _ => Repair::Want { partition, ids: some(u, 32, |u| u.arbitrary())? },
     })
 }
 

@@ -6,7 +6,7 @@ use super::Cache;
 use crate::config::IdentityConfig;
 use crate::error::{DrainError, RemoveError, RenewError, RoleError};
 use crate::id::{ReplicaId, Role};
-use crate::node::ClusterView;
+use crate::node::{ClusterView, RepairReport};
 use crate::runtime::Identity;
 use crate::store::Gate;
 
@@ -103,6 +103,26 @@ impl Cache {
     /// Dropping the future undoes nothing: the node goes on draining and refuses writes until [`Cache::resume`].
     pub async fn drain(&self, within: Duration) -> Result<(), DrainError> {
         self.hand_over(within, false).await
+    }
+
+    /// Compares all partitions with those of all peers that are linked now, until they are equal or `within` has passed, and
+    /// gives back what either side lost. It also happens by itself, as `RepairConfig` says; [`Cache::stats`] counts it and
+    /// shows how far this has come. `None` when the cache was shut down.
+    ///
+    /// In health nothing differs. What does is an [`Event`](crate::Event) as well: a bug, or memory that failed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops nothing.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # async fn example(cache: driftless::Cache) {
+    /// let report = cache.repair(std::time::Duration::from_secs(30)).await;
+    /// assert!(report.is_some_and(|report| report.is_complete() && report.differences == 0));
+    /// # }
+    /// ```
+    pub async fn repair(&self, within: Duration) -> Option<RepairReport> {
+        self.line.repair(within).await
     }
 
     /// Accepts writes again after [`Cache::drain`].

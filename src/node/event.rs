@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::error::PeerFault;
-use crate::id::{KeyspaceId, NodeId, RegionId, ReplicaId, Role};
+use crate::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId, Role};
 use crate::node::quarantine::Poison;
 use crate::wire::Unsendable;
 
@@ -154,6 +154,29 @@ pub enum Event {
     Unsendable {
         /// What is too large.
         unsendable: Unsendable,
+    },
+    /// This node's copy and a peer's differ although both have seen the same: one of them lost something, or there is a
+    /// bug. What either lacks is given back.
+    Differs {
+        /// The peer's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// The partition.
+        partition: PartitionId,
+        /// How many keys differ.
+        keys: u64,
+    },
+    /// What this node's copy had lost or held in an older version was given back by a peer.
+    Restored {
+        /// The peer's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// The partition.
+        partition: PartitionId,
+        /// How many keys were changed here.
+        keys: u64,
     },
     /// State that could not be joined was skipped; its events stay missing and it is tried again whenever it comes. Told
     /// once for each state.

@@ -17,6 +17,7 @@ use crate::node::event::Event;
 use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
 use crate::node::link::{Early, Link, Session, Staging, spread};
 use crate::node::output::{CloseCode, Output};
+use crate::node::repair::first_due;
 use crate::node::stats::{LagHistogram, RecentLag, Traffic};
 use crate::probe::{planted, sometimes};
 use crate::replication::{Peer, ReportLog};
@@ -264,6 +265,8 @@ impl Node {
             beats: Beats::new(now.mono),
             suspects: None,
             gives_up: BTreeSet::new(),
+            repair: crate::repair::Session::default(),
+            repair_due: first_due(now.mono),
             staging: Staging::default(),
             stale_fulls: BTreeMap::new(),
             traffic: Traffic::default(),
@@ -314,10 +317,17 @@ impl Node {
         }
     }
 
-    pub(super) fn send_control(&mut self, link: LinkId, message: &Control) {
+    pub(super) fn send_control(&mut self, link: LinkId, message: &Control) -> usize {
         match self.encoder.encode_control(message) {
-            Ok(bytes) => self.out.push_back(Output::Control { link, bytes }),
-            Err(unsendable) => self.unsendable(unsendable),
+            Ok(bytes) => {
+                let len = bytes.len();
+                self.out.push_back(Output::Control { link, bytes });
+                len
+            }
+            Err(unsendable) => {
+                self.unsendable(unsendable);
+                0
+            }
         }
     }
 }

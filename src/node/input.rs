@@ -11,6 +11,7 @@
 //! * Bytes in an input were checked against the frame limit, and nothing else.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -132,6 +133,11 @@ pub enum Input {
     Drain {
         /// Give up this node's place at the end.
         leave: bool,
+    },
+    /// Compare all partitions with all peers now. [`Output::Repaired`](crate::node::Output::Repaired) tells what came of it.
+    Repair {
+        /// For how long at most.
+        within: Duration,
     },
     /// Accept writes again. Nothing happens once the place is given up.
     Resume,

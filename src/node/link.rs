@@ -16,6 +16,7 @@ use crate::membership::Beats;
 use crate::node::input::{PeerIdentity, PeerSlot};
 use crate::node::stats::{LagHistogram, PeerStats, RecentLag, Traffic};
 use crate::probe::sometimes;
+use crate::repair;
 use crate::replication::{Peer, ReportLog};
 use crate::store::{Batch, Fragment, Full};
 use crate::wire::FullChunk;
@@ -136,6 +137,10 @@ pub struct Session {
     pub suspects: Option<BTreeSet<ReplicaId>>,
     /// Whom the peer votes to remove.
     pub gives_up: BTreeSet<ReplicaId>,
+    /// The comparison of both copies.
+    pub repair: repair::Session,
+    /// When this side compares them next.
+    pub repair_due: Mono,
     /// Unfinished full synchronisations.
     pub staging: Staging,
     /// Full synchronisations in a row that predated what is stable here, by partition.

@@ -36,6 +36,7 @@ pub mod quarantine;
 mod reach;
 mod receive;
 mod rejoin;
+mod repair;
 mod role;
 mod send;
 pub mod stats;
@@ -51,6 +52,7 @@ pub use input::{Input, LinkId, PeerIdentity, PeerSlot};
 pub use levels::{Level, Mark, Missing, Outcome, WaitId};
 pub use output::{CloseCode, DialError, LinkEnd, Output, Party, TlsFault};
 pub use quarantine::Poison;
+pub use repair::{RepairReport, RepairStats};
 pub use stats::{PeerStats, Stats};
 pub use view::{ClusterView, MemberView, RegionView};
 
@@ -75,6 +77,7 @@ use link::{Link, Session};
 use pen::Pen;
 use quarantine::Quarantine;
 use rejoin::Past;
+use repair::Repairs;
 use role::Part;
 use tick::Timers;
 
@@ -138,6 +141,8 @@ pub struct Node {
     clock_refused: bool,
     drain: Drain,
     part: Part,
+    /// The comparisons of copies.
+    repairs: Repairs,
     /// Of this node's certificate, once the shell has said so.
     expiry: Option<Expiry>,
     stopping: bool,
@@ -187,6 +192,7 @@ impl Node {
             clock_refused: false,
             drain: Drain::No,
             part: Part::new(config.node.standby.is_some()),
+            repairs: Repairs::new(seed),
             expiry: None,
             stopping: false,
             last: Mono::default(),
@@ -216,6 +222,7 @@ impl Node {
             Input::Remove { replica } => self.expel(now, replica),
             Input::Rejoin => self.on_rejoin(now),
             Input::Drain { leave } => self.on_drain(now, leave),
+            Input::Repair { within } => self.on_repair(now, within),
             Input::Resume => self.on_resume(),
             Input::Promote => self.assume(false),
             Input::Demote => self.assume(true),

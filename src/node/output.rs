@@ -12,6 +12,7 @@ use crate::error::PeerFault;
 use crate::node::event::{Change, Event};
 use crate::node::input::{LinkId, PeerSlot};
 use crate::node::levels::{Outcome, WaitId};
+use crate::node::repair::RepairReport;
 
 /// Something the shell (or the simulator) must do for the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,6 +65,8 @@ pub enum Output {
         /// How far the write came.
         outcome: Outcome,
     },
+    /// A comparison that was asked for has ended.
+    Repaired(RepairReport),
     /// Something users and logs are told.
     Event(Event),
     /// Remote changes in watched keyspaces.

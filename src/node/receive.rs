@@ -21,7 +21,7 @@ use crate::node::link::Staged;
 use crate::node::output::Output;
 use crate::probe::{planted, sometimes};
 use crate::store::{Applied, Around, Batch, Fragment, Full, Refused};
-use crate::wire::{Beat, Control, Frame, FullChunk, Part};
+use crate::wire::{Beat, Control, Frame, FullChunk, Part, Repair};
 
 /// Received bytes after which a report goes at once.
 const REPORT_BYTES: usize = 256 * 1024;
@@ -83,6 +83,7 @@ impl Node {
                 }
                 self.pump(link);
             }
+            (Control::Repair(message), true) => self.on_repair_message(now, link, message),
             (Control::Goodbye, true) => {}
         }
     }
@@ -111,6 +112,12 @@ impl Node {
             Control::NeedFull { partition } if partition.index() >= self.store.partition_count() => {
                 Err(PeerFault::Malformed { why: "it names a partition that does not exist" })
             }
+            Control::Repair(Repair::Snapshot(snapshot)) => {
+                self.check_ctxs(&[(snapshot.partition, snapshot.ctx.clone())])
+            }
+            Control::Repair(repair) if repair.partition().index() >= self.store.partition_count() => {
+                Err(PeerFault::Malformed { why: "it names a partition that does not exist" })
+            }
             Control::Hello(_)
             | Control::Ready { .. }
             | Control::Join
@@ -118,6 +125,7 @@ impl Node {
             | Control::Report { .. }
             | Control::ReportNow
             | Control::NeedFull { .. }
+            | Control::Repair(_)
             | Control::Goodbye => Ok(()),
         }
     }
@@ -213,6 +221,8 @@ impl Node {
             match part {
                 Part::Batch(batch) if joined => self.apply_batch(now, link, &batch),
                 Part::Batch(_) => {}
+                Part::Restore(restore) if joined => self.on_restore(now, link, &restore),
+                Part::Restore(_) => {}
                 Part::FullChunk(chunk) => self.stage(now, link, chunk),
             }
         }
@@ -346,7 +356,7 @@ impl Node {
         }
     }
 
-    fn applied(&mut self, now: Now, from: ReplicaId, partition: PartitionId, applied: Applied) {
+    pub(super) fn applied(&mut self, now: Now, from: ReplicaId, partition: PartitionId, applied: Applied) {
         self.news += 1;
         self.touched.insert(partition);
         for link in self.links.values_mut() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Mono;
 use crate::id::{NodeId, RegionId, ReplicaId};
-use crate::node::{ClusterView, Link, Node, Poison};
+use crate::node::{ClusterView, Link, Node, Poison, RepairReport, RepairStats};
 
 /// Lags up to this many milliseconds are counted exactly.
 const LAG_MS_MAX: usize = 8_192;
@@ -184,6 +184,10 @@ pub struct Stats {
     pub bytes_out: u64,
     /// Bytes of those frames before compression.
     pub raw_bytes_out: u64,
+    /// Comparisons of copies.
+    pub repair: RepairStats,
+    /// How far the comparison has come that somebody waits for.
+    pub repairing: Option<RepairReport>,
     /// Log records kept.
     pub log_records: u64,
     /// Keys with an entry, visible or not.
@@ -203,6 +207,7 @@ impl Node {
             poisons: self.quarantine.iter().cloned().collect(),
             log_records: partitions().map(|p| sum(p.log_len())).sum(),
             keys: partitions().map(|p| sum(p.len())).sum(),
+            repairing: self.repair_progress(),
             ..self.stats.clone()
         }
     }

@@ -68,6 +68,7 @@ impl Node {
             self.timers.sweep = now.mono.plus(SWEEP_EVERY);
             self.sweep(now);
             self.release(now);
+            self.repair(now);
         }
         if self.timers.relay <= now.mono {
             self.timers.relay = now.mono.plus(RELAY_AFTER);

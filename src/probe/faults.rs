@@ -211,6 +211,16 @@ faults! {
     OrphansTrusted,
     /// A restarted process goes on under its old replica id.
     ReplicaIdReused,
+
+    // repair: whether the copies are equal
+    /// What expires stays in the sums.
+    FingerprintMissesExpiry,
+    /// Sums are compared as they are, without undoing what the other side cannot have seen.
+    RepairWithoutContext,
+    /// What the other side does not list is dropped here.
+    RepairAbsenceDeletes,
+    /// Copies count as verified when a few bits of their sums are equal.
+    VerifiedOnTruncatedEquality,
 }
 
 #[cfg(planted)]

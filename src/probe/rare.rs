@@ -403,6 +403,40 @@ rare! {
     ClockRefused,
     /// The peers accepted this clock again.
     ClockAcceptedAgain,
+    /// A comparison undid events that the other side had not seen.
+    ComparisonUndid,
+    /// A comparison left a key out because events that count and others had changed it in turn.
+    ComparisonMetBusyKey,
+    /// A listing left a key out that had changed since the comparison began.
+    ListingSparedBusyKey,
+    /// What the other side gave of such a key was not taken.
+    RestoreSparedBusyKey,
+    /// A comparison waited for events that were still on their way.
+    ComparisonAwaitedEvents,
+    /// A comparison was not made because the history did not reach back to the meet.
+    ComparisonLagged,
+    /// A comparison was not finished in time.
+    ComparisonTimedOut,
+    /// A partition was not compared in detail because too many others were.
+    ComparisonPutOff,
+    /// A comparison was given up because its horizon had passed.
+    HorizonPassed,
+    /// A snapshot was asked for again with other leaves.
+    SnapshotAskedAgain,
+    /// Copies were equal once what one side could not have seen was undone.
+    VerifiedInDetail,
+    /// Copies were equal but for leaves that were left out.
+    VerifiedInPart,
+    /// A bucket differed whose leaves looked equal.
+    LeavesLookedEqual,
+    /// Two copies differed although their contexts said that they could not.
+    DifferenceFound,
+    /// What differed was restored here.
+    CopyRestored,
+    /// Who was given an older version answered with its own.
+    RestoreAnswered,
+    /// Part of a copy was lost silently.
+    CopyDamaged,
     /// A wait was reached because the members changed.
     WaitReachedByRemoval,
     /// A wait ended at its deadline.

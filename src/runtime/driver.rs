@@ -16,7 +16,7 @@ use tokio::time::sleep_until;
 use crate::clock::Mono;
 use crate::error::{RemoveError, RoleError};
 use crate::id::ReplicaId;
-use crate::node::{Event, Input, Node, Output};
+use crate::node::{Event, Input, Node, Output, RepairReport};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::journal::Journal;
@@ -37,6 +37,8 @@ pub struct Driver {
     waits: Waits,
     /// Who waits for everything to be handed over.
     drainers: Vec<oneshot::Sender<bool>>,
+    /// Who waits for all copies to be compared.
+    repairers: Vec<oneshot::Sender<RepairReport>>,
     journal: Journal,
     /// When the own certificate expires, in Unix milliseconds.
     expires_ms: u64,
@@ -57,6 +59,7 @@ impl Driver {
             end,
             waits: Waits::default(),
             drainers: Vec::new(),
+            repairers: Vec::new(),
             journal: Journal::default(),
             expires_ms,
             shown_at: Mono::default(),
@@ -129,6 +132,10 @@ impl Driver {
                 for change in changes {
                     self.end.watches.tell(change.keyspace, change.key, Origin::Remote);
                 }
+            }
+            Output::Repaired(report) => {
+                let gone = self.repairers.drain(..).filter_map(|reply| reply.send(report).err()).count();
+                tracing::debug!(gone, "all copies are compared");
             }
             Output::Dial { .. }
             | Output::Control { .. }
@@ -209,6 +216,11 @@ impl Driver {
                 drop(reply.send(done));
             }
             Command::Drain { leave, reply } => self.drain(leave, reply),
+            Command::Repair { within, reply } => {
+                self.repairers.retain(|reply| !reply.is_closed());
+                self.repairers.push(reply);
+                self.take(Input::Repair { within });
+            }
             Command::Resume { reply } => {
                 let behind = (!self.node.has_left()).then(|| self.node.behind());
                 self.drainers.clear();

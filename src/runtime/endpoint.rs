@@ -216,7 +216,9 @@ impl Endpoint {
                 Ok(())
             }),
             Output::Close { link, code, reason } => self.close(link, Closing { code, reason }),
-            other @ (Output::Resolved { .. } | Output::Event(_) | Output::Changed(_)) => return Some(other),
+            other @ (Output::Resolved { .. } | Output::Event(_) | Output::Changed(_) | Output::Repaired(_)) => {
+                return Some(other);
+            }
         }
         None
     }

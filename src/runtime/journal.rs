@@ -84,6 +84,12 @@ impl Journal {
             Event::Unsendable { unsendable } => {
                 tracing::error!(%unsendable, "a message is too large to be sent; what it carried stays missing elsewhere");
             }
+            Event::Differs { node, region, partition, keys } => {
+                tracing::error!(%node, %region, %partition, keys, "two copies differ although both have seen the same: what either lost is given back");
+            }
+            Event::Restored { node, region, partition, keys } => {
+                tracing::error!(%node, %region, %partition, keys, "what this copy had lost silently was given back by a peer");
+            }
             Event::Quarantined { poison } => {
                 let Poison { keyspace, key, digest, from, why, .. } = poison;
                 tracing::error!(%keyspace, ?key, digest, %from, %why, "received state could not be joined and is skipped");

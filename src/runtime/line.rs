@@ -16,7 +16,7 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use crate::clock::Mono;
 use crate::error::{RemoveError, RoleError, StartError};
 use crate::id::{KeyspaceId, ReplicaId};
-use crate::node::{ClusterView, Event, Level, Mark, Outcome, Stats};
+use crate::node::{ClusterView, Event, Level, Mark, Outcome, RepairReport, Stats};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::tls::Identity;
 use crate::runtime::watches::{KeyChange, Origin, Watches};
@@ -75,6 +75,13 @@ pub(crate) enum Command {
         leave: bool,
         /// Told that it is done, or at once that there is nobody to hand anything to.
         reply: oneshot::Sender<bool>,
+    },
+    /// Compare all partitions with all peers.
+    Repair {
+        /// For how long at most.
+        within: Duration,
+        /// Told what came of it.
+        reply: oneshot::Sender<RepairReport>,
     },
     /// Accept writes again.
     Resume {
@@ -228,6 +235,16 @@ impl Line {
     pub async fn drain(&self, leave: bool) -> Option<bool> {
         let (reply, done) = oneshot::channel();
         self.commands.send(Command::Drain { leave, reply }).await.ok()?;
+        done.await.ok()
+    }
+
+    /// Makes the node compare all partitions with all peers; returns what came of it, `None` when the driver has ended.
+    ///
+    /// # Cancel safety
+    /// Once asked for it goes on.
+    pub async fn repair(&self, within: Duration) -> Option<RepairReport> {
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Repair { within, reply }).await.ok()?;
         done.await.ok()
     }
 

@@ -458,7 +458,7 @@ impl SimCluster {
                 self.note_role(at, &event);
                 self.note_return(at, &event);
             }
-            Output::Changed(_) => {}
+            Output::Changed(_) | Output::Repaired(_) => {}
         }
     }
 }

@@ -9,6 +9,9 @@ use crate::config::{Config, StandbyConfig};
 /// Bytes that wait for a link of a plan's cluster: the few writes of a plan must be able to fill it.
 const LINK_WINDOW: usize = 8 << 10;
 
+/// How often copies are compared: a plan is over within seconds.
+const REPAIR_EVERY: Duration = Duration::from_secs(2);
+
 /// What a cluster is built from.
 #[derive(Clone, Debug)]
 pub struct SimConfig {
@@ -54,6 +57,7 @@ impl From<&Setting> for SimConfig {
         node.replication.compress = setting.compress;
         node.replication.express = setting.express;
         node.replication.link_window_bytes = LINK_WINDOW;
+        node.repair.every = Some(REPAIR_EVERY);
         if setting.forget_after_ms > 0 {
             let least = node.membership.give_up_after;
             node.membership.forget_after = Some(least.max(Duration::from_millis(setting.forget_after_ms.into())));

@@ -22,6 +22,7 @@ mod given;
 mod host;
 mod liar;
 mod limit;
+mod mended;
 mod minimise;
 mod network;
 mod newer;

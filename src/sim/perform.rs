@@ -5,10 +5,12 @@ use std::time::Duration;
 use super::cluster::SimCluster;
 use super::host::Host;
 use super::plan::Action;
+use super::workload;
 use crate::clock::Hlc;
 use crate::crdt::custom::encode;
 use crate::id::ReplicaId;
 use crate::node::{Gauges, Input, Node};
+use crate::probe::sometimes;
 use crate::store::{Family, KeyRef};
 
 /// How long after it has joined a node's donor still counts as one.
@@ -76,6 +78,7 @@ impl SimCluster {
             Action::Remove { by, at } => self.remove(self.place(by), self.place(at)),
             Action::Rejoin { at } => self.rejoin(self.place(at)),
             Action::Evict { at, key, map } => self.evict_named(self.place(at), key, map),
+            Action::Damage { at, key } => self.damage(self.place(at), key),
             Action::Truncate { at, keep } => self.truncate(self.place(at), keep),
             Action::Burst { at } => self.burst(self.place(at)),
             Action::Forge { at, lie } => self.forge(self.place(at), lie),
@@ -213,6 +216,19 @@ impl SimCluster {
         let letter = if key.is_multiple_of(2) { 'a' } else { 'b' };
         let name = encode(&format!("{letter}{key}")).unwrap_or_default();
         self.evict(at, &KeyRef::new(&space, &name))
+    }
+
+    /// A register that every member has is gone from one host's memory; returns whether there was one.
+    fn damage(&mut self, at: usize, key: u8) -> bool {
+        let Some(store) = self.store(at).filter(|_| !self.is_paused(at)) else { return false };
+        let key = workload::key(workload::REGISTERS, key);
+        let Some(space) = store.spaces().find(key.space.name) else { return false };
+        let named = KeyRef::new(&space, &key.name);
+        let whole = store.with_entry(&named, |entry| entry.is_some_and(|e| e.is_settled() && e.grave_ms().is_none()));
+        let Some(mut partition) = store.lock(store.place(named.hash)).filter(|_| whole) else { return false };
+        sometimes!(CopyDamaged);
+        partition.lose(named.hash, store.spaces());
+        true
     }
 
     /// Gives an entry's memory back at a host; returns whether anything was given back.

@@ -1,10 +1,8 @@
 //! A run as data: what the cluster is, and what happens to it, step by step.
 //!
-//! Everything random about a run is either in its plan or follows from the plan's seed (delays, losses, replica ids,
-//! every node's own randomness), so a plan replays bit by bit, can be written down, and can be shortened.
-//!
-//! It is written down as one line of JSON: a step is `[milliseconds, action]`, and what a setting or an operation leaves
-//! out has its default. `tests/seeds/` keeps plans that once failed in this form.
+//! Everything random about a run is in its plan or follows from the plan's seed, so a plan replays bit by bit, can be
+//! written down, and can be shortened. It is written down as one line of JSON: a step is `[milliseconds, action]`, and what
+//! a setting or an operation leaves out has its default. `tests/seeds/` keeps plans that once failed in this form.
 //!
 //! # Invariants
 //! * Every plan can be run. A step that makes no sense where it stands (crashing what is not running, writing at a
@@ -216,6 +214,13 @@ pub enum Action {
         /// The family of keyspace.
         map: bool,
     },
+    /// A host's memory loses a register that all members have seen, and nobody notices.
+    Damage {
+        /// The host.
+        at: u8,
+        /// The key.
+        key: u8,
+    },
     /// A host's logs are cut to so many records each.
     Truncate {
         /// The host.
@@ -391,6 +396,7 @@ impl fmt::Display for Action {
             Self::Remove { by, at } => write!(f, "r{by} removes r{at}"),
             Self::Rejoin { at } => write!(f, "r{at} may come back"),
             Self::Evict { at, key, map } => write!(f, "r{at} evicts {} {key}", if *map { "map" } else { "register" }),
+            Self::Damage { at, key } => write!(f, "r{at} loses register {key}"),
             Self::Truncate { at, keep } => write!(f, "r{at} cuts its logs to {keep}"),
             Self::Burst { at } => write!(f, "r{at} has counted to the end of a millisecond"),
             Self::Forge { at, lie } => write!(f, "r{at} lies: {lie:?}"),

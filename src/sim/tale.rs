@@ -52,6 +52,7 @@ impl Delivered {
             | Input::Resume
             | Input::Promote
             | Input::Demote
+            | Input::Repair { .. }
             | Input::Certified { .. }
             | Input::Deadline
             | Input::Shutdown => return,
@@ -185,6 +186,7 @@ impl SimCluster {
             | Input::Promote
             | Input::Demote
             | Input::Certified { .. }
+            | Input::Repair { .. }
             | Input::Rejoin => (15, 0, None),
         };
         self.trace.write_u64(self.now.0);
@@ -227,6 +229,10 @@ fn told(event: &Event) -> String {
         Event::Left => "has handed everything over and left".to_owned(),
         Event::DuplicateReplica { replica } => format!("replica id {replica} is in use twice"),
         Event::Unsendable { unsendable } => format!("cannot send {unsendable:?}"),
+        Event::Differs { region, partition, keys, .. } => {
+            format!("differs from {region} in {keys} keys of {partition}")
+        }
+        Event::Restored { region, partition, keys, .. } => format!("{region} restores {keys} keys of {partition}"),
         Event::Quarantined { poison } => format!("skips {:?} of {:?}: {}", poison.key, poison.keyspace, poison.why),
     }
 }

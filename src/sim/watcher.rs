@@ -13,7 +13,6 @@
 mod returns;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,8 +48,10 @@ pub struct Watcher {
     /// What each host has newly seen and was not judged by yet.
     fresh: BTreeMap<usize, BTreeSet<Key>>,
     /// The latest instant by which anybody may have decided that something is over.
-    latest_ms: u64,
-    licences: BTreeMap<Key, Licence>,
+    pub(super) latest_ms: u64,
+    pub(super) licences: BTreeMap<Key, Licence>,
+    /// What some host has lost.
+    pub(super) damaged: BTreeSet<Key>,
     pending: Vec<Pending>,
     reached: Vec<Reached>,
     clients: BTreeMap<u8, Client>,
@@ -91,6 +92,7 @@ impl Watcher {
             fresh: BTreeMap::new(),
             latest_ms: 0,
             licences: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             pending: Vec::new(),
             reached: Vec::new(),
             clients: BTreeMap::new(),
@@ -240,17 +242,8 @@ impl Watcher {
             let spaces = if map { vec![MAPS, SETS, COUNTERS] } else { vec![REGISTERS] };
             spaces.into_iter().for_each(|space| self.licence(cluster, cluster.place(at), workload::key(space, key)));
         }
+        self.note_damage(cluster, action);
         if action.ends_or_shifts() { self.look(cluster) } else { Ok(()) }
-    }
-
-    /// A host is about to give a key's memory back: what it holds may be missing, there and wherever that goes.
-    fn licence(&mut self, cluster: &SimCluster, at: usize, key: Key) {
-        let Some(store) = cluster.store(at) else { return };
-        let Some(space) = store.spaces().find(key.space.name) else { return };
-        let stamp = store.with_entry(&KeyRef::new(&space, &key.name), |e| e.and_then(cell).map(Cell::stamp));
-        let licence = self.licences.entry(key).or_default();
-        licence.hole = true;
-        licence.stamps.extend(stamp);
     }
 
     /// Looks at all hosts after a step.
@@ -371,15 +364,25 @@ impl Watcher {
 
     /// Holds a key at a host against history.
     fn agrees(&self, cluster: &SimCluster, at: usize, key: &Key) -> Result<(), Violation> {
+        let none = Licence::default();
+        self.agrees_but_for(cluster, (at, self.latest_ms), key, self.licences.get(key).unwrap_or(&none))
+    }
+
+    /// The same at another instant and with another licence.
+    pub(super) fn agrees_but_for(
+        &self,
+        cluster: &SimCluster,
+        (at, now_ms): (usize, u64),
+        key: &Key,
+        licence: &Licence,
+    ) -> Result<(), Violation> {
         let Some(store) = cluster.store(at) else { return Ok(()) };
         let Some(space) = store.spaces().find(key.space.name) else { return Ok(()) };
         let name = KeyRef::new(&space, &key.name);
         let id = store.place(name.hash);
         let Some(partition) = store.read(id) else { return Ok(()) };
-        let view = self.history.view(id, partition.ctx(), self.latest_ms).of(key);
-        let none = Licence::default();
-        let licence = self.licences.get(key).unwrap_or(&none);
-        check::agree(&view, partition.entry(&name), self.latest_ms, licence).map_err(at_host(at))
+        let view = self.history.view(id, partition.ctx(), now_ms).of(key);
+        check::agree(&view, partition.entry(&name), now_ms, licence).map_err(at_host(at))
     }
 
     // -- the end -------------------------------------------------------------------------------------
@@ -400,7 +403,9 @@ impl Watcher {
     #[must_use]
     pub fn has_converged(&self, cluster: &SimCluster) -> bool {
         let nodes: Vec<(usize, &Node)> = cluster.honest().filter_map(|at| Some((at, cluster.node(at)?))).collect();
-        check::is_reached(&nodes) && check::agreed(&nodes, self.setting.weather.loss).is_ok()
+        check::is_reached(&nodes)
+            && check::agreed(&nodes, self.setting.weather.loss).is_ok()
+            && self.mended(cluster).is_ok()
     }
 
     /// Checks that all honest hosts agree, on what history says, and that nothing got lost that must not.
@@ -422,17 +427,13 @@ impl Watcher {
             self.nothing_invented(node.store()).map_err(at_host(*at))?;
             check::accounted(node.store()).map_err(at_host(*at))?;
         }
+        self.mended(cluster)?;
         self.nothing_lost(cluster, &nodes)?;
         let patient = |wait: &&Pending| nodes.iter().any(|(at, _)| *at == wait.at);
         self.pending
             .iter()
             .filter(patient)
             .try_for_each(|wait| wait.has_time(cluster.now(wait.at).mono).map_err(at_host(wait.at)))
-    }
-
-    fn licence_of(&self, space: &str, name: &Bytes) -> Licence {
-        let found = self.licences.iter().find(|(key, _)| key.space.name == space && key.name == *name);
-        found.map(|(_, licence)| licence.clone()).unwrap_or_default()
     }
 
     /// Every key there is was written by somebody.
@@ -474,6 +475,7 @@ impl Watcher {
     /// [`Violation`] with the first thing that is left.
     pub fn at_rest(&mut self, cluster: &mut SimCluster) -> Result<(), Violation> {
         self.converged(cluster)?;
+        self.nothing_differed(cluster)?;
         let nodes: Vec<(usize, &Node)> = cluster.honest().filter_map(|at| Some((at, cluster.node(at)?))).collect();
         check::somebody_active(&nodes, |at| cluster.takes_over(at))?;
         for (at, node) in nodes {
@@ -483,18 +485,5 @@ impl Watcher {
             }
         }
         Ok(())
-    }
-
-    fn nothing_left(&self, cluster: &SimCluster, at: usize, node: &Node) -> Result<(), Violation> {
-        let running: BTreeSet<ReplicaId> =
-            (0..cluster.host_count()).filter_map(|at| Some(cluster.node(at)?.me().replica)).collect();
-        if let Some(gone) = check::members(node).iter().find(|replica| !running.contains(replica)) {
-            let what = format!("r{at} counts {gone} as a member, which does not run");
-            return Err(Violation::new(Invariant::Quiescence, what));
-        }
-        let store: &Arc<Store> = node.store();
-        let now_ms = check::decides_ms(store, cluster.now(at).wall_ms);
-        let may_be_hole = |space: &str, name: &[u8]| self.licence_of(space, &Bytes::copy_from_slice(name)).hole;
-        check::nothing_left(store, now_ms, may_be_hole).map_err(at_host(at))
     }
 }

@@ -291,6 +291,20 @@ impl Entry {
         }
     }
 
+    /// Tells whether something of this was given back, or ended: it is known that something was written, not what.
+    pub(super) fn is_mute(&self) -> bool {
+        match &self.body {
+            Body::Register(cell) => cell.as_ref().is_some_and(|c| *c.payload() == Payload::Absent),
+            Body::Custom(custom) => custom.as_ref().as_ref().is_some_and(|c| c.state == Payload::Absent),
+            Body::Tree(tree) => tree.is_hole(),
+        }
+    }
+
+    /// Tells whether this is an evicted map that was not refilled as a whole.
+    pub(super) fn is_hole(&self) -> bool {
+        matches!(&self.body, Body::Tree(tree) if tree.is_hole())
+    }
+
     /// Tells whether every event of this entry is known to every member.
     #[must_use]
     pub fn is_settled(&self) -> bool {

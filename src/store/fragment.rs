@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::clock::Hlc;
 use crate::crdt::tree::Branch;
-use crate::crdt::{Cell, Ctx, Custom, Dot, Payload, Scope};
+use crate::crdt::{Cell, Ctx, Custom, Dot, Path, Payload, Scope};
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
 
 /// The state of one key restricted to a scope, plus every unstable dot of that scope.
@@ -38,6 +38,18 @@ impl Fragment {
     #[must_use]
     pub fn empty(keyspace: KeyspaceId, key: Bytes, scope: Scope) -> Self {
         Self { keyspace, key, scope, cell: None, branch: Branch::default(), custom: None, covers: Vec::new() }
+    }
+
+    /// Returns what of an entry joining it can change: its scope, or the whole key where it carries more than that.
+    #[must_use]
+    pub(super) fn touched(&self) -> &Scope {
+        let elems = self.branch.elems.iter().all(|(path, _)| self.scope.has(path));
+        let counters = self.branch.counters.iter().all(|(name, _)| match &self.scope {
+            Scope::Path(Path::Counter(own)) => own == name,
+            Scope::Path(_) => false,
+            Scope::Key => true,
+        });
+        if elems && counters { &self.scope } else { &Scope::Key }
     }
 
     /// Returns roughly how many bytes it takes on the wire, for cutting batches.
@@ -192,7 +204,7 @@ impl Applied {
 mod tests {
     use super::*;
     use crate::clock::Stamp;
-    use crate::crdt::{Contribution, Elem, NEVER, Path};
+    use crate::crdt::{Contribution, Elem, NEVER};
 
     const SELF: ReplicaId = ReplicaId(1);
     const OTHER: ReplicaId = ReplicaId(2);

@@ -12,27 +12,34 @@
 
 pub mod apply;
 pub mod capture;
+pub mod compare;
 mod dirty;
 pub mod entry;
 mod epoch;
+pub mod fingerprint;
 pub mod fragment;
+mod history;
 pub mod keyspace;
 pub mod log;
 pub mod partition;
 pub mod reissue;
+pub mod restore;
 pub mod stability;
 pub mod tally;
 pub mod write;
 
 pub use apply::Around;
 pub use capture::{Budget, Captured};
+pub use compare::{Frozen, Listed};
 use dirty::Dirty;
 pub use entry::{Body, Entry};
 pub use epoch::Selector;
 pub use fragment::{Applied, Batch, Fragment, Full, Misapplied, Refused, Rejected};
+pub use history::Unready;
 pub use keyspace::{Family, KEYSPACES_MAX, Keyspace, Keyspaces};
 pub use partition::{KeyRef, Partition};
 pub use reissue::{Estate, Reissued, Unsent};
+pub use restore::Restored;
 pub use tally::{Tallied, Tally};
 pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};
 

@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 
 use super::keyspace::{Keyspace, Keyspaces};
 use super::partition::{KeyRef, Partition};
-use crate::crdt::{Ctx, Dot, NEVER, Seen};
+use crate::crdt::{Ctx, Dot, NEVER, Scope, Seen};
 use crate::id::ReplicaId;
 use crate::probe::{planted, sometimes};
 
@@ -62,6 +62,7 @@ impl Partition {
         sometimes!(LogDrainedBehindFrontier, if self.frontier.includes(stable) && !done.is_empty());
         self.frontier.join(stable);
         self.floor.join(stable);
+        self.history.forget(&self.frontier);
         for (dot, slot) in done {
             self.log.remove(dot);
             let Some(s) = self.slot_mut(slot) else { continue };
@@ -103,7 +104,7 @@ impl Partition {
         sometimes!(SettledHeldForFloor, if held && s.entry.is_settled());
         if !held && s.entry.is_settled() {
             let grave = s.entry.grave_ms().filter(|ms| *ms > collect_before_ms);
-            let gone = self.change(slot, space, |entry| entry.settle(collect_before_ms)).flatten();
+            let gone = self.change(slot, space, None, |entry| entry.settle(collect_before_ms)).flatten();
             self.forgotten = self.forgotten.max(gone.unwrap_or_default());
             if let Some(ms) = grave {
                 sometimes!(YoungGraveKept);
@@ -138,7 +139,8 @@ impl Partition {
             let Some(id) = self.slot(slot).filter(|s| s.timer == deadline).map(|s| s.keyspace) else { continue };
             let Some(space) = spaces.get(id) else { continue };
             let held = self.floor_inherited;
-            self.change(slot, &space, |entry| entry.expire(now_ms, held));
+            let counted = (!planted!(FingerprintMissesExpiry)).then_some(&Scope::Key);
+            self.change(slot, &space, counted, |entry| entry.expire(now_ms, held));
             self.rearm(slot, now_ms);
             self.settle(slot, &space, collect_before_ms);
         }
@@ -152,6 +154,10 @@ impl Partition {
         let timer = s.entry.next_deadline(now_ms).unwrap_or(NEVER);
         if timer != NEVER || !planted!(SweptEntryStays) {
             s.timer = timer;
+        }
+        let had_to_stay = s.entry.next_deadline(0).is_some_and(|deadline| deadline <= now_ms);
+        if had_to_stay {
+            self.overdue.insert(slot);
         }
         if timer != NEVER {
             self.queue_deadline(timer, slot);
@@ -186,7 +192,10 @@ impl Partition {
     pub fn evict(&mut self, at: &KeyRef<'_>, collect_before_ms: u64) -> bool {
         let Some(slot) = self.find(at) else { return false };
         let held = self.floor_inherited;
-        let evicted = self.change(slot, at.space, |entry| entry.evict(held)).unwrap_or(false);
+        let evicted = self.change(slot, at.space, Some(&Scope::Key), |entry| entry.evict(held)).unwrap_or(false);
+        if evicted {
+            self.table.mark_partial(at.hash);
+        }
         self.settle(slot, at.space, collect_before_ms);
         evicted
     }

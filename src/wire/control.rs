@@ -12,6 +12,7 @@ use super::hello::{put_hello, take_hello};
 use super::limits::{ADDRESSES_MAX, Counted, Limits, Unsendable, within};
 use super::message::{Beat, Control, SUSPECTS_MAX};
 use super::pack::{Pen, Reader, malformed, width};
+use super::repair::{put_repair, take_repair};
 use crate::clock::Hlc;
 use crate::crdt::{Member, MemberSet, Profile};
 use crate::error::PeerFault;
@@ -25,6 +26,7 @@ const REPORT: u64 = 4;
 const REPORT_NOW: u64 = 5;
 const NEED_FULL: u64 = 6;
 const GOODBYE: u64 = 7;
+const REPAIR: u64 = 8;
 
 const ACTIVE: u64 = 0;
 const STANDBY: u64 = 1;
@@ -62,6 +64,10 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) 
             pen.uint(u64::from(partition.0));
         }
         Control::Goodbye => pen.uint(GOODBYE),
+        Control::Repair(repair) => {
+            pen.uint(REPAIR);
+            put_repair(&mut pen, repair)?;
+        }
     }
     Ok(())
 }
@@ -81,6 +87,7 @@ pub(super) fn take_control(input: &[u8], limits: Limits) -> Result<Control, Peer
         REPORT_NOW => Control::ReportNow,
         NEED_FULL => Control::NeedFull { partition: take_partition(&mut reader)? },
         GOODBYE => Control::Goodbye,
+        REPAIR => Control::Repair(take_repair(&mut reader)?),
         _ => return Err(malformed("a control message is of no known kind")),
     };
     reader.end()?;

@@ -16,7 +16,7 @@ use driftless::crdt::tree::Branch;
 use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Reset, Scope, Seen};
 use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
-use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part};
+use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part, Repair, Restore, Snapshot};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
@@ -277,7 +277,13 @@ pub(crate) fn chunk() -> impl Strategy<Value = FullChunk> {
 }
 
 pub(crate) fn frame() -> impl Strategy<Value = Frame> {
-    let part = prop_oneof![3 => batch().prop_map(Part::Batch), 1 => chunk().prop_map(Part::FullChunk)];
+    let restore = (partition(), any::<bool>(), vec(fragment(), 0..8))
+        .prop_map(|(partition, is_answer, fragments)| Restore { partition, is_answer, fragments });
+    let part = prop_oneof![
+        3 => batch().prop_map(Part::Batch),
+        1 => chunk().prop_map(Part::FullChunk),
+        1 => restore.prop_map(Part::Restore),
+    ];
     (replica(), vec(part, 0..4)).prop_map(|(from, parts)| Frame { from, hlc: CLOCK, parts })
 }
 
@@ -361,6 +367,44 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
         1 => hlc().prop_map(|hlc| Control::JoinDone { hlc }),
         1 => partition().prop_map(|partition| Control::NeedFull { partition }),
         1 => prop_oneof![Just(Control::Join), Just(Control::ReportNow), Just(Control::Goodbye)],
+        2 => repair().prop_map(Control::Repair),
+    ]
+}
+
+fn repair() -> impl Strategy<Value = Repair> {
+    let bits = || vec(any::<bool>(), 0..40);
+    let run = || vec(any::<u8>(), 0..40);
+    let leaves = || btree_set(0..1_u32 << 16, 0..6);
+    let width = || (0..17_u32).prop_map(|bits| 1 << bits);
+    let listed = vec(vec(any::<u16>(), 0..5), 0..6).prop_map(|all| (3..).step_by(7).zip(all).collect());
+    let snapshot = (partition(), any::<u64>(), ctx(), width(), leaves(), any::<u64>(), run()).prop_map(
+        |(partition, horizon_ms, ctx, leaves, without, root, buckets)| {
+            Repair::Snapshot(Snapshot { partition, horizon_ms, ctx, leaves, without, root, buckets })
+        },
+    );
+    prop_oneof![
+        (any::<u64>(), any::<u64>(), partition(), vec(any::<(u8, u64)>(), 0..9))
+            .prop_map(|(horizon_ms, salt, first, sums)| Repair::Verify { horizon_ms, salt, first, sums }),
+        (partition(), bits()).prop_map(|(first, equal)| Repair::Answer { first, equal }),
+        snapshot,
+        (partition(), width(), leaves(), any::<bool>()).prop_map(|(partition, leaves, without, detail)| Repair::Ask {
+            partition,
+            leaves,
+            without,
+            detail
+        }),
+        (partition(), width(), bits(), run()).prop_map(|(partition, leaves, buckets, sums)| Repair::Leaves {
+            partition,
+            leaves,
+            buckets,
+            sums
+        }),
+        (partition(), width(), listed).prop_map(|(partition, leaves, listed)| Repair::List {
+            partition,
+            leaves,
+            listed
+        }),
+        (partition(), bits()).prop_map(|(partition, ids)| Repair::Want { partition, ids }),
     ]
 }
 

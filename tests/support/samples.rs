@@ -17,7 +17,7 @@ use driftless::crdt::members::{Member, MemberSet, Profile};
 use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Reset, Scope, Seen};
 use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
-use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part};
+use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part, Repair, Restore, Snapshot};
 
 const A: ReplicaId = ReplicaId(0x1111_2222_3333_4444);
 const B: ReplicaId = ReplicaId(0x9999_aaaa_bbbb_cccc);
@@ -253,7 +253,17 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("full_first", frame(vec![Part::FullChunk(chunk(0, false, [ctx(), stable.clone(), stable]))])),
         ("full_last", frame(vec![Part::FullChunk(chunk(1, true, Default::default()))])),
         ("frame_compressed", frame(vec![Part::Batch(batch(9, many))])),
+        (
+            "frame_restored",
+            frame(vec![Part::Restore(Restore { partition: PartitionId(9), is_answer: true, fragments: bare() })]),
+        ),
     ]
+}
+
+/// Some whole keys without dots.
+fn bare() -> Vec<Fragment> {
+    let whole = |fragment: Fragment| Fragment { scope: Scope::Key, covers: Vec::new(), ..fragment };
+    fragments().into_iter().flat_map(|(_, all)| all).take(5).map(whole).collect()
 }
 
 fn members() -> MemberSet {
@@ -291,7 +301,7 @@ fn controls() -> Vec<(&'static str, Control)> {
         ctxs: ctxs(),
         compression: vec!["zstd".to_owned()],
     };
-    vec![
+    let mut all = vec![
         ("hello", Control::Hello(hello)),
         ("ready", Control::Ready { members: members(), ctxs: ctxs() }),
         ("join", Control::Join),
@@ -301,5 +311,31 @@ fn controls() -> Vec<(&'static str, Control)> {
         ("report_now", Control::ReportNow),
         ("need_full", Control::NeedFull { partition: PartitionId(300) }),
         ("goodbye", Control::Goodbye),
+    ];
+    all.extend(repairs().into_iter().map(|(name, repair)| (name, Control::Repair(repair))));
+    all
+}
+
+fn repairs() -> Vec<(&'static str, Repair)> {
+    let (partition, without) = (PartitionId(5), BTreeSet::from([1, 300]));
+    let sums = vec![(7, 0x1122_3344_5566_7788), (0, 1)];
+    let (horizon_ms, buckets) = (MS + 15_000, vec![false, true, true]);
+    let snapshot = Snapshot {
+        partition,
+        horizon_ms,
+        ctx: ctx(),
+        leaves: 512,
+        without: without.clone(),
+        root: u64::MAX,
+        buckets: vec![1, 2, 3, 4],
+    };
+    vec![
+        ("repair_verify", Repair::Verify { horizon_ms, salt: 0xfeed, first: partition, sums }),
+        ("repair_answer", Repair::Answer { first: partition, equal: vec![true; 9] }),
+        ("repair_snapshot", Repair::Snapshot(snapshot)),
+        ("repair_ask", Repair::Ask { partition, leaves: 512, without, detail: true }),
+        ("repair_leaves", Repair::Leaves { partition, leaves: 512, buckets: buckets.clone(), sums: vec![9; 8] }),
+        ("repair_list", Repair::List { partition, leaves: 16, listed: vec![(0, vec![1, 0xfffe]), (15, Vec::new())] }),
+        ("repair_want", Repair::Want { partition, ids: buckets }),
     ]
 }

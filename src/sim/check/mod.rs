@@ -105,6 +105,8 @@ invariants! {
     /// Members agree on what each says of itself, no earlier word of one replaces a later, every two find each other, and no
     /// standby takes over while somebody active may be there.
     Membership,
+    /// What one copy lost silently is given back, and in health nothing is found to differ (I1).
+    Repair,
     /// A wait ends when its deadline passes (I11).
     Waits,
     /// The same plan gives the same trace (I13).

@@ -97,6 +97,9 @@ classes! {
     Acks,
     /// Clients that move between nodes with a token.
     Reads,
+    /// A host that loses part of what it holds and does not notice. Of a class of its own, with faults beside it that
+    /// spread no loss: a join or a full synchronisation believes its donor.
+    Damage,
 }
 
 /// A named way to draw plans.
@@ -111,15 +114,42 @@ pub struct Profile {
     carrier: Carrier,
 }
 
+/// Every class but damage, which few seeds have.
+const USUAL: &[Class] = match Class::ALL.split_last() {
+    Some((_, usual)) => usual,
+    None => &[],
+};
+
+/// One in so many seeds of a profile of everything has damage.
+const DAMAGED_ONE_IN: u64 = 64;
+
 /// What every profile may have beside its faults.
 const CALM: &[Class] = &[Class::Ttl, Class::Acks, Class::Reads];
+
+const DAMAGE: Profile = Profile {
+    name: "damage",
+    about: "a host that loses part of what it holds, on a network that loses, delays and is cut",
+    always: &[Class::Damage],
+    maybe: &[
+        Class::Loss,
+        Class::Duplicate,
+        Class::Delay,
+        Class::Cuts,
+        Class::Clogs,
+        Class::Slow,
+        Class::Ttl,
+        Class::Acks,
+        Class::Reads,
+    ],
+    carrier: Carrier::Messages,
+};
 
 const PROFILES: &[Profile] = &[
     Profile {
         name: "swarm",
         about: "every class of fault, each on in half of the seeds",
         always: &[],
-        maybe: Class::ALL,
+        maybe: USUAL,
         carrier: Carrier::Messages,
     },
     Profile {
@@ -207,12 +237,13 @@ const PROFILES: &[Profile] = &[
         ],
         carrier: Carrier::Messages,
     },
+    DAMAGE,
     #[cfg(feature = "net")]
     Profile {
         name: "quic",
         about: "every class of fault over quinn-proto instead of messages; slower",
         always: &[],
-        maybe: Class::ALL,
+        maybe: USUAL,
         carrier: Carrier::Quic,
     },
 ];
@@ -245,6 +276,9 @@ impl Profile {
     /// Returns the plan of a seed.
     #[must_use]
     pub fn plan(&self, seed: u64) -> Plan {
+        if self.maybe == USUAL && seed % DAMAGED_ONE_IN == DAMAGED_ONE_IN - 1 {
+            return Self { carrier: self.carrier, ..DAMAGE }.plan(seed);
+        }
         let mut rng = fastrand::Rng::with_seed(seed);
         let maybe = self.maybe.iter().copied().filter(|_| rng.bool());
         let on: BTreeSet<Class> = self.always.iter().copied().chain(maybe.collect::<Vec<_>>()).collect();
@@ -455,7 +489,7 @@ mod tests {
         }
         let name = |action: &Action| format!("{action:?}").split([' ', '{']).next().unwrap().to_owned();
         let drawn: BTreeSet<String> = plans.iter().flat_map(|p| &p.steps).map(|s| name(&s.action)).collect();
-        assert_eq!(drawn.len(), 25, "every action but rest: {drawn:?}");
+        assert_eq!(drawn.len(), 26, "every action but rest: {drawn:?}");
     }
 
     #[test]

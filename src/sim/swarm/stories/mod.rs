@@ -34,7 +34,7 @@ use network::{
     alone, bridge, deletes_behind_a_cut, flapping, gone_for_long, halves, halves_for_long, one_way, slow, swizzle,
 };
 use state::{
-    ahead_of_a_joiner, bulk, evict_and_join, evicted_apart, evictions, lies, lies_while_joining,
+    ahead_of_a_joiner, bulk, damage, evict_and_join, evicted_apart, evictions, lies, lies_while_joining,
     lies_while_one_is_away, pressure, truncations,
 };
 use strangers::{founded_apart, moves, roles_change, strangers_part, the_active_die};
@@ -87,6 +87,7 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Ttl => {
             &[ended_apart, ended_apart, extended_apart, extended_apart, many_at_once, ended_before_a_step_back]
         }
+        Class::Damage => &[damage],
         Class::Liars => &[lies, lies_while_one_is_away, lies_while_joining],
         Class::Loss | Class::Duplicate | Class::Corrupt | Class::Delay | Class::Newer | Class::Acks | Class::Reads => {
             &[]
