@@ -144,7 +144,10 @@ fn config(ca: &DevCa, at: u128, peers: &[String]) -> Result<Config, Box<dyn Erro
     let pem = ca.issue(&Leaf::new(uri_of(&RegionId::new(region), NodeId(Uuid::from_u128(at + 1)))))?;
     let text = |pem: String| Pem::Text(pem.into_bytes());
     let identity = IdentityConfig { certificate: text(pem.certificate), key: text(pem.key), authorities: text(pem.ca) };
-    Ok(Config::dev(region, "127.0.0.1:0").identity(identity).peers(peers.iter().cloned()))
+    Ok(Config::dev(region, "127.0.0.1:0")
+        .identity(identity)
+        .peers(peers.iter().cloned())
+        .advertise(Vec::<String>::new()))
 }
 
 async fn until(events: &mut driftless::Events, is: impl Fn(&Event) -> bool) -> Result<(), Box<dyn Error>> {

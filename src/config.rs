@@ -75,9 +75,10 @@ pub struct NodeConfig {
     /// met once, so remove the ones that will never come.
     pub peers: Vec<String>,
     /// Where others can dial this node, `host:port`, at most 4 of at most 256 bytes, the best first. Members tell each other,
-    /// so that those find it that are not configured with its address. Default empty: the address it listens on, unless that
-    /// is unspecified (`0.0.0.0`, `[::]`); then only those find it that have its address, and those that it dials itself.
-    pub advertise: Vec<String>,
+    /// so that those find it that are not configured with its address. Default `None`: the address it listens on, unless that
+    /// is unspecified (`0.0.0.0`, `[::]`). Of a node that says nothing, also with an empty list, only those find it that have
+    /// its address, and those that it dials itself: right where each of the others has another way to it.
+    pub advertise: Option<Vec<String>>,
     /// Start as a standby, which has everything, takes no writes and takes over when nobody active can be reached. Default
     /// `None`: active, as all nodes of an active-active cluster are.
     pub standby: Option<StandbyConfig>,
@@ -231,6 +232,13 @@ pub struct Config {
     pub custom: Vec<CustomType>,
 }
 
+impl NodeConfig {
+    /// Returns where others are told to dial this node.
+    pub(crate) fn advertised(&self) -> &[String] {
+        self.advertise.as_deref().unwrap_or_default()
+    }
+}
+
 impl Config {
     /// Returns the settings for regions apart: the defaults of every field.
     #[must_use]
@@ -241,7 +249,7 @@ impl Config {
             node: None,
             listen: listen.to_owned(),
             peers: Vec::new(),
-            advertise: Vec::new(),
+            advertise: None,
             standby: None,
             identity: None,
         };
@@ -275,7 +283,7 @@ impl Config {
     /// Says where others can dial this node.
     #[must_use]
     pub fn advertise<S: Into<String>>(mut self, addresses: impl IntoIterator<Item = S>) -> Self {
-        self.node.advertise = addresses.into_iter().map(Into::into).collect();
+        self.node.advertise = Some(addresses.into_iter().map(Into::into).collect());
         self
     }
 
@@ -323,8 +331,8 @@ impl Config {
         let rules: [(bool, &'static str, &'static str); 17] = [
             (is_name(&self.node.cluster), "node.cluster", "must have from 1 to 256 bytes"),
             (is_name(self.node.region.as_str()), "node.region", "must have from 1 to 256 bytes"),
-            (self.node.advertise.len() <= ADDRESSES_MAX, "node.advertise", "must be at most 4"),
-            (self.node.advertise.iter().all(|a| is_name(a)), "node.advertise", "must have from 1 to 256 bytes"),
+            (self.node.advertised().len() <= ADDRESSES_MAX, "node.advertise", "must be at most 4"),
+            (self.node.advertised().iter().all(|a| is_name(a)), "node.advertise", "must have from 1 to 256 bytes"),
             (self.custom.iter().all(|c| is_name(&c.type_name)), "custom.type_name", "must have from 1 to 256 bytes"),
             (!self.custom.iter().enumerate().any(twice), "custom.keyspace", "must not be declared twice"),
             (self.custom.len() <= CUSTOM_KEYSPACES_MAX, "custom", "must be at most 512"),

@@ -97,7 +97,9 @@ fn say(report: &Report) -> Result<(), Box<dyn Error>> {
 async fn serve(args: &NodeArgs) -> Result<(), Box<dyn Error>> {
     let mut config = Config::wan(&args.region, &args.listen.to_string())
         .identity(IdentityConfig::in_dir(&args.identity))
-        .peers(args.peers.iter().map(SocketAddr::to_string));
+        .peers(args.peers.iter().map(SocketAddr::to_string))
+        // Each pair has a path of its own through the relay; nobody may find another beside it.
+        .advertise(Vec::<String>::new());
     // The demo's relay is nobody else's: a dedicated link, on which a lost packet is bad luck and no sign of congestion.
     config.replication.loss_tolerant = true;
     let opened = Cache::open(config).await;

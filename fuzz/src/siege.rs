@@ -274,8 +274,9 @@ impl Siege {
             match output {
                 Output::Close { link, code, .. } => {
                     let own = cause.is_none_or(|cause| cause == *link);
-                    let other = matches!(code, CloseCode::Superseded | CloseCode::Removed | CloseCode::Silent)
-                        || (*code == CloseCode::Goodbye && self.node.members().is_removed(ME));
+                    let is_another = self.node.members().is_removed(ME) || self.node.me().replica != ME;
+                    let kinds = [CloseCode::Superseded, CloseCode::Removed, CloseCode::Expelled, CloseCode::Silent];
+                    let other = kinds.contains(code) || (*code == CloseCode::Goodbye && is_another);
                     assert!(own || other, "{code:?} on {link:?} because of {cause:?}");
                 }
                 Output::Control { bytes, .. } => {
@@ -294,8 +295,9 @@ impl Siege {
         }
         assert_eq!(self.node.gauges().over(), None);
         assert!(self.store.clock().last().ms() <= self.wall_max_ms + DRIFT_MS, "pushed ahead");
+        let me = self.node.me().replica;
         for partition in self.store.partition_ids().filter_map(|id| self.store.read(id)) {
-            assert!(partition.ctx().of(ME).map_or(0, Seen::max) <= partition.seq(), "somebody made events of mine");
+            assert!(partition.ctx().of(me).map_or(0, Seen::max) <= partition.seq(), "somebody made events of mine");
             assert!(partition.ctx().includes(partition.floor()) && partition.floor().includes(partition.frontier()));
         }
     }

@@ -359,13 +359,13 @@ impl fmt::Debug for Cache {
 
 /// Lets others know the address this node listens on, unless the configuration says what they are to dial.
 fn advertise(config: &mut Config, local_addr: SocketAddr) {
-    if !config.node.advertise.is_empty() {
+    if config.node.advertise.is_some() {
         return;
     }
     if local_addr.ip().is_unspecified() {
         tracing::warn!(%local_addr, "only nodes configured with this node's address can dial it: set `node.advertise`");
     } else {
-        config.node.advertise.push(local_addr.to_string());
+        config.node.advertise = Some(vec![local_addr.to_string()]);
     }
 }
 

@@ -21,7 +21,7 @@ impl Node {
             return;
         }
         let aims = self.aims();
-        self.slots.aim(now.mono, &aims, self.me.replica, !self.config.node.advertise.is_empty());
+        self.slots.aim(now.mono, &aims, self.me.replica, !self.config.node.advertised().is_empty());
         self.met = self.meets_all();
         self.publish(now);
     }
@@ -57,7 +57,7 @@ impl Node {
     }
 
     pub(super) fn profile(&self, version: u64) -> Profile {
-        Profile { version, addresses: self.config.node.advertise.clone(), role: self.role() }
+        Profile { version, addresses: self.config.node.advertised().to_vec(), role: self.role() }
     }
 
     /// Tells whether a member was met at every configured address, by this node or, where a member says that this is its

@@ -1,10 +1,12 @@
 //! Timers: a table per node, pulled through `next_deadline`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::clock::{Mono, Now};
 use crate::crdt::Ctx;
-use crate::membership::Verdict;
+use crate::id::ReplicaId;
+use crate::membership::{Reach, Verdict};
 use crate::node::Node;
 use crate::node::dial::Due;
 use crate::node::input::LinkId;
@@ -179,7 +181,10 @@ impl Node {
         let seen: Vec<_> =
             self.store.partition_ids().filter_map(|id| self.store.read(id).map(|p| (id, p.ctx().clone()))).collect();
         let before = std::mem::replace(&mut self.seen_before, seen);
-        let (me, mut behind) = (self.me.replica, Vec::new());
+        // Whoever is heard here and there as well serves its own writes.
+        let is_up = |replica: &ReplicaId| self.reach(*replica) == Some(Reach::Up);
+        let up: BTreeSet<ReplicaId> = self.members.live().map(|(replica, _)| replica).filter(is_up).collect();
+        let mut behind = Vec::new();
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|s| s.receives()) else { continue };
             let has = |id, ctx: &Ctx| self.store.read(id).is_some_and(|p| p.ctx().includes(ctx));
@@ -190,7 +195,7 @@ impl Node {
                 continue;
             }
             let suspects = session.suspects.as_ref();
-            let hears = |origin| origin != me && suspects.is_some_and(|suspects| !suspects.contains(&origin));
+            let hears = |origin| up.contains(&origin) && suspects.is_some_and(|suspects| !suspects.contains(&origin));
             for (partition, ctx) in &before {
                 if session.peer.is_left_behind(*partition, ctx, hears) && !planted!(NeverRelays) {
                     session.peer.catch_up(*partition, &self.store, true);

@@ -131,7 +131,7 @@ impl SimCluster {
         let replica = host.replica.filter(|_| planted!(ReplicaIdReused)).unwrap_or(replica);
         let mut config = self.config.node.clone();
         config.node.region = host.identity.region.clone();
-        (config.node.peers, config.node.advertise) = (peers, advertise);
+        (config.node.peers, config.node.advertise) = (peers, Some(advertise));
         config.membership.expected_nodes = expected_nodes;
         let (standbys, standby) = &self.config.standbys;
         config.node.standby = Some(standby.clone()).filter(|_| has_bit(*standbys, host.place));
