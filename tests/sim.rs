@@ -552,6 +552,26 @@ fn a_write_made_while_a_peer_joins_does_not_wait_for_a_resend() {
 }
 
 #[test]
+fn last_words_of_a_dead_process_are_relayed_however_fast_others_write() {
+    let mut cluster = formed(14, SimConfig::default());
+    cluster.run_for(ms(1_000));
+    cluster.cut_one_way(0, 2);
+    set(&mut cluster, 0, "last words", "v").unwrap();
+    assert!(cluster.run_until(ms(500), |c| get(c, 1, "last words").is_some()).is_some());
+    cluster.crash(0);
+    cluster.start(0).unwrap();
+    // Enough keys that every partition moves on between two looks.
+    let told = (0..1_000).find(|n| {
+        for k in 0..8 {
+            set(&mut cluster, 1, &format!("k{n}-{k}"), "v").unwrap();
+        }
+        cluster.run_for(ms(5));
+        get(&cluster, 2, "last words").is_some()
+    });
+    assert!(told.is_some(), "the third has it while the second writes");
+}
+
+#[test]
 fn a_shutdown_sends_what_was_written_however_much_it_is() {
     let mut cluster = formed(13, SimConfig::default());
     cluster.run_for(ms(1_000));
