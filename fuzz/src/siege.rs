@@ -258,7 +258,8 @@ impl Siege {
                 | Output::Close { .. }
                 | Output::Resolved { .. }
                 | Output::Event(_)
-                | Output::Changed(_) => {}
+                | Output::Changed(_)
+                | Output::Repaired(_) => {}
             }
         }
     }
@@ -290,7 +291,11 @@ impl Siege {
                 }
                 Output::Beat { bytes, .. } => assert!(self.decoder.decode_beat(bytes, &limits).is_ok()),
                 Output::Event(Event::Unsendable { unsendable }) => panic!("{unsendable}"),
-                Output::Dial { .. } | Output::Resolved { .. } | Output::Event(_) | Output::Changed(_) => {}
+                Output::Dial { .. }
+                | Output::Resolved { .. }
+                | Output::Event(_)
+                | Output::Changed(_)
+                | Output::Repaired(_) => {}
             }
         }
         assert_eq!(self.node.gauges().over(), None);

@@ -23,7 +23,7 @@ pub const OPEN_MAX: usize = 64;
 /// How long one of them may take: several round trips of a slow path, and what it differs in.
 pub const OPEN_FOR: Duration = Duration::from_secs(8);
 /// How far the horizon lies ahead, in milliseconds: beyond the clocks of both sides until the comparison is over.
-const HORIZON_MS: u64 = 15_000;
+pub const HORIZON_MS: u64 = 15_000;
 /// Partitions one message speaks for: nine bytes each.
 const PARTITIONS_AT_ONCE: usize = 512;
 /// How often the asker may want a snapshot in another form.

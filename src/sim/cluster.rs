@@ -50,6 +50,8 @@ pub struct SimCluster {
     pub(super) given: Given,
     pub(super) suspicions: Suspicions,
     pub(super) returns: Returns,
+    /// How far a clock has been ahead at most.
+    pub(super) ahead_ms: i64,
     /// Who took over without a reason.
     pub(super) usurped: Option<Violation>,
     pub(super) trace: SipHasher13,
@@ -83,6 +85,7 @@ impl SimCluster {
             lineage: Lineage::default(),
             given: Given::default(),
             suspicions: Suspicions::default(),
+            ahead_ms: 0,
             usurped: None,
             returns: Returns::default(),
             trace: SipHasher13::new_with_keys(seed, 1),
@@ -185,6 +188,7 @@ impl SimCluster {
 
     /// Moves a node's wall clock.
     pub fn set_skew_ms(&mut self, at: usize, skew_ms: i64) {
+        self.ahead_ms = self.ahead_ms.max(skew_ms);
         if let Some(host) = self.hosts.get_mut(at) {
             host.skew_ms = skew_ms;
         }

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! * Until it is given back, what was lost counts as given back to memory: it may be missing, nothing else may show.
-//! * Where nothing was lost, evicted or made up, and no clock was off, no comparison of copies finds anything.
+//! * Where nothing was lost, evicted or made up, no comparison of copies finds anything, unless a clock was further ahead
+//!   than comparisons look: that host has given up what was not over yet.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::workload::{self, REGISTERS};
 use crate::crdt::Cell;
 use crate::id::{PartitionId, ReplicaId};
 use crate::node::Node;
+use crate::repair::session::HORIZON_MS;
 use crate::store::{KeyRef, Store};
 
 impl Watcher {
@@ -60,7 +62,8 @@ impl Watcher {
                 ));
             }
         }
-        if !self.licences.is_empty() || cluster.limit().is_some() {
+        let swept_early = cluster.ahead_ms > i64::try_from(HORIZON_MS).unwrap_or(i64::MAX);
+        if !self.licences.is_empty() || cluster.limit().is_some() || swept_early {
             return Ok(());
         }
         for at in cluster.honest() {

@@ -48,6 +48,8 @@ pub(super) struct Again {
     pub(super) seen: Vec<(Ctx, Hlc)>,
     /// It has founded a cluster, so that nobody could tell it anything, or there was more than is kept.
     pub(super) excused: bool,
+    /// The latest instant by which any process decided then what is over.
+    pub(super) now_ms: u64,
     /// Keyspaces with little room.
     pub(super) full: BTreeSet<String>,
 }
@@ -124,7 +126,8 @@ impl SimCluster {
             let bytes: usize = left.iter().map(|left| left.key.len() + LEFT_BYTES + left.bytes()).sum();
             let excused = !self.has_sponsor(at) || bytes > self.config.node.membership.reissue_bytes;
             let (own, seen) = (own(&store), seen.collect());
-            self.returns.again.push(Again { at, replica: me, left, own, seen, excused, full });
+            let now_ms = self.decides_ms();
+            self.returns.again.push(Again { at, replica: me, left, own, seen, excused, now_ms, full });
         }
     }
 

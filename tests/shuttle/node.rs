@@ -77,7 +77,11 @@ impl Pair {
                     }
                     Output::Beat { link, bytes } => inputs.push_back((1 - at, Input::Beat { link, bytes })),
                     Output::Resolved { id, outcome } => self.resolved.push((id, outcome)),
-                    Output::Dial { .. } | Output::Close { .. } | Output::Event(_) | Output::Changed(_) => {}
+                    Output::Dial { .. }
+                    | Output::Close { .. }
+                    | Output::Event(_)
+                    | Output::Changed(_)
+                    | Output::Repaired(_) => {}
                 }
             }
         }

@@ -87,7 +87,8 @@ impl Watcher {
     ) -> Result<(), Violation> {
         let key = Key { space: REGISTERS, name: left.key.clone() };
         let (dot, stamp) = (left.cell.dot(), left.cell.stamp());
-        let view = self.history.view(id, before, self.latest_ms).of(&key);
+        let latest_ms = self.latest_ms.max(again.now_ms);
+        let view = self.history.view(id, before, latest_ms).of(&key);
         let newer = view.last_stamp().is_some_and(|last| last > stamp) || view.is_invalidated(stamp, left.cell.tags());
         if done && (newer || before.has(dot)) {
             let what = format!("{key:?} of {stamp:?} is written again over {:?}", view.last_stamp());
@@ -96,7 +97,7 @@ impl Watcher {
         let shows = view.register().is_some();
         let may_be_forgotten = !shows && again.forgotten(id) >= stamp.hlc;
         let nothing_to_do = match left.cell.payload() {
-            Payload::Value(_) => left.cell.deadline <= self.latest_ms || again.full.contains(&left.space),
+            Payload::Value(_) => left.cell.deadline <= latest_ms || again.full.contains(&left.space),
             Payload::Tombstone | Payload::Absent => !shows,
         };
         let excused = again.excused || newer || may_be_forgotten || nothing_to_do || before.has(dot);
