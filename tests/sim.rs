@@ -552,6 +552,29 @@ fn a_write_made_while_a_peer_joins_does_not_wait_for_a_resend() {
 }
 
 #[test]
+fn what_a_copy_lost_is_given_back_while_others_go_on_writing() {
+    let mut config = SimConfig::default();
+    config.node.repair.every = Some(ms(1_000));
+    let mut cluster = formed(15, config);
+    for n in 0..100 {
+        set(&mut cluster, 0, &format!("lost{n}"), "v").unwrap();
+    }
+    assert!(cluster.run_until(ms(5_000), converged).is_some());
+    let store = cluster.store(1).unwrap();
+    let space = store.spaces().open("registers", Family::Register).unwrap();
+    for n in 0..100 {
+        let hash = space.hash(format!("lost{n}").as_bytes());
+        store.lock(store.place(hash)).unwrap().lose(hash, store.spaces());
+    }
+    let back = (0..3_000).find(|n| {
+        set(&mut cluster, 0, &format!("k{}", n % 500), "v").unwrap();
+        cluster.run_for(ms(2));
+        (0..100).all(|n| get(&cluster, 1, &format!("lost{n}")).is_some())
+    });
+    assert!(back.is_some(), "all of it is back within some comparisons");
+}
+
+#[test]
 fn last_words_of_a_dead_process_are_relayed_however_fast_others_write() {
     let mut cluster = formed(14, SimConfig::default());
     cluster.run_for(ms(1_000));

@@ -405,6 +405,8 @@ rare! {
     ClockAcceptedAgain,
     /// A comparison undid events that the other side had not seen.
     ComparisonUndid,
+    /// Stable events stayed in the history because copies were being compared.
+    HistoryHeld,
     /// A comparison left a key out because events that count and others had changed it in turn.
     ComparisonMetBusyKey,
     /// A listing left a key out that had changed since the comparison began.

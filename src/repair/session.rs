@@ -15,7 +15,7 @@ use crate::repair::digest::{
     BUCKETS, LEAVES_LISTED_MAX, apart, byte, differing, fold, halved, id as short_id, leaves_of, of_ctx, root, scaled,
     spared,
 };
-use crate::store::{Fragment, Frozen, Listed, Partition, Store, Unready};
+use crate::store::{Fragment, Frozen, Hold, Listed, Partition, Store, Unready};
 use crate::wire::{Repair, Restore, Snapshot};
 
 /// Most partitions of a link compared in detail at once, in each role: a table of sums is kept of each.
@@ -81,6 +81,8 @@ pub struct At<'a> {
 struct Open {
     since: Mono,
     salt: u64,
+    /// What has changed since is known.
+    _hold: Hold,
     /// The sums here, once they are known.
     frozen: Option<Frozen>,
     /// What the teller said last; of the asker.
@@ -97,9 +99,10 @@ struct Open {
 }
 
 impl Open {
-    fn new(since: Mono, salt: u64) -> Self {
+    fn new(since: Mono, salt: u64, hold: Hold) -> Self {
         let (frozen, snapshot, listed, owed) = (None, None, Vec::new(), BTreeSet::new());
-        Self { since, salt, frozen, snapshot, asks: 0, told: (0, BTreeSet::new()), listed, owed, is_listed: false }
+        let told = (0, BTreeSet::new());
+        Self { since, salt, _hold: hold, frozen, snapshot, asks: 0, told, listed, owed, is_listed: false }
     }
 }
 
@@ -235,7 +238,7 @@ impl Session {
                 let Ok(frozen) = partition.freeze(partition.ctx(), at.visible_ms.saturating_add(HORIZON_MS)) else {
                     continue;
                 };
-                let mut open = Open::new(at.mono, salt);
+                let mut open = Open::new(at.mono, salt, partition.hold());
                 open.told = (frozen.leaves.len(), frozen.without.clone());
                 open.frozen = Some(frozen);
                 snapshots.extend(tell(&open, id, mine.0 == theirs.0));
@@ -256,9 +259,11 @@ impl Session {
             }
             if *equal {
                 step.found.push(Found::Verified(id));
-            } else if self.asking.len() < OPEN_MAX {
+            } else if self.asking.len() < OPEN_MAX
+                && let Some(hold) = at.store.read(id).map(|partition| partition.hold())
+            {
                 self.telling.remove(&id);
-                self.asking.insert(id, Open::new(at.mono, self.asked.0));
+                self.asking.insert(id, Open::new(at.mono, self.asked.0, hold));
             }
         }
     }

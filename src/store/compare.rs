@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::entry::{Body, Entry};
 use super::fingerprint::{Print, Table, leaf_of};
 use super::fragment::Fragment;
-use super::history::Unready;
+use super::history::{Hold, Unready};
 #[cfg(any(feature = "sim", planted))]
 use super::keyspace::Keyspaces;
 use super::partition::{Partition, Slot};
@@ -66,6 +66,12 @@ impl Partition {
     pub fn root_at(&self, horizon_ms: u64) -> u64 {
         let gone = self.ending(horizon_ms).into_values().map(|(_, sum)| sum);
         gone.fold(self.table.root(), u64::wrapping_sub)
+    }
+
+    /// Returns what keeps the history that comparisons need for as long as it lives, as far as there is room.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        self.history.hold()
     }
 
     /// Returns the sums at `meet`, which this partition must have seen.

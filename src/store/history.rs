@@ -6,12 +6,14 @@
 //!
 //! # Invariants
 //! * Records are in the order in which their events were joined in, and each event has one.
-//! * A record goes when its event is stable (every member has seen it), or when there are too many; a comparison that
-//!   would need one that is gone is not made.
+//! * A record goes when its event is stable (every member has seen it) and no comparison is under way, or when there are too
+//!   many; a comparison that would need one that is gone is not made.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::crdt::{Ctx, Dot};
+use crate::probe::sometimes;
 
 /// Most records of a partition: 64 B each, and at 1,500 events a second in every partition more than two seconds.
 pub(super) const HISTORY_MAX: usize = 4_096;
@@ -50,6 +52,13 @@ pub(super) struct History {
     /// Records that have gone.
     gone: u64,
     steps: u64,
+    held: Arc<()>,
+}
+
+/// Keeps what has become stable in a partition's history for as long as it lives.
+#[derive(Clone, Debug)]
+pub struct Hold {
+    _held: Arc<()>,
 }
 
 /// Why a comparison cannot be made.
@@ -89,8 +98,17 @@ impl History {
         self.records.push_back(record);
     }
 
-    /// Drops the records every member has seen, as far as they are the oldest.
+    /// Returns what keeps records of stable events here: whoever compares still asks what has changed since it began.
+    pub(super) fn hold(&self) -> Hold {
+        Hold { _held: Arc::clone(&self.held) }
+    }
+
+    /// Drops the records every member has seen, as far as they are the oldest and nobody holds them.
     pub(super) fn forget(&mut self, stable: &Ctx) {
+        if Arc::strong_count(&self.held) > 1 {
+            sometimes!(HistoryHeld, if self.records.front().is_some_and(|record| stable.has(record.dot)));
+            return;
+        }
         while self.records.front().is_some_and(|record| stable.has(record.dot)) {
             self.records.pop_front();
             self.gone += 1;

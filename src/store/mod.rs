@@ -35,7 +35,7 @@ use dirty::Dirty;
 pub use entry::{Body, Entry};
 pub use epoch::Selector;
 pub use fragment::{Applied, Batch, Fragment, Full, Misapplied, Refused, Rejected};
-pub use history::Unready;
+pub use history::{Hold, Unready};
 pub use keyspace::{Family, KEYSPACES_MAX, Keyspace, Keyspaces};
 pub use partition::{KeyRef, Partition};
 pub use reissue::{Estate, Reissued, Unsent};

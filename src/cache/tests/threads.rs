@@ -136,6 +136,7 @@ fn drive(mut end: DriverEnd, commands: usize) {
                 | Command::Drain { .. }
                 | Command::Resume { .. }
                 | Command::Assume { .. }
+                | Command::Repair { .. }
                 | Command::Shutdown { .. },
             ) => {}
             None => return,
