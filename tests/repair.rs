@@ -10,12 +10,13 @@
 mod replica;
 
 use driftless::clock::{Hlc, Mono};
+use driftless::id::ReplicaId;
 use driftless::repair::session::At;
 use driftless::repair::{Found, Session};
 use driftless::sim::{Profile, run_checked};
 use driftless::store::{Around, Batch, Budget, KeyRef, Keyspace, Selector};
 use driftless::wire::{Control, Decoder, Encoder, Frame, Limits, Part, Repair, Restore};
-use replica::{FOREVER, PART, Replica, b, field, member, replicas, sync_all};
+use replica::{FOREVER, PART, Replica, b, field, later, member, replicas, residue, sync_all};
 
 const ALL: Budget = Budget { fragments: usize::MAX, bytes: usize::MAX };
 
@@ -54,6 +55,10 @@ impl<'a> Pair<'a> {
                 let message = self.carried(message);
                 let at = self.at(to);
                 let step = self.sessions[to].on(at, message);
+                for (id, compared) in step.compared {
+                    let mut partition = self.sides[to].store.lock(id).unwrap();
+                    partition.note_compared(self.sides[1 - to].id, compared);
+                }
                 self.found.extend(step.found);
                 replies.extend(step.send.into_iter().map(|message| (1 - to, message)));
             }
@@ -200,6 +205,58 @@ fn a_deletion_that_was_lost_is_made_up_for_by_its_tombstone() {
         assert_eq!(pair.mend(), 1);
         assert_eq!((a.get("k3", 1), x.get("k3", 1)), (None, None));
     }
+}
+
+/// Everything reported, and older than graves need to be.
+fn much_later(a: &mut Replica, x: &mut Replica) {
+    sync_all(&mut [a, x], 2);
+    later(&mut [a, x], 60_000);
+}
+
+#[test]
+fn a_tombstone_stays_until_a_comparison_has_shown_that_nobody_lost_it() {
+    for awaits in [false, true] {
+        let [mut a, mut x] = written();
+        if awaits {
+            [&a, &x].into_iter().for_each(|r| r.store.await_comparisons());
+        }
+        a.clock_ms += 5;
+        a.delete("k3");
+        sync_losing_state(&a, &x);
+        much_later(&mut a, &mut x);
+        let waiting = a.store.read(PART).unwrap().graves_waiting();
+        Pair::new(&a, &x).compare(1);
+        let shown = [a.get("k3", 1), x.get("k3", 1)];
+        if awaits {
+            assert_eq!((waiting, shown), (1, [None, None]), "the tombstone was there to prove it");
+            assert_eq!(Pair::new(&x, &a).verified(), 2);
+            much_later(&mut a, &mut x);
+            assert_eq!((residue(&a), residue(&x)), (None, None));
+        } else {
+            assert_eq!((waiting, shown), (0, [Some(b("v")), Some(b("v"))]), "without it the copy that is left wins");
+        }
+    }
+}
+
+#[test]
+fn graves_wait_for_every_member_and_only_comparisons_that_have_seen_them_count() {
+    let [mut a, mut x] = written();
+    a.store.await_comparisons();
+    assert_eq!(Pair::new(&a, &x).verified(), 2);
+    a.clock_ms += 5;
+    a.delete("k3");
+    much_later(&mut a, &mut x);
+    assert_eq!(a.store.read(PART).unwrap().graves_waiting(), 1, "the comparison was before it");
+    a.members.insert(ReplicaId(3));
+    assert_eq!(Pair::new(&a, &x).verified(), 2);
+    a.collect();
+    assert_eq!(a.store.read(PART).unwrap().graves_waiting(), 1, "another member has not been asked");
+    a.remove_member(3);
+    a.members.remove(&ReplicaId(3));
+    a.collect();
+    assert_eq!(Pair::new(&a, &x).verified(), 2);
+    a.collect();
+    assert_eq!(residue(&a), None);
 }
 
 #[test]

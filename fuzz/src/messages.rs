@@ -380,7 +380,7 @@ fn repair(u: &mut Unstructured<'_>) -> Made<Repair> {
     let partition = partition(u)?;
     let leaves = 1 << u.int_in_range(0..=16)?;
     let few = |u: &mut Unstructured<'_>| some(u, 5, |u| u.int_in_range(0..=(1_u32 << 16) - 1));
-    Ok(match u.int_in_range(0..=6)? {
+    Ok(match u.int_in_range(0..=7)? {
         0 => Repair::Verify {
             horizon_ms: u.arbitrary()?,
             salt: u.arbitrary()?,
@@ -409,6 +409,7 @@ fn repair(u: &mut Unstructured<'_>) -> Made<Repair> {
             let list = |leaf| Ok((leaf, some(u, 5, |u| u.arbitrary())?));
             Repair::List { partition, leaves, listed: named.into_iter().map(list).collect::<Made<Vec<_>>>()? }
         }
+        6 => Repair::Done { partition, leaves, without: few(u)?.into_iter().collect() },
         _ => Repair::Want { partition, ids: some(u, 32, |u| u.arbitrary())? },
     })
 }

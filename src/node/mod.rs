@@ -158,6 +158,9 @@ impl Node {
     /// [`ConfigError`] when the configuration cannot work. Nothing was started.
     pub fn new(me: Me, config: Config, store: Arc<Store>, seed: u64) -> Result<Self, ConfigError> {
         config.check()?;
+        if config.repair.every.is_some() {
+            store.await_comparisons();
+        }
         let outbox = Outbox::new(store.partition_count(), config.replication.linger);
         let limits = Limits::default();
         let encoder = Encoder::new(limits);

@@ -170,7 +170,7 @@ impl Node {
         }
         self.stats.repair.comparisons += 1;
         let send = self.converse(now, link, |session, at| session.verify(at, salt)).unwrap_or_default();
-        self.carry_out(now, link, Step { send, found: Vec::new() });
+        self.carry_out(now, link, Step { send, ..Step::default() });
     }
 
     /// Takes a message of a peer's in.
@@ -196,6 +196,13 @@ impl Node {
         for message in step.send {
             let bytes = self.send_control(link, &Control::Repair(message));
             self.stats.repair.overhead_bytes += u64::try_from(bytes).unwrap_or(0);
+        }
+        if let Some(peer) = self.session_mut(link).map(|session| session.replica) {
+            for (id, compared) in step.compared {
+                if let Some(mut partition) = self.store.lock(id) {
+                    partition.note_compared(peer, compared);
+                }
+            }
         }
         for found in step.found {
             self.note_found(now, link, found);

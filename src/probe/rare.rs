@@ -405,6 +405,10 @@ rare! {
     ClockAcceptedAgain,
     /// A comparison undid events that the other side had not seen.
     ComparisonUndid,
+    /// A grave that is old enough waited for a comparison.
+    GraveAwaitedComparison,
+    /// Comparisons said nothing of a grave's leaf so often that it was let go.
+    GraveNeverCompared,
     /// Stable events stayed in the history because copies were being compared.
     HistoryHeld,
     /// A comparison left a key out because events that count and others had changed it in turn.

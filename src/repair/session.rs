@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::clock::Mono;
+use crate::crdt::Ctx;
 use crate::id::PartitionId;
 use crate::probe::{planted, sometimes};
 use crate::repair::digest::{
     BUCKETS, LEAVES_LISTED_MAX, apart, byte, differing, fold, halved, id as short_id, leaves_of, of_ctx, root, scaled,
     spared,
 };
-use crate::store::{Fragment, Frozen, Hold, Listed, Partition, Store, Unready};
+use crate::store::{Compared, Fragment, Frozen, Hold, Listed, Partition, Store, Unready};
 use crate::wire::{Repair, Restore, Snapshot};
 
 /// Most partitions of a link compared in detail at once, in each role: a table of sums is kept of each.
@@ -63,6 +64,18 @@ pub struct Step {
     pub send: Vec<Repair>,
     /// What was found.
     pub found: Vec<Found>,
+    /// What comparisons that came to their end have found equal, of which partition.
+    pub compared: Vec<(PartitionId, Compared)>,
+}
+
+impl Step {
+    /// A comparison that this side asked for is over; the other side is told.
+    fn end(&mut self, id: PartitionId, found: Found, compared: Compared) {
+        let leaves = u32::try_from(compared.leaves).unwrap_or(u32::MAX);
+        self.send.push(Repair::Done { partition: id, leaves, without: compared.without.clone() });
+        self.compared.push((id, compared));
+        self.found.push(found);
+    }
 }
 
 /// The instants a step needs: the timer's, and the one that decides what is visible.
@@ -94,7 +107,7 @@ struct Open {
     listed: Vec<u64>,
     /// Keys to give.
     owed: BTreeSet<u64>,
-    /// What differs was listed; of the asker.
+    /// What differs was listed.
     is_listed: bool,
 }
 
@@ -109,8 +122,8 @@ impl Open {
 /// What is under way on one link.
 #[derive(Debug, Default)]
 pub struct Session {
-    /// The salt of the sums this side asked about last, and the partitions not answered yet.
-    asked: (u64, BTreeSet<PartitionId>),
+    /// The salt of the sums this side asked about last, and the partitions not answered yet, each with its context then.
+    asked: (u64, BTreeMap<PartitionId, Ctx>),
     asking: BTreeMap<PartitionId, Open>,
     telling: BTreeMap<PartitionId, Open>,
 }
@@ -119,13 +132,17 @@ impl Session {
     /// Begins to compare all partitions.
     pub fn verify(&mut self, at: At<'_>, salt: u64) -> Vec<Repair> {
         self.asking.clear();
-        self.asked = (salt, at.store.partition_ids().collect());
+        self.asked = (salt, BTreeMap::new());
         let horizon_ms = at.visible_ms.saturating_add(HORIZON_MS);
         let ids: Vec<PartitionId> = at.store.partition_ids().collect();
-        let of = |id: &PartitionId| at.store.read(*id).map_or((0, 0), |p| sum_of(&p, horizon_ms));
+        let mut of = |id: &PartitionId| {
+            let Some(partition) = at.store.read(*id) else { return (0, 0) };
+            self.asked.1.insert(*id, partition.ctx().clone());
+            sum_of(&partition, horizon_ms)
+        };
         let message = |ids: &[PartitionId]| {
             let first = ids.first().copied()?;
-            Some(Repair::Verify { horizon_ms, salt, first, sums: ids.iter().map(of).collect() })
+            Some(Repair::Verify { horizon_ms, salt, first, sums: ids.iter().map(&mut of).collect() })
         };
         ids.chunks(PARTITIONS_AT_ONCE).filter_map(message).collect()
     }
@@ -156,6 +173,13 @@ impl Session {
                 }
             }
             Repair::List { partition, leaves, listed } => self.on_list(at, partition, leaves, &listed, &mut step),
+            Repair::Done { partition, leaves, without } => {
+                if let Some(ctx) = self.telling.get(&partition).and_then(|open| open.frozen.as_ref()).map(|f| &f.ctx) {
+                    let leaves = usize::try_from(leaves).unwrap_or(0);
+                    step.compared.push((partition, Compared { ctx: ctx.clone(), leaves, without }));
+                    self.telling.remove(&partition);
+                }
+            }
             Repair::Want { partition, ids } => {
                 if let Some(open) = self.telling.get_mut(&partition) {
                     open.owed.extend(open.listed.iter().zip(ids).filter(|(_, wanted)| *wanted).map(|(hash, _)| *hash));
@@ -169,13 +193,15 @@ impl Session {
     pub fn tick(&mut self, at: At<'_>) -> Step {
         let mut step = Step::default();
         let late = |open: &Open| at.mono.since(open.since) > OPEN_FOR;
-        self.telling.retain(|_, open| !late(open));
         let behind = |open: &Open| open.frozen.is_none() && open.snapshot.is_some();
-        let ended: Vec<PartitionId> = self.asking.iter().filter(|(_, open)| late(open)).map(|(id, _)| *id).collect();
-        for id in ended {
-            let Some(open) = self.asking.remove(&id) else { continue };
-            sometimes!(ComparisonTimedOut);
-            step.found.extend(behind(&open).then_some(Found::Lagging(id)));
+        for (asks, all) in [(true, &mut self.asking), (false, &mut self.telling)] {
+            let ended: Vec<PartitionId> = all.iter().filter(|(_, open)| late(open)).map(|(id, _)| *id).collect();
+            for (id, open) in ended.into_iter().filter_map(|id| Some((id, all.remove(&id)?))) {
+                sometimes!(ComparisonTimedOut, if asks);
+                step.found.extend((asks && behind(&open)).then_some(Found::Lagging(id)));
+                let unlisted = open.frozen.filter(|_| !open.is_listed);
+                step.compared.extend(unlisted.map(|frozen| (id, Compared::nothing(frozen.ctx))));
+            }
         }
         let waiting: Vec<PartitionId> =
             self.asking.iter().filter(|(_, open)| behind(open)).map(|(id, _)| *id).collect();
@@ -233,6 +259,7 @@ impl Session {
             equal.push(same);
             if same {
                 step.found.push(Found::Verified(id));
+                step.compared.push((id, Compared::everything(partition.ctx().clone())));
             } else if self.telling.len() < OPEN_MAX {
                 self.asking.remove(&id);
                 let Ok(frozen) = partition.freeze(partition.ctx(), at.visible_ms.saturating_add(HORIZON_MS)) else {
@@ -254,11 +281,10 @@ impl Session {
     fn on_answer(&mut self, at: At<'_>, first: PartitionId, equal: &[bool], step: &mut Step) {
         for (number, equal) in (first.0..).zip(equal) {
             let id = PartitionId(number);
-            if !self.asked.1.remove(&id) {
-                continue;
-            }
+            let Some(ctx) = self.asked.1.remove(&id) else { continue };
             if *equal {
                 step.found.push(Found::Verified(id));
+                step.compared.push((id, Compared::everything(ctx)));
             } else if self.asking.len() < OPEN_MAX
                 && let Some(hold) = at.store.read(id).map(|partition| partition.hold())
             {
@@ -288,14 +314,14 @@ impl Session {
                 Some(Err(Unready::Lagging)) | None => {
                     sometimes!(ComparisonLagged);
                     self.asking.remove(&id);
-                    return step.found.push(Found::Lagging(id));
+                    return step.end(id, Found::Lagging(id), Compared::nothing(snapshot.ctx));
                 }
             }
         }
         match judge(open, &snapshot) {
-            Judged::Ended(found) => {
+            Judged::Ended(found, leaves, without) => {
                 self.asking.remove(&id);
-                step.found.push(found);
+                step.end(id, found, Compared { ctx: snapshot.ctx, leaves, without });
             }
             Judged::Say(message) => step.send.push(message),
         }
@@ -389,33 +415,35 @@ fn list(store: &Store, open: &mut Open, id: PartitionId, leaves: u32, theirs: (&
     }
     let apart = apart.difference(&open.told.1).copied().take(LEAVES_LISTED_MAX).collect();
     let listed = store.read(id)?.list(frozen, width, &apart)?;
+    open.is_listed = true;
     open.listed = listed.values().flatten().map(|listed| listed.hash).collect();
     let ids = |(leaf, all): (u32, Vec<Listed>)| (leaf, all.iter().map(|l| short_id(l, open.salt)).collect());
     Some(Repair::List { partition: id, leaves, listed: listed.into_iter().map(ids).collect() })
 }
 
-/// What a snapshot leads to.
+/// What a snapshot leads to: the end, with as many leaves found equal as there are but for some, or another question.
 enum Judged {
-    Ended(Found),
+    Ended(Found, usize, BTreeSet<u32>),
     Say(Repair),
 }
 
 fn judge(open: &mut Open, snapshot: &Snapshot) -> Judged {
     let partition = snapshot.partition;
-    let Some(frozen) = open.frozen.as_ref() else { return Judged::Ended(Found::Lagging(partition)) };
+    let ended = |found| Judged::Ended(found, 0, BTreeSet::new());
+    let Some(frozen) = open.frozen.as_ref() else { return ended(Found::Lagging(partition)) };
     let theirs = usize::try_from(snapshot.leaves).unwrap_or(1);
     let width = theirs.min(frozen.leaves.len());
     let mut without = scaled(&frozen.without, frozen.leaves.len(), width);
     without.extend(scaled(&snapshot.without, theirs, width));
     if without.len() >= width {
-        return Judged::Ended(Found::Spared(partition));
+        return ended(Found::Spared(partition));
     }
     let sums = spared(&fold(&frozen.leaves, width), &without);
     let ask = |open: &mut Open, without: BTreeSet<u32>, detail: bool| {
         open.asks += 1;
         let leaves = u32::try_from(width).unwrap_or(u32::MAX);
         if open.asks > ASKS_MAX {
-            return Judged::Ended(Found::Elusive(partition));
+            return ended(Found::Elusive(partition));
         }
         Judged::Say(Repair::Ask { partition, leaves, without, detail })
     };
@@ -426,14 +454,15 @@ fn judge(open: &mut Open, snapshot: &Snapshot) -> Judged {
     if root(&sums) == snapshot.root {
         sometimes!(VerifiedInDetail, if without.is_empty());
         sometimes!(VerifiedInPart, if !without.is_empty());
-        return Judged::Ended(if without.is_empty() { Found::Verified(partition) } else { Found::Spared(partition) });
+        let found = if without.is_empty() { Found::Verified(partition) } else { Found::Spared(partition) };
+        return Judged::Ended(found, width, without);
     }
     if snapshot.buckets.is_empty() {
         return ask(open, without, true);
     }
     let buckets = differing(&halved(&fold(&sums, BUCKETS), open.salt), &snapshot.buckets, 2);
     let Some(buckets) = buckets.filter(|buckets| buckets.contains(&true)) else {
-        return Judged::Ended(Found::Elusive(partition));
+        return ended(Found::Elusive(partition));
     };
     let of = |leaf: u32| sums.get(usize::try_from(leaf).unwrap_or(0)).copied().unwrap_or(0);
     let short = leaves_of(&buckets, width).into_iter().map(|leaf| byte(of(leaf), open.salt)).collect();

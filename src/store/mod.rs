@@ -26,6 +26,7 @@ pub mod reissue;
 pub mod restore;
 pub mod stability;
 pub mod tally;
+mod verified;
 pub mod write;
 
 pub use apply::Around;
@@ -41,6 +42,7 @@ pub use partition::{KeyRef, Partition};
 pub use reissue::{Estate, Reissued, Unsent};
 pub use restore::Restored;
 pub use tally::{Tallied, Tally};
+pub use verified::Compared;
 pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};
 
 use crate::clock::HlcClock;
@@ -152,6 +154,15 @@ pub struct Store {
 }
 
 impl Store {
+    /// From now on graves go only when comparisons with all other members have found their leaves equal.
+    pub fn await_comparisons(&self) {
+        for id in self.partition_ids() {
+            if let Some(mut partition) = self.lock(id) {
+                partition.await_comparisons();
+            }
+        }
+    }
+
     /// Builds an empty store that accepts no writes until [`Store::set_gate`] opens it.
     #[must_use]
     pub fn new(me: ReplicaId, config: StoreConfig) -> Self {

@@ -23,6 +23,7 @@ use super::fingerprint::{Print, Table, of_path};
 use super::history::{History, Place, Record};
 use super::keyspace::{Family, Keyspace};
 use super::log::Log;
+use super::verified::Verified;
 use crate::clock::Hlc;
 use crate::crdt::{Ctx, Dot, NEVER, Scope};
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
@@ -90,6 +91,8 @@ pub struct Partition {
     pub(super) table: Table,
     /// What the latest events changed of that.
     pub(super) history: History,
+    /// What comparisons have found equal.
+    pub(super) verified: Verified,
     /// What the present event has changed of its key's sum so far.
     pub(super) moved: Print,
     /// Entries that hold something expired which had to stay.
@@ -121,6 +124,7 @@ impl Partition {
             forgotten: Hlc::default(),
             table: Table::default(),
             history: History::default(),
+            verified: Verified::default(),
             moved: Print::default(),
             overdue: BTreeSet::new(),
         }

@@ -99,7 +99,8 @@ impl Store {
         for id in self.partition_ids() {
             let Some(mut partition) = self.lock(id) else { continue };
             partition.bequeath(&self.spaces, wall_ms, &mut estate);
-            *partition = Partition::new(id, me, partition.log_records_max);
+            let verified = partition.verified.anew();
+            *partition = Partition { verified, ..Partition::new(id, me, partition.log_records_max) };
         }
         self.clock.restart();
         self.dirty.take();

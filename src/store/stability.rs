@@ -38,7 +38,7 @@ impl Partition {
         } else {
             sometimes!(ReportAwaited);
         }
-        self.collect_graves(spaces, collect_before_ms);
+        self.collect_graves(others, spaces, collect_before_ms);
     }
 
     fn reports_of(&self, others: &[ReplicaId]) -> Option<Vec<Ctx>> {
@@ -103,8 +103,10 @@ impl Partition {
         let Some(s) = self.slot_mut(slot) else { return };
         sometimes!(SettledHeldForFloor, if held && s.entry.is_settled());
         if !held && s.entry.is_settled() {
-            let grave = s.entry.grave_ms().filter(|ms| *ms > collect_before_ms);
-            let gone = self.change(slot, space, None, |entry| entry.settle(collect_before_ms)).flatten();
+            let before_ms = if self.verified.is_awaited() { 0 } else { collect_before_ms };
+            let Some(s) = self.slot(slot) else { return };
+            let grave = s.entry.grave_ms().filter(|ms| *ms > before_ms);
+            let gone = self.change(slot, space, None, |entry| entry.settle(before_ms)).flatten();
             self.forgotten = self.forgotten.max(gone.unwrap_or_default());
             if let Some(ms) = grave {
                 sometimes!(YoungGraveKept);
@@ -112,20 +114,6 @@ impl Partition {
             }
         }
         self.drop_if_empty(slot, space);
-    }
-
-    fn collect_graves(&mut self, spaces: &Keyspaces, collect_before_ms: u64) {
-        while let Some(Reverse((ms, slot))) = self.graves.peek().copied() {
-            if ms > collect_before_ms {
-                return;
-            }
-            self.graves.pop();
-            let still = self.slot(slot).filter(|s| s.entry.grave_ms() == Some(ms)).map(|s| s.keyspace);
-            sometimes!(GraveOverwritten, if still.is_none());
-            if let Some(space) = still.and_then(|id| spaces.get(id)) {
-                self.settle(slot, &space, collect_before_ms);
-            }
-        }
     }
 
     /// Drops what expired by `now_ms`, a bounded amount per call; returns whether more is due.

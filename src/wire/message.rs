@@ -200,6 +200,15 @@ pub enum Repair {
         /// For each listed key, in order.
         ids: Vec<bool>,
     },
+    /// The comparison is over, and what was found equal.
+    Done {
+        /// The partition.
+        partition: PartitionId,
+        /// Of how many leaves; of none if nothing could be said.
+        leaves: u32,
+        /// Those of which nothing could be said.
+        without: BTreeSet<u32>,
+    },
 }
 
 impl Repair {
@@ -216,7 +225,8 @@ impl Repair {
             Self::Ask { partition, .. }
             | Self::Leaves { partition, .. }
             | Self::List { partition, .. }
-            | Self::Want { partition, .. } => *partition,
+            | Self::Want { partition, .. }
+            | Self::Done { partition, .. } => *partition,
         }
     }
 }

@@ -6,6 +6,7 @@
 //! snapshot = partition horizon context leaves n*(leaf) root buckets
 //! ask      = partition leaves n*(leaf) flag                leaves = partition leaves bits sums
 //! list     = partition leaves n (leaf ids)*         want   = partition bits
+//! done     = partition flag [leaves] n*(leaf)
 //! ```
 //!
 //! # Invariants
@@ -26,6 +27,7 @@ const ASK: u64 = 3;
 const LEAVES: u64 = 4;
 const LIST: u64 = 5;
 const WANT: u64 = 6;
+const DONE: u64 = 7;
 
 /// Most leaves one partition has.
 const LEAVES_MAX: u64 = 1 << crate::store::fingerprint::BITS_MAX;
@@ -77,6 +79,14 @@ pub(super) fn put_repair(pen: &mut Pen<'_>, repair: &Repair) -> Result<(), Unsen
             [WANT, u64::from(partition.0)].into_iter().for_each(|n| pen.uint(n));
             put_bits(pen, ids)?;
         }
+        Repair::Done { partition, leaves, without } => {
+            [DONE, u64::from(partition.0)].into_iter().for_each(|n| pen.uint(n));
+            pen.flag(*leaves > 0);
+            if *leaves > 0 {
+                pen.uint(u64::from(*leaves));
+            }
+            put_leaves(pen, without)?;
+        }
     }
     Ok(())
 }
@@ -117,6 +127,11 @@ pub(super) fn take_repair(reader: &mut Reader<'_>) -> Result<Repair, PeerFault> 
             listed: take_listed(reader)?,
         },
         WANT => Repair::Want { partition: take_partition(reader)?, ids: take_bits(reader)? },
+        DONE => {
+            let partition = take_partition(reader)?;
+            let leaves = if reader.flag()? { take_width(reader)? } else { 0 };
+            Repair::Done { partition, leaves, without: take_leaves(reader)? }
+        }
         _ => return Err(malformed("a repair message is of no known kind")),
     })
 }

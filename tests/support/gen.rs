@@ -405,6 +405,11 @@ fn repair() -> impl Strategy<Value = Repair> {
             listed
         }),
         (partition(), bits()).prop_map(|(partition, ids)| Repair::Want { partition, ids }),
+        (partition(), prop_oneof![Just(0), width()], leaves()).prop_map(|(partition, leaves, without)| Repair::Done {
+            partition,
+            leaves,
+            without
+        }),
     ]
 }
 

@@ -337,5 +337,6 @@ fn repairs() -> Vec<(&'static str, Repair)> {
         ("repair_leaves", Repair::Leaves { partition, leaves: 512, buckets: buckets.clone(), sums: vec![9; 8] }),
         ("repair_list", Repair::List { partition, leaves: 16, listed: vec![(0, vec![1, 0xfffe]), (15, Vec::new())] }),
         ("repair_want", Repair::Want { partition, ids: buckets }),
+        ("repair_done", Repair::Done { partition, leaves: 16, without: [3, 7].into() }),
     ]
 }
