@@ -55,7 +55,7 @@ impl Seat {
             wall_ms_max: wall_ms,
             contexts,
             dropped,
-            members: members(node),
+            members: BTreeSet::new(),
             profiles: profiles(node),
         }
     }
