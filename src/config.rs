@@ -125,8 +125,8 @@ pub struct ReplicationConfig {
     /// Bytes handed to a link and not yet taken by QUIC before further writes to it are coalesced
     /// by key. Default 256 KiB. More lets stale values queue up on a slow link.
     pub link_window_bytes: usize,
-    /// Age at which a tombstone known to every member may be collected. Default 10 s; must be more
-    /// than twice `max_drift`, or a joiner may write below it.
+    /// Age at which a tombstone known to every member may be collected, once copies were compared ([`RepairConfig`]).
+    /// Default 10 s; must be more than twice `max_drift`, or a joiner may write below it.
     pub collect_after: Duration,
     /// Send frames of one packet on streams of their own, so that a lost packet delays only its own
     /// writes. Default on. Off puts all
@@ -143,7 +143,8 @@ pub struct ReplicationConfig {
 #[derive(Clone, Debug)]
 pub struct RepairConfig {
     /// How often the copies of each pair of members are compared, give or take a tenth. Default 10 s; a pair that is equal
-    /// costs about 600 bytes each time. Less finds silent loss sooner; `None` compares only when it is asked for.
+    /// costs about 600 bytes each time. Less finds silent loss sooner, and lets tombstones go sooner; `None` compares only
+    /// when it is asked for, and tombstones wait for no comparison.
     pub every: Option<Duration>,
     /// Bytes a second one node sends to restore what differs. Default 1 MiB. More repairs sooner; much more than a tenth of
     /// a path delays the writes on it.
