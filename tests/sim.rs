@@ -20,7 +20,7 @@ use driftless::crdt::{Ctx, Dot, NEVER, Path};
 use driftless::id::PartitionId;
 use driftless::node::{Input, Level, Mark, WaitId};
 use driftless::sim::{
-    Ack, Checker, Failure, Op, Plan, Profile, Run, SimCluster, SimConfig, Weather, Workload, run_checked,
+    Ack, Action, Checker, Failure, Op, Plan, Profile, Run, SimCluster, SimConfig, Weather, Workload, run_checked,
 };
 use driftless::store::{Body, Family, Intent, KeyRef, Selector, Store};
 
@@ -549,6 +549,27 @@ fn a_write_made_while_a_peer_joins_does_not_wait_for_a_resend() {
         let took = cluster.run_until(ms(20_000), converged);
         assert!(took.is_some_and(|took| took < ms(2_500)), "seed {seed}: {took:?}");
     }
+}
+
+#[test]
+fn the_death_of_a_donor_costs_a_joiner_only_what_it_had_not_got_yet() {
+    let mut config = SimConfig::default();
+    config.node.limits.partitions = 16;
+    let mut cluster = formed(16, config);
+    for n in 0..200 {
+        set(&mut cluster, 0, &format!("k{n}"), &"v".repeat(20_000)).unwrap();
+    }
+    assert!(cluster.run_until(ms(20_000), converged).is_some());
+    cluster.crash(2);
+    cluster.perform(Action::Slow { at: 2, bytes_per_ms: 400 });
+    cluster.start(2).unwrap();
+    let copied = |c: &SimCluster| c.node(2).unwrap().stats().full_syncs;
+    assert!(cluster.run_until(ms(20_000), |c| copied(c) >= 6).is_some());
+    assert!(cluster.perform(Action::CrashDonor { of: 2 }));
+    set(&mut cluster, 1, "k7", "meanwhile").or_else(|| set(&mut cluster, 0, "k7", "meanwhile")).unwrap();
+    assert!(cluster.run_until(ms(60_000), |c| joined(c) && converged(c)).is_some());
+    assert_eq!(copied(&cluster), 16, "each partition came in full once");
+    assert_eq!(get(&cluster, 2, "k7").as_deref(), Some(&b"meanwhile"[..]));
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn a_flag_of_a_later_version_is_incompatible() {
 
 #[test]
 fn a_message_of_another_channel_is_malformed() {
-    let beat = Encoder::default().encode_control(&Control::Join).unwrap();
+    let beat = Encoder::default().encode_control(&Control::Join { ctxs: Vec::new() }).unwrap();
     assert!(is_malformed(&decode(&beat)));
 }
 

@@ -57,8 +57,8 @@ impl Node {
                 self.fault(link, PeerFault::Malformed { why: "a second hello" });
             }
             (_, false) => {}
-            (Control::Join, true) => self.on_join(now, link),
-            (Control::JoinDone { hlc }, true) => self.on_join_done(now, link, hlc),
+            (Control::Join { ctxs }, true) => self.on_join(now, link, ctxs),
+            (Control::JoinDone { hlc, resumed }, true) => self.on_join_done(now, link, hlc, resumed),
             (Control::Ready { members, ctxs }, true) => self.on_ready(now, link, &members, ctxs),
             (Control::Report { hlc: _, changed, members }, true) => {
                 if let Some(members) = members {
@@ -120,7 +120,7 @@ impl Node {
             }
             Control::Hello(_)
             | Control::Ready { .. }
-            | Control::Join
+            | Control::Join { .. }
             | Control::JoinDone { .. }
             | Control::Report { .. }
             | Control::ReportNow
@@ -219,7 +219,9 @@ impl Node {
         }
         for part in frame.parts {
             match part {
-                Part::Batch(batch) if joined => self.apply_batch(now, link, &batch),
+                Part::Batch(batch) if joined || self.join.resumes(batch.partition) => {
+                    self.apply_batch(now, link, &batch);
+                }
                 Part::Batch(_) => {}
                 Part::Restore(restore) if joined => self.on_restore(now, link, &restore),
                 Part::Restore(_) => {}
@@ -255,10 +257,11 @@ impl Node {
                 session.traffic.news_in += applied.news;
                 self.note_report(link, batch.partition, &batch.ctx);
                 self.applied(now, replica, batch.partition, applied);
+                self.try_finish(now);
             }
             // The sender has long seen more: a lost packet delayed this batch until it was stale. It
             // must not wait for the sender to wonder why its writes are never reported.
-            Err(Refused::Stale) if is_late => {
+            Err(Refused::Stale) if is_late || !self.join.is_joined() => {
                 sometimes!(LateBatchAskedForAgain);
                 self.stats.stale_batches += 1;
                 self.ask_again(link, batch.partition);

@@ -183,6 +183,8 @@ faults! {
     JoinerCountedLate,
     /// A joiner is ready as soon as its donor has sent everything, received or not.
     JoinedHalfway,
+    /// A joiner gets from its second donor what the log names, although the log no longer names all it lacks.
+    ResumedBelowFloor,
     /// Two copies of one node that were let in apart both stay members.
     CopiesOfOneNodeStay,
     /// Who hands over ends before the others have what it has.

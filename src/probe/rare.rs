@@ -405,6 +405,8 @@ rare! {
     ClockAcceptedAgain,
     /// A comparison undid events that the other side had not seen.
     ComparisonUndid,
+    /// A joiner had a partition from a donor that went away, and got from the next one what was missing.
+    JoinResumed,
     /// A grave that is old enough waited for a comparison.
     GraveAwaitedComparison,
     /// Comparisons said nothing of a grave's leaf so often that it was let go.

@@ -125,6 +125,14 @@ impl Peer {
         }
     }
 
+    /// Asks for everything the peer has not reported of a partition, from the log, whatever the floor.
+    pub fn resume(&mut self, partition: PartitionId) {
+        if let Some(lane) = self.lanes.get_mut(partition.index()) {
+            lane.sent = lane.known.clone();
+            self.wanted.insert(partition, Want::All);
+        }
+    }
+
     /// Asks for a full synchronisation of a partition, unless one is under way.
     pub fn synchronise(&mut self, partition: PartitionId) {
         if self.lanes.get(partition.index()).is_some_and(|lane| lane.full.is_none()) {

@@ -182,7 +182,8 @@ impl Forger<'_> {
     /// Sends what is small and makes work, or has to be kept.
     fn flood(&mut self) -> Vec<Forged> {
         let partition = self.partition();
-        let kinds = [Control::ReportNow, Control::NeedFull { partition }, Control::Goodbye, Control::Join];
+        let kinds =
+            [Control::ReportNow, Control::NeedFull { partition }, Control::Goodbye, Control::Join { ctxs: Vec::new() }];
         let mut forged = Vec::new();
         let kind = kinds.get(self.rng.usize(..kinds.len() + 1));
         for _ in 0..FLOOD {

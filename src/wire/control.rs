@@ -44,10 +44,14 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) 
             put_members(&mut pen, members)?;
             put_ctxs(&mut pen, ctxs)?;
         }
-        Control::Join => pen.uint(JOIN),
-        Control::JoinDone { hlc } => {
+        Control::Join { ctxs } => {
+            pen.uint(JOIN);
+            put_ctxs(&mut pen, ctxs)?;
+        }
+        Control::JoinDone { hlc, resumed } => {
             pen.uint(JOIN_DONE);
             pen.uint(hlc.0);
+            put_ctxs(&mut pen, resumed)?;
         }
         Control::Report { hlc, changed, members } => {
             pen.uint(REPORT);
@@ -77,8 +81,8 @@ pub(super) fn take_control(input: &[u8], limits: Limits) -> Result<Control, Peer
     let control = match reader.uint()? {
         HELLO => Control::Hello(take_hello(&mut reader)?),
         READY => Control::Ready { members: take_members(&mut reader)?, ctxs: take_ctxs(&mut reader)? },
-        JOIN => Control::Join,
-        JOIN_DONE => Control::JoinDone { hlc: Hlc(reader.uint()?) },
+        JOIN => Control::Join { ctxs: take_ctxs(&mut reader)? },
+        JOIN_DONE => Control::JoinDone { hlc: Hlc(reader.uint()?), resumed: take_ctxs(&mut reader)? },
         REPORT => Control::Report {
             hlc: Hlc(reader.uint()?),
             changed: take_changed(&mut reader)?,

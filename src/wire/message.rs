@@ -109,11 +109,16 @@ pub enum Control {
         ctxs: Vec<(PartitionId, Ctx)>,
     },
     /// Please be my donor.
-    Join,
-    /// The donor has sent every partition in full.
+    Join {
+        /// What a former donor, which went away, has given of each partition.
+        ctxs: Vec<(PartitionId, Ctx)>,
+    },
+    /// The donor has sent every partition in full, or what was missing of it.
     JoinDone {
         /// The donor's clock; the joiner observes it before it writes.
         hlc: Hlc,
+        /// Partitions of which only what was missing was sent, and what the joiner has seen when it has come.
+        resumed: Vec<(PartitionId, Ctx)>,
     },
     /// What I have seen since my last report on this stream.
     Report {

@@ -38,7 +38,7 @@ fn second_donor_of(first: &Ctx, second: &Ctx, stable: &Ctx) -> Bench {
     bench.control(GOOD, &Control::Hello(good));
     let ids = bench.store.partition_ids();
     ids.for_each(|id| bench.frame(GOOD, 20, vec![full_of(id, second, stable)]));
-    bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS) });
+    bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS), resumed: Vec::new() });
     bench
 }
 
@@ -185,7 +185,7 @@ fn a_joiner_judges_an_orphan_by_what_that_one_has_said() {
         bench.control(BAD, &Control::Hello(Hello { joined: true, ctxs: vec![(PartitionId(0), seen_by_it)], ..orphan }));
         let stable = |id: PartitionId| seen(20, u64::from(id.index() == 0));
         bench.store.partition_ids().for_each(|id| bench.frame(GOOD, 20, vec![full(id, &stable(id))]));
-        bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS) });
+        bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS), resumed: Vec::new() });
         assert!(bench.node.stats().joined);
         assert_eq!(bench.node.members().is_removed(ReplicaId(30)), fenced);
     }

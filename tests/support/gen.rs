@@ -364,9 +364,10 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
         1 => (members(), ctxs()).prop_map(|(members, ctxs)| Control::Ready { members, ctxs }),
         3 => (hlc(), changed, proptest::option::of(members()))
             .prop_map(|(hlc, changed, members)| Control::Report { hlc, changed, members }),
-        1 => hlc().prop_map(|hlc| Control::JoinDone { hlc }),
+        1 => (hlc(), ctxs()).prop_map(|(hlc, resumed)| Control::JoinDone { hlc, resumed }),
+        1 => ctxs().prop_map(|ctxs| Control::Join { ctxs }),
         1 => partition().prop_map(|partition| Control::NeedFull { partition }),
-        1 => prop_oneof![Just(Control::Join), Just(Control::ReportNow), Just(Control::Goodbye)],
+        1 => prop_oneof![Just(Control::ReportNow), Just(Control::Goodbye)],
         2 => repair().prop_map(Control::Repair),
     ]
 }

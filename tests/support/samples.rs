@@ -304,8 +304,9 @@ fn controls() -> Vec<(&'static str, Control)> {
     let mut all = vec![
         ("hello", Control::Hello(hello)),
         ("ready", Control::Ready { members: members(), ctxs: ctxs() }),
-        ("join", Control::Join),
-        ("join_done", Control::JoinDone { hlc: CLOCK }),
+        ("join", Control::Join { ctxs: Vec::new() }),
+        ("join_again", Control::Join { ctxs: vec![(PartitionId(3), ctx())] }),
+        ("join_done", Control::JoinDone { hlc: CLOCK, resumed: vec![(PartitionId(3), ctx())] }),
         ("report", Control::Report { hlc: CLOCK, changed: changed.clone(), members: None }),
         ("report_members", Control::Report { hlc: CLOCK, changed, members: Some(members()) }),
         ("report_now", Control::ReportNow),

@@ -85,9 +85,14 @@ impl Seat {
 }
 
 impl Seat {
-    /// What a process knows of a member is never older than what it knew, as long as that is a member.
+    /// What a process knows of a member is never older than what it knew, as long as that is a member. Who joins puts aside
+    /// what it knew when its donor goes away.
     fn hear(&mut self, node: &Node) -> Result<(), Violation> {
         let known = profiles(node);
+        if !node.stats().joined {
+            self.profiles.clear();
+            return Ok(());
+        }
         let older = |(replica, version): &(&ReplicaId, &u64)| known.get(*replica).is_some_and(|now| now < *version);
         if let Some((replica, version)) = self.profiles.iter().find(older) {
             let what = format!("word {version} of {replica} was replaced by word {:?}", known.get(replica));
