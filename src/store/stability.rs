@@ -13,7 +13,7 @@
 use std::cmp::Reverse;
 
 use super::keyspace::{Keyspace, Keyspaces};
-use super::partition::{KeyRef, Partition};
+use super::partition::{KeyRef, Partition, Slot};
 use crate::crdt::{Ctx, Dot, NEVER, Scope, Seen};
 use crate::id::ReplicaId;
 use crate::probe::{planted, sometimes};
@@ -184,7 +184,13 @@ impl Partition {
         if evicted {
             self.table.mark_partial(at.hash);
         }
-        self.settle(slot, at.space, collect_before_ms);
+        // What was given back here proves nothing: no comparison is to find it.
+        let may_go = |s: &Slot| s.entry.is_settled() && s.entry.grave_ms().is_some_and(|ms| ms <= collect_before_ms);
+        if evicted && self.slot(slot).is_some_and(may_go) {
+            self.bury(slot, at.space);
+        } else {
+            self.settle(slot, at.space, collect_before_ms);
+        }
         evicted
     }
 

@@ -172,7 +172,7 @@ impl Partition {
     }
 
     /// Drops a grave, if everybody has all there is of it.
-    fn bury(&mut self, slot: u32, space: &Keyspace) {
+    pub(super) fn bury(&mut self, slot: u32, space: &Keyspace) {
         if self.floor_inherited {
             return;
         }
