@@ -218,7 +218,7 @@ fn a_tombstone_stays_until_a_comparison_has_shown_that_nobody_lost_it() {
     for awaits in [false, true] {
         let [mut a, mut x] = written();
         if awaits {
-            [&a, &x].into_iter().for_each(|r| r.store.await_comparisons());
+            [&a, &x].into_iter().for_each(|r| r.store.wait_for_comparisons());
         }
         a.clock_ms += 5;
         a.delete("k3");
@@ -241,7 +241,7 @@ fn a_tombstone_stays_until_a_comparison_has_shown_that_nobody_lost_it() {
 #[test]
 fn graves_wait_for_every_member_and_only_comparisons_that_have_seen_them_count() {
     let [mut a, mut x] = written();
-    a.store.await_comparisons();
+    a.store.wait_for_comparisons();
     assert_eq!(Pair::new(&a, &x).verified(), 2);
     a.clock_ms += 5;
     a.delete("k3");

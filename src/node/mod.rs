@@ -159,7 +159,7 @@ impl Node {
     pub fn new(me: Me, config: Config, store: Arc<Store>, seed: u64) -> Result<Self, ConfigError> {
         config.check()?;
         if config.repair.every.is_some() {
-            store.await_comparisons();
+            store.wait_for_comparisons();
         }
         let outbox = Outbox::new(store.partition_count(), config.replication.linger);
         let limits = Limits::default();

@@ -155,10 +155,10 @@ pub struct Store {
 
 impl Store {
     /// From now on graves go only when comparisons with all other members have found their leaves equal.
-    pub fn await_comparisons(&self) {
+    pub fn wait_for_comparisons(&self) {
         for id in self.partition_ids() {
             if let Some(mut partition) = self.lock(id) {
-                partition.await_comparisons();
+                partition.wait_for_comparisons();
             }
         }
     }

@@ -103,7 +103,7 @@ impl Partition {
         let Some(s) = self.slot_mut(slot) else { return };
         sometimes!(SettledHeldForFloor, if held && s.entry.is_settled());
         if !held && s.entry.is_settled() {
-            let before_ms = if self.verified.is_awaited() { 0 } else { collect_before_ms };
+            let before_ms = if self.verified.is_waiting_for_comparisons() { 0 } else { collect_before_ms };
             let Some(s) = self.slot(slot) else { return };
             let grave = s.entry.grave_ms().filter(|ms| *ms > before_ms);
             let gone = self.change(slot, space, None, |entry| entry.settle(before_ms)).flatten();

@@ -61,7 +61,7 @@ impl Compared {
 #[derive(Debug, Default)]
 pub(super) struct Verified {
     /// Graves wait for comparisons.
-    awaited: bool,
+    waits: bool,
     /// The latest comparisons with each member.
     latest: BTreeMap<ReplicaId, VecDeque<Compared>>,
     /// `(millisecond of the stamp, slot)` of graves that are old enough.
@@ -73,11 +73,11 @@ pub(super) struct Verified {
 impl Verified {
     /// As at the start, with graves waiting or not as here.
     pub(super) fn anew(&self) -> Self {
-        Self { awaited: self.awaited, ..Self::default() }
+        Self { waits: self.waits, ..Self::default() }
     }
 
-    pub(super) fn is_awaited(&self) -> bool {
-        self.awaited
+    pub(super) fn is_waiting_for_comparisons(&self) -> bool {
+        self.waits
     }
 
     fn covers(&self, others: &[ReplicaId], grave: &Entry, (hash, all): (u64, bool)) -> bool {
@@ -110,8 +110,8 @@ impl Entry {
 
 impl Partition {
     /// From now on a grave goes only when comparisons with all other members have found its leaf equal.
-    pub fn await_comparisons(&mut self) {
-        self.verified.awaited = true;
+    pub fn wait_for_comparisons(&mut self) {
+        self.verified.waits = true;
     }
 
     /// Notes what a comparison with a member came to.
@@ -158,7 +158,7 @@ impl Partition {
         sometimes!(GraveOverwritten, if still.is_none());
         let Some(s) = still else { return };
         let Some(space) = spaces.get(s.keyspace) else { return };
-        if !self.verified.awaited {
+        if !self.verified.waits {
             return self.settle(slot, &space, collect_before_ms);
         }
         let late = ms.saturating_add(WAITS_MS) <= collect_before_ms;
