@@ -16,6 +16,10 @@ test *args:
 demo *args:
     cargo run --release --example three_regions -- {{args}}
 
+# Five regions that fail in seven ways while clients go on. `just failover --short` for a taste.
+failover *args:
+    cargo run --release --example failover -- {{args}}
+
 # Medians on this machine; `just bench store` for one of them.
 bench name="":
     cargo bench {{ if name == "" { "--benches" } else { "--bench " + name } }}

@@ -68,11 +68,49 @@ pub struct NodeConfig {
     pub node: Option<NodeId>,
     /// UDP address to listen on and dial from, `host:port`; port 0 picks a free one.
     pub listen: String,
-    /// Addresses of the other nodes, `host:port`. They need not be up. Collection of deleted keys
-    /// waits until each was met once, so remove the ones that will never come.
+    /// Addresses of other nodes, `host:port`: of all, or of some through whom the others are found; then say how many there
+    /// are in [`expected_nodes`](MembershipConfig::expected_nodes). They need not be up, and one that leads to this node
+    /// itself does no harm. Names are resolved at every dial, and each address behind one is tried in its turn. Whoever is
+    /// started must be found from whoever else is, by some chain of these. Collection of deleted keys waits until each was
+    /// met once, so remove the ones that will never come.
     pub peers: Vec<String>,
+    /// Where others can dial this node, `host:port`, at most 4 of at most 256 bytes, the best first. Members tell each other,
+    /// so that those find it that are not configured with its address. Default `None`: the address it listens on, unless that
+    /// is unspecified (`0.0.0.0`, `[::]`). Of a node that says nothing, also with an empty list, only those find it that have
+    /// its address, and those that it dials itself: right where each of the others has another way to it.
+    pub advertise: Option<Vec<String>>,
+    /// Start as a standby, which has everything, takes no writes and takes over when nobody active can be reached. Default
+    /// `None`: active, as all nodes of an active-active cluster are.
+    pub standby: Option<StandbyConfig>,
     /// Certificate, key and CAs; required.
     pub identity: Option<IdentityConfig>,
+}
+
+/// Whom a standby stands in for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum StandsInFor {
+    /// All active nodes: it takes over when none of them can be reached.
+    #[default]
+    Cluster,
+    /// Those of its own region.
+    Region,
+}
+
+/// When a standby takes over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StandbyConfig {
+    /// Whom it stands in for. Default all active nodes.
+    pub stands_in_for: StandsInFor,
+    /// How long none of them must be reachable, as all agree who can be heard, or nobody at all be heard, before it takes
+    /// over by itself; `None` leaves it to `Cache::promote`. Default 5 s. Less takes over where a restart would have done; of several standbys the one with
+    /// the shortest goes first, so give them different ones, some seconds apart.
+    pub take_over_after: Option<Duration>,
+}
+
+impl Default for StandbyConfig {
+    fn default() -> Self {
+        Self { stands_in_for: StandsInFor::Cluster, take_over_after: Some(Duration::from_secs(5)) }
+    }
 }
 
 /// How writes travel.
@@ -87,8 +125,8 @@ pub struct ReplicationConfig {
     /// Bytes handed to a link and not yet taken by QUIC before further writes to it are coalesced
     /// by key. Default 256 KiB. More lets stale values queue up on a slow link.
     pub link_window_bytes: usize,
-    /// Age at which a tombstone known to every member may be collected. Default 10 s; must be more
-    /// than twice `max_drift`, or a joiner may write below it.
+    /// Age at which a tombstone known to every member may be collected, once copies were compared ([`RepairConfig`]).
+    /// Default 10 s; must be more than twice `max_drift`, or a joiner may write below it.
     pub collect_after: Duration,
     /// Send frames of one packet on streams of their own, so that a lost packet delays only its own
     /// writes. Default on. Off puts all
@@ -101,18 +139,49 @@ pub struct ReplicationConfig {
     pub loss_tolerant: bool,
 }
 
+/// How copies are compared.
+#[derive(Clone, Debug)]
+pub struct RepairConfig {
+    /// How often the copies of each pair of members are compared, give or take a tenth. Default 10 s; a pair that is equal
+    /// costs about 600 bytes each time. Less finds silent loss sooner, and lets tombstones go sooner; `None` compares only
+    /// when it is asked for, and tombstones wait for no comparison.
+    pub every: Option<Duration>,
+    /// Bytes a second one node sends to restore what differs. Default 1 MiB. More repairs sooner; much more than a tenth of
+    /// a path delays the writes on it.
+    pub bytes_per_second: u64,
+}
+
 /// How nodes watch each other.
 #[derive(Clone, Debug)]
 pub struct MembershipConfig {
     /// How often a heartbeat is sent on every link. Default 100 ms.
     pub beat_every: Duration,
-    /// Silence after which a peer counts as down. Default 500 ms. Less raises false alarms on lossy
-    /// links.
+    /// Silence after which a member is suspected; it counts as unreachable once half of those that can be heard agree.
+    /// Default 500 ms. Less raises false alarms on lossy links.
     pub suspect_after: Duration,
     /// Silence after which a link is given up and dialled again. Default 1.5 s.
     pub give_up_after: Duration,
     /// How far a peer's clock may be ahead. Default 1 s.
     pub max_drift: Duration,
+    /// How long a member must be unreachable to a majority of all members, without a break, for them to remove it. Until
+    /// then nothing that it has not seen is forgotten: deleted and expired keys keep their names and about 160 bytes each.
+    /// Who is removed begins again, see `comes_back`. Half of the members remove nobody, so of two
+    /// neither is ever removed. Default six hours; `None` leaves it to operators.
+    pub forget_after: Option<Duration>,
+    /// How many nodes the cluster has at least once all were started, this one included. Default 0: as many as there are
+    /// `peers`, and this one; set it where `peers` names some of the others only. A quorum is a majority of so many, however
+    /// few have been met; who is connected to fewer founds a cluster only after `solo_after`; and nothing that was deleted is
+    /// forgotten before so many nodes have joined. Too small, and what was deleted in one part of a cluster that began in two
+    /// may show again when they meet; too large, and no quorum is reached and nothing forgotten.
+    pub expected_nodes: usize,
+    /// Whether a node whose replica was removed comes back by itself, empty and as another replica, unless an operator
+    /// removed it or another copy of it has its place; then, or with `false`, it waits for
+    /// [`Cache::rejoin`](crate::Cache::rejoin) or a restart. Default true.
+    pub comes_back: bool,
+    /// Bytes of register writes and deletions that a node whose replica was removed keeps to write them again as its next
+    /// replica, if nobody else had received them and nothing has been written in their place since. 0 writes nothing again.
+    /// Default 16 MiB; of more the oldest are lost.
+    pub reissue_bytes: usize,
     /// How long a node looks for a cluster to join before it founds one alone. Default 2 s. Less
     /// may found two clusters when all nodes start at once.
     pub solo_after: Duration,
@@ -154,12 +223,21 @@ pub struct Config {
     pub node: NodeConfig,
     /// How writes travel.
     pub replication: ReplicationConfig,
+    /// How copies are compared.
+    pub repair: RepairConfig,
     /// How nodes watch each other.
     pub membership: MembershipConfig,
     /// What is refused, and what is bounded.
     pub limits: Limits,
     /// Custom types, by keyspace.
     pub custom: Vec<CustomType>,
+}
+
+impl NodeConfig {
+    /// Returns where others are told to dial this node.
+    pub(crate) fn advertised(&self) -> &[String] {
+        self.advertise.as_deref().unwrap_or_default()
+    }
 }
 
 impl Config {
@@ -172,11 +250,14 @@ impl Config {
             node: None,
             listen: listen.to_owned(),
             peers: Vec::new(),
+            advertise: None,
+            standby: None,
             identity: None,
         };
         Self {
             node,
             replication: ReplicationConfig::default(),
+            repair: RepairConfig::default(),
             membership: MembershipConfig::default(),
             limits: Limits::default(),
             custom: Vec::new(),
@@ -197,6 +278,20 @@ impl Config {
     #[must_use]
     pub fn peers<S: Into<String>>(mut self, peers: impl IntoIterator<Item = S>) -> Self {
         self.node.peers = peers.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Says where others can dial this node.
+    #[must_use]
+    pub fn advertise<S: Into<String>>(mut self, addresses: impl IntoIterator<Item = S>) -> Self {
+        self.node.advertise = Some(addresses.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Starts as a standby.
+    #[must_use]
+    pub fn standby(mut self, standby: StandbyConfig) -> Self {
+        self.node.standby = Some(standby);
         self
     }
 
@@ -234,9 +329,11 @@ impl Config {
         let over_twice = |long: Duration, short: Duration| short.checked_mul(2).is_some_and(|twice| long > twice);
         let is_name = |text: &str| (1..=NAME_BYTES_MAX).contains(&text.len());
         let twice = |(at, c): (usize, &CustomType)| self.custom.iter().skip(at + 1).any(|o| o.keyspace == c.keyspace);
-        let rules: [(bool, &'static str, &'static str); 12] = [
+        let rules: [(bool, &'static str, &'static str); 17] = [
             (is_name(&self.node.cluster), "node.cluster", "must have from 1 to 256 bytes"),
             (is_name(self.node.region.as_str()), "node.region", "must have from 1 to 256 bytes"),
+            (self.node.advertised().len() <= ADDRESSES_MAX, "node.advertise", "must be at most 4"),
+            (self.node.advertised().iter().all(|a| is_name(a)), "node.advertise", "must have from 1 to 256 bytes"),
             (self.custom.iter().all(|c| is_name(&c.type_name)), "custom.type_name", "must have from 1 to 256 bytes"),
             (!self.custom.iter().enumerate().any(twice), "custom.keyspace", "must not be declared twice"),
             (self.custom.len() <= CUSTOM_KEYSPACES_MAX, "custom", "must be at most 512"),
@@ -246,9 +343,16 @@ impl Config {
                 "must be more than twice membership.max_drift",
             ),
             (self.replication.link_window_bytes >= 1024, "replication.link_window_bytes", "must be at least 1024"),
+            (self.repair.every.is_none_or(|every| !every.is_zero()), "repair.every", "must not be zero"),
+            (self.repair.bytes_per_second >= 1_000, "repair.bytes_per_second", "must be at least 1000"),
             (!m.beat_every.is_zero(), "membership.beat_every", "must not be zero"),
             (over_twice(m.suspect_after, m.beat_every), "membership.suspect_after", "must be more than two beats"),
             (m.give_up_after >= m.suspect_after, "membership.give_up_after", "must not be below suspect_after"),
+            (
+                m.forget_after.is_none_or(|after| after >= m.give_up_after),
+                "membership.forget_after",
+                "must not be below give_up_after",
+            ),
             (
                 (1..=KEY_BYTES_MAX).contains(&self.limits.key_bytes_max),
                 "limits.key_bytes_max",
@@ -292,10 +396,18 @@ fn cluster_key(cluster: &str) -> [u8; 16] {
 
 /// Longest name of a cluster, region or custom type that a hello carries.
 pub const NAME_BYTES_MAX: usize = 256;
+/// Most addresses of one node that members tell each other.
+pub const ADDRESSES_MAX: usize = 4;
 /// Longest key a frame carries.
 pub const KEY_BYTES_MAX: usize = 64 * 1024;
 /// Largest value a frame carries.
 pub const VALUE_BYTES_MAX: usize = 512 * 1024;
+
+impl Default for RepairConfig {
+    fn default() -> Self {
+        Self { every: Some(Duration::from_secs(10)), bytes_per_second: 1 << 20 }
+    }
+}
 
 impl Default for ReplicationConfig {
     fn default() -> Self {
@@ -311,15 +423,61 @@ impl Default for ReplicationConfig {
     }
 }
 
-impl Default for MembershipConfig {
-    fn default() -> Self {
+/// How soon a silent member is given up. Everybody in a cluster should have the same: who beats seldom is suspected by who
+/// is impatient. The defaults, [`MembershipConfig::wan`], are for regions an ocean apart.
+impl MembershipConfig {
+    /// Regions apart: a beat every 100 ms, suspected after 500 ms. All agree within a second; 5 % of loss alarms nobody.
+    #[must_use]
+    pub fn wan() -> Self {
         Self {
             beat_every: Duration::from_millis(100),
             suspect_after: Duration::from_millis(500),
-            give_up_after: Duration::from_millis(1500),
+            give_up_after: Duration::from_millis(1_500),
             max_drift: Duration::from_secs(1),
+            forget_after: Some(Duration::from_secs(6 * 3_600)),
+            expected_nodes: 0,
+            comes_back: true,
+            reissue_bytes: 16 << 20,
             solo_after: Duration::from_secs(2),
         }
+    }
+
+    /// Good paths, and a quarter of a second sooner: a beat every 50 ms, suspected after 350 ms. A gap of 300 ms in the
+    /// network is an alarm now and then.
+    #[must_use]
+    pub fn fast() -> Self {
+        Self::watching(50, 350, 1_050)
+    }
+
+    /// One building: a beat every 20 ms, suspected after 150 ms. Not for paths of more than a few milliseconds, nor for
+    /// machines that are now and then busy for longer.
+    #[must_use]
+    pub fn lan() -> Self {
+        Self::watching(20, 150, 600)
+    }
+
+    /// Three checks of five seconds: suspected after 15 s. For who routes by something else and wants no noise.
+    #[must_use]
+    pub fn relaxed() -> Self {
+        Self::watching(5_000, 15_000, 45_000)
+    }
+
+    /// Half a minute of silence: a beat every 10 s, suspected after 30 s.
+    #[must_use]
+    pub fn slow() -> Self {
+        Self::watching(10_000, 30_000, 60_000)
+    }
+
+    fn watching(beat_ms: u64, suspect_ms: u64, give_up_ms: u64) -> Self {
+        let [beat_every, suspect_after, give_up_after] = [beat_ms, suspect_ms, give_up_ms].map(Duration::from_millis);
+        Self { beat_every, suspect_after, give_up_after, ..Self::wan() }
+    }
+}
+
+/// [`MembershipConfig::wan`].
+impl Default for MembershipConfig {
+    fn default() -> Self {
+        Self::wan()
     }
 }
 
@@ -343,6 +501,11 @@ mod tests {
     fn the_presets_pass_their_own_check() {
         assert_eq!(Config::wan("eu", "127.0.0.1:0").check(), Ok(()));
         assert_eq!(Config::dev("eu", "127.0.0.1:0").check(), Ok(()));
+        use MembershipConfig as M;
+        for membership in [M::wan(), M::fast(), M::lan(), M::relaxed(), M::slow()] {
+            let config = Config { membership, ..Config::wan("eu", "127.0.0.1:0") };
+            assert_eq!(config.check(), Ok(()), "{:?}", config.membership);
+        }
     }
 
     #[test]

@@ -55,6 +55,12 @@ pub enum WriteError {
     /// This replica has not joined yet.
     #[error("this node has not joined the cluster yet; nothing was written, wait for `Cache::open` to finish")]
     NotJoined,
+    /// This replica hands over what it has, to end or to leave the cluster.
+    #[error("this node is draining; nothing was written, write at another one")]
+    Draining,
+    /// This node stands by: it has everything and takes no writes.
+    #[error("this node is a standby; nothing was written, write at an active one, or promote it (`Cache::promote`)")]
+    Standby,
     /// The cache was shut down, so a write would reach nobody.
     #[error("this cache was shut down; nothing was written, open it again")]
     Stopped,
@@ -112,9 +118,12 @@ impl WriteError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::OverCapacity { .. } | Self::ClockRefused { .. } | Self::NotJoined | Self::TooManyEpochs { .. } => {
-                true
-            }
+            Self::OverCapacity { .. }
+            | Self::ClockRefused { .. }
+            | Self::NotJoined
+            | Self::Draining
+            | Self::Standby
+            | Self::TooManyEpochs { .. } => true,
             Self::KeyTooLong { .. }
             | Self::ValueTooLarge { .. }
             | Self::ZeroTtl
@@ -260,6 +269,73 @@ pub enum StartError {
     Stopped,
 }
 
+/// A certificate was not replaced: the old one, its key and its CAs stay in use, and every link stays up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenewError {
+    /// The new one cannot be used, for the reason that would have kept the node from starting with it.
+    #[error("the certificate in use stays: {0}")]
+    Unusable(#[from] StartError),
+    /// The cache was shut down.
+    #[error("this cache was shut down")]
+    Stopped,
+}
+
+/// This node's role was not changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoleError {
+    /// This replica was removed from the cluster.
+    #[error("this replica was removed from the cluster and plays no part; restart the node to join again")]
+    Removed,
+    /// The cache was shut down.
+    #[error("this cache was shut down; its role was not changed")]
+    Stopped,
+}
+
+/// A member was not removed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// No member has this replica id: it never had, or was removed before.
+    #[error("replica {replica} is no member; nobody was removed")]
+    NotAMember {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// It is this node itself.
+    #[error("a node does not remove itself; nobody was removed, use `Cache::leave`")]
+    Myself,
+    /// The cache was shut down.
+    #[error("this cache was shut down; nobody was removed, ask another node")]
+    Stopped,
+}
+
+/// A node has not handed everything over.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DrainError {
+    /// Members lack something this node has, or there are none.
+    #[error(
+        "{} members lack something of this node, which stays a member and accepts writes again; try again when they can be \
+         reached, or shut down",
+        behind.len()
+    )]
+    NotHandedOver {
+        /// The members; none if this node is the only one.
+        behind: Vec<ReplicaId>,
+    },
+    /// Another call made the node accept writes again, or ran out of time, before everything was handed over.
+    #[error("the node was told to accept writes again before it had handed everything over; it stays a member")]
+    Resumed,
+    /// It was removed before it had handed everything over.
+    #[error("this replica was removed before it had handed everything over; what no peer has received is lost")]
+    Removed,
+    /// The cache was shut down.
+    #[error("this cache was shut down before it had handed everything over; it may still count as a member")]
+    Stopped,
+}
+
 /// Any error of the cache, for callers that only pass it on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -276,6 +352,18 @@ pub enum Error {
     /// The cache could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A certificate was not replaced.
+    #[error(transparent)]
+    Renew(#[from] RenewError),
+    /// This node's role was not changed.
+    #[error(transparent)]
+    Role(#[from] RoleError),
+    /// A member was not removed.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
+    /// This node has not handed everything over.
+    #[error(transparent)]
+    Drain(#[from] DrainError),
 }
 
 /// Why a peer's link was closed. Nothing it sent in the faulty message was applied; other peers

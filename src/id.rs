@@ -34,6 +34,19 @@ impl fmt::Display for ReplicaId {
     }
 }
 
+/// What part a node plays. Only the node itself changes its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[non_exhaustive]
+pub enum Role {
+    /// It takes reads and writes.
+    #[default]
+    Active,
+    /// It has everything and takes no writes, until it takes over.
+    Standby,
+    /// It takes no writes any more and hands over what it has, to end or to leave.
+    Draining,
+}
+
 /// The name of a region, for instance `eu-central`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RegionId(Arc<str>);

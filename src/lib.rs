@@ -53,7 +53,8 @@
 //! feature `net`.
 //! * [`id`], [`clock`]: who and when. [`crdt`]: the values and their joins.
 //! * [`store`]: partitions behind locks, the one shared structure. [`error`], [`config`].
-//! * [`wire`]: what travels. [`replication`], [`membership`]: who has what, and who is there.
+//! * [`wire`]: what travels. [`replication`], [`repair`], [`membership`]: who has what, whether it is the same, and who is there.
+//! * [`routing`]: which region serves a client.
 //! * [`probe`]: rare events and planted faults, for tests of tests.
 //! * [`node`]: all of it as one state machine. `sim` (feature `sim`): many of them in virtual time.
 //! * `runtime` (feature `net`): the sockets, the certificates and the loop around the node.
@@ -69,7 +70,9 @@ pub mod id;
 pub mod membership;
 pub mod node;
 pub mod probe;
+pub mod repair;
 pub mod replication;
+pub mod routing;
 #[cfg(feature = "net")]
 pub mod runtime;
 #[cfg(feature = "sim")]
@@ -80,12 +83,13 @@ pub mod wire;
 
 #[cfg(feature = "net")]
 pub use cache::{
-    Cache, Change, Counters, Customs, Events, Maps, Origin, Receipt, Registers, Sets, Token, Touched, Ttl, Watch,
-    WatchError,
+    Cache, Change, ClusterView, Counters, Customs, Events, Maps, MemberView, Origin, Reach, Receipt, RegionView,
+    Registers, Router, Sets, Token, Touched, Ttl, Watch, WatchError,
 };
 pub use config::Config;
-pub use error::Error;
-pub use node::{Event, Level, Outcome};
+pub use error::{DrainError, Error, RemoveError, RenewError, RoleError};
+pub use id::Role;
+pub use node::{Event, Level, Outcome, RepairReport};
 pub use store::Selector;
 
 /// The README, so that its quick start is compiled and run as a documentation test.

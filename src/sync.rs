@@ -7,7 +7,7 @@
 //! # Invariants
 //! * Without the flag these are plain re-exports; no checker is compiled.
 //!
-//! Not here: `Arc`, whose counts decide nothing, and tokio's channels, which are atomic steps to a checker.
+//! Not here: `Arc`, whose counts decide nothing (but for `store::history::Hold`, which only the driver makes and drops), and tokio's channels, which are atomic steps to a checker.
 
 #[cfg(not(shuttle))]
 pub(crate) use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};

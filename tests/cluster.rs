@@ -3,10 +3,9 @@
 //! Every wait is for an event: a receipt, a token, a change, an event of the cluster. The only
 //! timeout is a guard against waiting for ever. Everything listens on ports the system chooses.
 #![cfg(feature = "net")]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 
-#[path = "../examples/support/dev_ca.rs"]
-mod dev_ca;
+#[path = "support/world.rs"]
+mod world;
 
 use std::fs;
 use std::future::{Future, IntoFuture, poll_fn};
@@ -17,105 +16,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crdts::{CmRDT, PNCounter};
-use dev_ca::{DevCa, Leaf};
 use driftless::cache::Change;
-use driftless::config::{IdentityConfig, Pem};
+use driftless::config::IdentityConfig;
 use driftless::crdt::custom::Erased;
 use driftless::error::{ConfigError, OpenError, PeerFault, StartError, WriteError};
-use driftless::id::{NodeId, RegionId};
-use driftless::runtime::uri_of;
-use driftless::{Cache, Config, Event, Events, Level, Origin, Receipt, Token, Touched, Ttl, WatchError};
-use uuid::Uuid;
-
-/// A guard against a test that would wait for ever; no test is about its length.
-const GUARD: Duration = Duration::from_secs(60);
-
-async fn guard<T>(wait: impl Future<Output = T>) -> T {
-    tokio::time::timeout(GUARD, wait).await.unwrap()
-}
-
-/// The regions of a test and the CA that all of them trust.
-struct World {
-    ca: DevCa,
-}
-
-const REGIONS: [&str; 3] = ["us-east", "eu-central", "ap-southeast"];
-
-impl World {
-    fn new() -> Self {
-        Self { ca: DevCa::new().unwrap() }
-    }
-
-    fn certify(&self, at: usize) -> dev_ca::Pem {
-        let node = NodeId(Uuid::from_u128(u128::try_from(at).unwrap() + 1));
-        self.ca.issue(&Leaf::new(uri_of(&RegionId::new(REGIONS[at]), node))).unwrap()
-    }
-
-    fn identity(&self, at: usize) -> IdentityConfig {
-        let pem = self.certify(at);
-        let text = |pem: String| Pem::Text(pem.into_bytes());
-        IdentityConfig { certificate: text(pem.certificate), key: text(pem.key), authorities: text(pem.ca) }
-    }
-
-    fn config(&self, at: usize, peers: &[&Cache]) -> Config {
-        let addresses = peers.iter().map(|cache| cache.local_addr().to_string());
-        Config::dev(REGIONS[at], "127.0.0.1:0").identity(self.identity(at)).peers(addresses)
-    }
-
-    /// Opens region `at`, which dials `peers`.
-    async fn open(&self, at: usize, peers: &[&Cache]) -> Cache {
-        open(self.config(at, peers)).await
-    }
-
-    async fn pair(&self) -> (Cache, Cache) {
-        let us = self.open(0, &[]).await;
-        let eu = self.open(1, &[&us]).await;
-        (us, eu)
-    }
-
-    async fn three(&self) -> [Cache; 3] {
-        let us = self.open(0, &[]).await;
-        let eu = self.open(1, &[&us]).await;
-        let ap = self.open(2, &[&us, &eu]).await;
-        [us, eu, ap]
-    }
-}
-
-async fn open(config: Config) -> Cache {
-    guard(Cache::open(config)).await.unwrap()
-}
-
-/// Opens nothing: the reason.
-async fn refused(config: Config) -> StartError {
-    guard(Cache::open(config)).await.unwrap_err()
-}
-
-async fn everywhere(receipt: &Receipt) {
-    let outcome = receipt.reached(Level::All).within(GUARD).await;
-    assert!(outcome.reached, "{outcome:?}");
-}
-
-/// Waits until every cache has applied what every other has.
-async fn settled(caches: &[&Cache], receipts: &[Receipt]) {
-    let mut token = Token::new();
-    receipts.iter().for_each(|receipt| token.observe(receipt));
-    for cache in caches {
-        assert!(cache.caught_up(&token, GUARD).await);
-    }
-    assert!(caches.iter().all(|cache| cache.digest() == caches[0].digest()));
-}
-
-/// Waits for the first event that `pick` wants.
-async fn event<T>(events: &mut Events, mut pick: impl FnMut(Event) -> Option<T>) -> T {
-    guard(async {
-        loop {
-            if let Some(found) = pick(events.recv().await.unwrap()) {
-                return found;
-            }
-        }
-    })
-    .await
-}
+use driftless::id::RegionId;
+use driftless::{Cache, Config, Event, Level, Origin, Token, Touched, Ttl, WatchError};
+use world::{GUARD, World, event, everywhere, guard, open, refused, settled};
 
 #[tokio::test]
 async fn what_one_node_writes_the_other_reads() {
@@ -134,7 +41,7 @@ async fn what_one_node_writes_the_other_reads() {
     let stats = us.stats().await;
     let scores = stats.keyspace("scores").unwrap();
     assert_eq!((scores.hits, scores.misses, scores.writes), (1, 1, 1));
-    assert_eq!((stats.node.members, stats.node.peers.len()), (2, 1));
+    assert_eq!((stats.node.cluster.members.len(), stats.node.peers.len()), (2, 1));
 }
 
 #[tokio::test]
@@ -196,6 +103,24 @@ async fn a_custom_type_is_merged_by_its_own_rules() {
 }
 
 #[tokio::test]
+async fn copies_that_are_compared_on_demand_are_equal_and_it_costs_little() {
+    let caches = World::new().three().await;
+    let mut receipts = Vec::new();
+    for (at, cache) in caches.iter().enumerate() {
+        let there = cache.registers::<usize, usize>("n").unwrap();
+        receipts.extend((0..50).map(|key| there.set(&(key * 3 + at), &at, Ttl::NEVER).unwrap()));
+    }
+    settled(&caches.iter().collect::<Vec<_>>(), &receipts).await;
+    for cache in &caches {
+        let report = guard(cache.repair(GUARD / 2)).await.unwrap();
+        assert!(report.is_complete() && report.of == 2 * 64, "{report:?}");
+        assert_eq!(report.differences, 0);
+        let stats = cache.stats().await;
+        assert_eq!((stats.node.repair.differences, stats.node.repair.restored, stats.node.repairing), (0, 0, None));
+    }
+}
+
+#[tokio::test]
 async fn three_nodes_that_write_the_same_keys_at_once_converge() {
     let caches = World::new().three().await;
     let mut receipts = Vec::new();
@@ -233,7 +158,7 @@ async fn a_level_that_needs_a_node_that_is_gone_times_out_as_a_value_and_the_wri
     let [us, eu, ap] = &caches;
     let mut events = us.events();
     guard(ap.shutdown()).await;
-    event(&mut events, |e| matches!(e, Event::Down { .. }).then_some(())).await;
+    event(&mut events, |e| matches!(e, Event::Suspect { .. } | Event::Unreachable { .. }).then_some(())).await;
 
     let receipt = us.registers::<u32, u32>("n").unwrap().set(&1, &2, Ttl::NEVER).unwrap();
     assert!(receipt.reached(Level::Quorum).within(GUARD).await.reached);
@@ -318,7 +243,7 @@ async fn a_node_that_starts_again_gets_its_state_back_and_succeeds_its_old_id() 
     event(&mut events, |e| matches!(e, Event::MemberRemoved { replica } if replica == old).then_some(())).await;
     let receipt = us.registers::<u32, u32>("n").unwrap().set(&1, &11, Ttl::NEVER).unwrap();
     everywhere(&receipt).await;
-    assert_eq!(us.stats().await.node.members, 2);
+    assert_eq!(us.stats().await.node.cluster.members.len(), 2);
 }
 
 #[tokio::test]
@@ -332,7 +257,7 @@ async fn shutting_down_joins_everything_and_later_writes_are_refused() {
     assert_eq!(guard(events.recv()).await, Err(WatchError::Closed));
     assert_eq!(numbers.set(&1, &2, Ttl::NEVER).unwrap_err(), WriteError::Stopped);
     assert_eq!(numbers.get(&1).unwrap(), Some(1), "reads go on");
-    assert_eq!(cache.stats().await.node.members, 0);
+    assert_eq!(cache.stats().await.node.cluster.members.len(), 0);
     drop(UdpSocket::bind(address).unwrap());
 }
 

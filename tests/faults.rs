@@ -4,6 +4,8 @@
 
 #[path = "faults/bench.rs"]
 mod bench;
+#[path = "faults/certificates.rs"]
+mod certificates;
 #[path = "faults/joining.rs"]
 mod joining;
 
@@ -13,9 +15,9 @@ use bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now, seen};
 use bytes::Bytes;
 use driftless::clock::{Hlc, Mono, Now};
 use driftless::crdt::custom::Erased;
-use driftless::crdt::{Contribution, Ctx, Dot, Member, MemberSet, NEVER, Path, Scope, Seen};
+use driftless::crdt::{Contribution, Ctx, Dot, Member, MemberSet, NEVER, Path, Profile, Scope, Seen};
 use driftless::error::PeerFault;
-use driftless::id::{PartitionId, RegionId, ReplicaId};
+use driftless::id::{PartitionId, RegionId, ReplicaId, Role};
 use driftless::node::{CloseCode, Event, Input, LinkEnd, LinkId, Output, PeerSlot};
 use driftless::store::{Batch, Family, Fragment, Intent, KeyRef, Store};
 use driftless::wire::{Control, Decoder, Frame, FullChunk, Hello, Limits, Part};
@@ -68,7 +70,7 @@ fn a_replica_id_in_use_is_refused_whoever_has_it() {
     let fault = Bench::new().refused(|h| h.replica = ReplicaId(10));
     assert_eq!(fault, PeerFault::DuplicateReplica { replica: ReplicaId(10), other: node_id(1) });
     let mut bench = Bench::new();
-    let member = Member { node: node_id(2), region: RegionId::new("eu-central"), since_ms: 1, sponsor: None };
+    let member = Member::new(node_id(2), RegionId::new("eu-central"), 1, None);
     let mut members = MemberSet::default();
     members.add(ReplicaId(20), &member);
     bench.control(GOOD, &Control::Report { hlc: Hlc(1), changed: Vec::new(), members: Some(members) });
@@ -83,6 +85,19 @@ fn a_removed_replica_is_refused_for_ever() {
     members.remove(ReplicaId(30));
     bench.control(GOOD, &Control::Report { hlc: Hlc(1), changed: Vec::new(), members: Some(members) });
     assert_eq!(bench.refused(|_| {}), PeerFault::Removed { replica: ReplicaId(30) });
+}
+
+/// Whoever says so, and however late it comes.
+#[test]
+fn a_member_that_hears_of_itself_what_it_has_not_said_says_it_again() {
+    let mut bench = Bench::new();
+    let own = |bench: &Bench| bench.node.members().get(ReplicaId(10)).unwrap().clone();
+    let said = own(&bench);
+    let profile = Profile { version: 9, addresses: vec!["elsewhere:1".to_owned()], role: Role::Draining };
+    let mut members = MemberSet::default();
+    members.add(ReplicaId(10), &Member { profile, ..said.clone() });
+    bench.control(GOOD, &Control::Report { hlc: Hlc(1), changed: Vec::new(), members: Some(members) });
+    assert_eq!(own(&bench).profile, Profile { version: 10, ..said.profile });
 }
 
 #[test]
@@ -206,6 +221,7 @@ fn strange_histories(count: u64, frontier: &Ctx) -> (Bench, Vec<Output>) {
         ctx: theirs.clone(),
         frontier: frontier.clone(),
         floor: frontier.clone(),
+        forgotten: Hlc::default(),
         fragments: Vec::new(),
     };
     let outputs = (1..=count)
@@ -309,8 +325,9 @@ fn a_peer_that_knows_more_of_our_events_than_we_made_is_refused_wherever_it_says
     let batch = |ctx, fragments| Part::Batch(Batch { partition: id, ctx, fragments });
     assert_eq!(refused_part(|_, ctx| batch(ctx, Vec::new())), forged());
     let chunk = |ctx: Ctx, index, fragments| {
-        let (frontier, floor) = (ctx.clone(), ctx.clone());
-        Part::FullChunk(FullChunk { partition: id, session: 1, index, last: false, ctx, frontier, floor, fragments })
+        let (frontier, floor, forgotten) = (ctx.clone(), ctx.clone(), Hlc::default());
+        let (partition, session, last) = (id, 1, false);
+        Part::FullChunk(FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments })
     };
     assert_eq!(refused_part(|_, ctx| chunk(ctx, 0, Vec::new())), forged());
     let dot = Dot { replica: ReplicaId(10), seq: 1 };
@@ -339,9 +356,9 @@ fn a_synchronisation_that_contradicts_itself_is_refused() {
     floor.add_range(ReplicaId(20), 1, 5);
     for (frontier, floor) in [(floor.clone(), floor.clone()), (floor.clone(), Ctx::default())] {
         let fault = refused_part(|_, _| {
-            let (ctx, fragments) = (Ctx::default(), Vec::new());
-            let partition = PartitionId(0);
-            Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: true, ctx, frontier, floor, fragments })
+            let (ctx, fragments, forgotten) = (Ctx::default(), Vec::new(), Hlc::default());
+            let (partition, session, index, last) = (PartitionId(0), 1, 0, true);
+            Part::FullChunk(FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments })
         });
         assert!(matches!(fault, PeerFault::Malformed { why: "a synchronisation dropped more than it has seen" }));
     }
@@ -358,7 +375,8 @@ fn a_partition_that_does_not_exist_is_a_fault_and_takes_no_memory() {
     let fault = refused_part(|_, _| {
         let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
         let fragments = Vec::new();
-        Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: false, ctx, frontier, floor, fragments })
+        let (index, last, forgotten) = (0, false, Hlc::default());
+        Part::FullChunk(FullChunk { partition, session: 1, index, last, ctx, frontier, floor, forgotten, fragments })
     });
     assert_eq!(fault, PeerFault::Malformed { why });
 }
@@ -415,7 +433,8 @@ fn a_dial_that_gave_way_to_another_link_tells_who_answers_there() {
         let reason = LinkEnd::Closed { code: CloseCode::Superseded, reason: String::new() };
         bench.handle(Input::LinkDown { link, reason });
         bench.node.handle(Now { mono: Mono(400_000_000), ..now() }, Input::Deadline);
-        let dialled = std::iter::from_fn(|| bench.node.poll()).any(|o| matches!(o, Output::Dial { slot: PeerSlot(0) }));
+        let dialled =
+            std::iter::from_fn(|| bench.node.poll()).any(|o| matches!(o, Output::Dial { slot: PeerSlot(0), .. }));
         assert_eq!(dialled, dials_again, "node {other}");
     }
 }

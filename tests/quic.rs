@@ -63,10 +63,12 @@ fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-fn bind(identity: &Identity, peers: &[SocketAddr]) -> Endpoint {
-    let mut config = EndpointConfig::new(any_port());
-    config.peers = peers.iter().map(ToString::to_string).collect();
-    Endpoint::bind(config, identity).unwrap()
+fn bind(identity: &Identity) -> Endpoint {
+    Endpoint::bind(EndpointConfig::new(any_port()), identity).unwrap()
+}
+
+fn dial(to: impl ToString) -> Output {
+    Output::Dial { slot: PeerSlot(0), address: to.to_string(), attempt: 0 }
 }
 
 /// A guard against a test that would wait for ever; no test is about its length.
@@ -89,9 +91,8 @@ enum Side {
 impl Pair {
     /// Binds both and dials from `a`; nothing has been waited for yet.
     fn dialling(a: &Identity, b: &Identity) -> Self {
-        let b = bind(b, &[]);
-        let mut a = bind(a, &[b.local_addr().unwrap()]);
-        assert_eq!(a.apply(Output::Dial { slot: PeerSlot(0) }), None);
+        let (mut a, b) = (bind(a), bind(b));
+        assert_eq!(a.apply(dial(b.local_addr().unwrap())), None);
         Self { a, b }
     }
 
@@ -352,7 +353,7 @@ async fn a_queue_that_overflows_ends_its_link_and_no_other() {
     let (a, b) = pair.verdicts().await;
     assert!(matches!(down(&a), Some(LinkEnd::Local { code: CloseCode::Overloaded, .. })), "{a:?}");
     assert!(matches!(down(&b), Some(LinkEnd::Closed { code: CloseCode::Overloaded, .. })), "{b:?}");
-    pair.a.apply(Output::Dial { slot: PeerSlot(0) });
+    pair.a.apply(dial(pair.b.local_addr().unwrap()));
     pair.until(|side, input| side == Side::B && matches!(input, Input::LinkUp { .. })).await;
 }
 
@@ -365,7 +366,7 @@ async fn nothing_of_a_link_follows_its_end() {
     pair.b.apply(Output::Close { link: at_b, code: CloseCode::Superseded, reason: String::new() });
     pair.verdicts().await;
     // A second link's inputs come after anything the first could still have said.
-    pair.a.apply(Output::Dial { slot: PeerSlot(0) });
+    pair.a.apply(dial(pair.b.local_addr().unwrap()));
     pair.until(|side, input| {
         assert!(matches!(input, Input::LinkUp { .. }), "{side:?}: {input:?}");
         side == Side::B
@@ -378,13 +379,12 @@ async fn nothing_of_a_link_follows_its_end() {
 #[tokio::test]
 async fn a_link_works_without_segmentation_offload_and_with_the_loss_tolerant_controller() {
     let ca = DevCa::new().unwrap();
-    let b = bind(&EU.identity(&ca), &[]);
+    let b = bind(&EU.identity(&ca));
     let mut config = EndpointConfig::new(any_port());
-    config.peers = vec![b.local_addr().unwrap().to_string()];
     config.segmentation_offload = false;
     config.loss_tolerant = true;
     let mut pair = Pair { a: Endpoint::bind(config, &US.identity(&ca)).unwrap(), b };
-    pair.a.apply(Output::Dial { slot: PeerSlot(0) });
+    pair.a.apply(dial(pair.b.local_addr().unwrap()));
     let mut at_a = None;
     pair.until(|side, input| {
         if let (Side::A, Input::LinkUp { link, .. }) = (side, input) {
@@ -465,7 +465,7 @@ fn raw_client(pem: &Pem, shows: bool, alpn: &[u8]) -> quinn::Endpoint {
 /// Lets a raw client dial an endpoint and returns why the server did not let it in, and what the
 /// client was told: a QUIC transport code or an application code.
 async fn refused(server: &Identity, client: quinn::Endpoint) -> (DialError, u64) {
-    let mut server = bind(server, &[]);
+    let mut server = bind(server);
     let address = server.local_addr().unwrap();
     let dial = async {
         let error = match client.connect(address, "driftless").unwrap().await {
@@ -529,7 +529,7 @@ async fn a_dialler_of_another_protocol_version_is_refused_and_told() {
 /// Breaks the protocol on a link that a raw client has, and returns how the endpoint ended it.
 async fn ended_by<F: Future<Output = ()>>(misbehave: impl FnOnce(quinn::Connection) -> F) -> LinkEnd {
     let ca = DevCa::new().unwrap();
-    let mut server = bind(&EU.identity(&ca), &[]);
+    let mut server = bind(&EU.identity(&ca));
     let address = server.local_addr().unwrap();
     let client = raw_client(&ca.issue(&US.leaf()).unwrap(), true, ALPN);
     let client = async {
@@ -585,8 +585,8 @@ async fn a_server_with_an_expired_certificate_is_refused_by_the_dialler() {
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let crypto = QuicServerConfig::try_from(tls).unwrap();
     let server = quinn::Endpoint::server(quinn::ServerConfig::with_crypto(Arc::new(crypto)), any_port()).unwrap();
-    let mut dialler = bind(&US.identity(&ca), &[server.local_addr().unwrap()]);
-    dialler.apply(Output::Dial { slot: PeerSlot(0) });
+    let mut dialler = bind(&US.identity(&ca));
+    dialler.apply(dial(server.local_addr().unwrap()));
     let accept = async { server.accept().await.unwrap().await.unwrap_err() };
     let (input, told) = guard(async { tokio::join!(dialler.next(), accept) }).await;
     let reason = DialError::Tls { by: Party::Us, fault: TlsFault::Expired };
@@ -599,10 +599,9 @@ async fn a_server_with_an_expired_certificate_is_refused_by_the_dialler() {
 
 async fn failed_dial(peer: String) -> DialError {
     let mut config = EndpointConfig::new(any_port());
-    config.peers = vec![peer];
     config.dial_timeout = Duration::from_millis(100);
     let mut endpoint = Endpoint::bind(config, &US.identity(&DevCa::new().unwrap())).unwrap();
-    endpoint.apply(Output::Dial { slot: PeerSlot(0) });
+    endpoint.apply(dial(peer));
     match guard(endpoint.next()).await {
         Input::DialFailed { slot: PeerSlot(0), reason } => reason,
         other => panic!("{other:?}"),

@@ -28,7 +28,7 @@ use driftless::crdt::{Ctx, Path};
 use driftless::error::WriteError;
 use driftless::sim::check::{Licence, agree};
 use driftless::sim::oracle::{History, Key, Mutation, Site, Space};
-use driftless::store::{Budget, Cleared, Family, Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
+use driftless::store::{Budget, Cleared, Family, Frozen, Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 use replica::{COLLECT_AFTER_MS, FOREVER, Mail, PART, Replica, field, member, residue};
 
 /// Schedules per configuration in one test run. Rare failures need 100,000 and a release build:
@@ -150,11 +150,21 @@ pub(crate) fn run(seed: u64, setting: Setting) -> Result<(), String> {
         world.step();
         if (step + seed).is_multiple_of(8) {
             world.judge_everybody()?;
+            world.compare_at_the_meets()?;
         }
     }
     let last = world.quiesce();
     world.judge(&last)?;
     world.nothing_is_left(&last)
+}
+
+/// Sums of the smallest size a table has.
+fn fold(mut frozen: Frozen) -> Frozen {
+    let mut leaves = vec![0_u64; 16];
+    frozen.leaves.iter().enumerate().for_each(|(at, sum)| leaves[at % 16] = leaves[at % 16].wrapping_add(*sum));
+    frozen.without = frozen.without.iter().map(|leaf| leaf % 16).collect();
+    frozen.leaves = leaves;
+    frozen
 }
 
 /// All replicas, the mail between them and what really happened.
@@ -494,6 +504,32 @@ impl World {
             let r = &self.replicas[&i];
             self.judge_one(r, &r.ctx(), self.now + SKEW_MS).map_err(|why| format!("meanwhile at {i}: {why}"))
         })
+    }
+
+    /// The sums are those of the entries, and of two copies of which one has seen all that the other has, they are the
+    /// same at that context.
+    fn compare_at_the_meets(&self) -> Result<(), String> {
+        let horizon_ms = self.now + 2 * SKEW_MS;
+        for (i, first) in self.live().into_iter().map(|i| (i, &self.replicas[&i])) {
+            let mine = first.store.read(PART).unwrap();
+            if *mine.table() != mine.summed_up() {
+                return Err(format!("the sums of {i} are not those of its entries"));
+            }
+            let Ok(frozen) = mine.freeze(&first.ctx(), horizon_ms) else { return Err(format!("{i} cannot freeze")) };
+            for j in self.live().into_iter().filter(|j| *j != i) {
+                let theirs = self.replicas[&j].store.read(PART).unwrap();
+                let Ok(there) = theirs.freeze(&first.ctx(), horizon_ms) else { continue };
+                let (mut here, mut there) = (fold(frozen.clone()), fold(there));
+                let without: BTreeSet<u32> = here.without.union(&there.without).copied().collect();
+                for leaves in [&mut here.leaves, &mut there.leaves] {
+                    without.iter().for_each(|leaf| leaves[usize::try_from(*leaf).unwrap()] = 0);
+                }
+                if here.leaves != there.leaves {
+                    return Err(format!("{i} and {j} differ at the context of {i}"));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn judge_one(&self, r: &Replica, ctx: &Ctx, t: u64) -> Result<(), String> {

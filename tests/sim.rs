@@ -20,7 +20,7 @@ use driftless::crdt::{Ctx, Dot, NEVER, Path};
 use driftless::id::PartitionId;
 use driftless::node::{Input, Level, Mark, WaitId};
 use driftless::sim::{
-    Ack, Checker, Failure, Op, Plan, Profile, Run, SimCluster, SimConfig, Weather, Workload, run_checked,
+    Ack, Action, Checker, Failure, Op, Plan, Profile, Run, SimCluster, SimConfig, Weather, Workload, run_checked,
 };
 use driftless::store::{Body, Family, Intent, KeyRef, Selector, Store};
 
@@ -549,6 +549,70 @@ fn a_write_made_while_a_peer_joins_does_not_wait_for_a_resend() {
         let took = cluster.run_until(ms(20_000), converged);
         assert!(took.is_some_and(|took| took < ms(2_500)), "seed {seed}: {took:?}");
     }
+}
+
+#[test]
+fn the_death_of_a_donor_costs_a_joiner_only_what_it_had_not_got_yet() {
+    let mut config = SimConfig::default();
+    config.node.limits.partitions = 16;
+    let mut cluster = formed(16, config);
+    for n in 0..200 {
+        set(&mut cluster, 0, &format!("k{n}"), &"v".repeat(20_000)).unwrap();
+    }
+    assert!(cluster.run_until(ms(20_000), converged).is_some());
+    cluster.crash(2);
+    cluster.perform(Action::Slow { at: 2, bytes_per_ms: 400 });
+    cluster.start(2).unwrap();
+    let copied = |c: &SimCluster| c.node(2).unwrap().stats().full_syncs;
+    assert!(cluster.run_until(ms(20_000), |c| copied(c) >= 6).is_some());
+    assert!(cluster.perform(Action::CrashDonor { of: 2 }));
+    set(&mut cluster, 1, "k7", "meanwhile").or_else(|| set(&mut cluster, 0, "k7", "meanwhile")).unwrap();
+    assert!(cluster.run_until(ms(60_000), |c| joined(c) && converged(c)).is_some());
+    assert_eq!(copied(&cluster), 16, "each partition came in full once");
+    assert_eq!(get(&cluster, 2, "k7").as_deref(), Some(&b"meanwhile"[..]));
+}
+
+#[test]
+fn what_a_copy_lost_is_given_back_while_others_go_on_writing() {
+    let mut config = SimConfig::default();
+    config.node.repair.every = Some(ms(1_000));
+    let mut cluster = formed(15, config);
+    for n in 0..100 {
+        set(&mut cluster, 0, &format!("lost{n}"), "v").unwrap();
+    }
+    assert!(cluster.run_until(ms(5_000), converged).is_some());
+    let store = cluster.store(1).unwrap();
+    let space = store.spaces().open("registers", Family::Register).unwrap();
+    for n in 0..100 {
+        let hash = space.hash(format!("lost{n}").as_bytes());
+        store.lock(store.place(hash)).unwrap().lose(hash, store.spaces());
+    }
+    let back = (0..3_000).find(|n| {
+        set(&mut cluster, 0, &format!("k{}", n % 500), "v").unwrap();
+        cluster.run_for(ms(2));
+        (0..100).all(|n| get(&cluster, 1, &format!("lost{n}")).is_some())
+    });
+    assert!(back.is_some(), "all of it is back within some comparisons");
+}
+
+#[test]
+fn last_words_of_a_dead_process_are_relayed_however_fast_others_write() {
+    let mut cluster = formed(14, SimConfig::default());
+    cluster.run_for(ms(1_000));
+    cluster.cut_one_way(0, 2);
+    set(&mut cluster, 0, "last words", "v").unwrap();
+    assert!(cluster.run_until(ms(500), |c| get(c, 1, "last words").is_some()).is_some());
+    cluster.crash(0);
+    cluster.start(0).unwrap();
+    // Enough keys that every partition moves on between two looks.
+    let told = (0..1_000).find(|n| {
+        for k in 0..8 {
+            set(&mut cluster, 1, &format!("k{n}-{k}"), "v").unwrap();
+        }
+        cluster.run_for(ms(5));
+        get(&cluster, 2, "last words").is_some()
+    });
+    assert!(told.is_some(), "the third has it while the second writes");
 }
 
 #[test]

@@ -209,7 +209,8 @@ fn a_pause_of_ten_minutes_is_a_silence_and_costs_little() {
         assert_eq!(set(&mut cluster, 3, "k", b"v"), Err(WriteError::NotJoined));
         let mono = cluster.now(3).mono;
         cluster.run_for(ms(u64::from(pause_ms) - 1));
-        let down = Event::Down { node: cluster.node(3).unwrap().me().node, region: "r3".into() };
+        let me = cluster.node(3).unwrap().me().clone();
+        let down = Event::Unreachable { node: me.node, region: me.region, replica: me.replica };
         assert!(cluster.take_events(0).contains(&down) && cluster.take_events(3).is_empty());
         cluster.run_for(ms(1));
         let slept = cluster.now(3).mono.since(mono);

@@ -24,7 +24,7 @@ fn config(weather: Weather) -> SimConfig {
 }
 
 fn clear() -> Weather {
-    Weather { delay_min: ms(40), delay_max: ms(40), loss: 0.0, duplicate: 0.0, corrupt: 0.0 }
+    Weather { delay_min: ms(40), delay_max: ms(40), loss: 0.0, ..Weather::default() }
 }
 
 fn joined(cluster: &SimCluster) -> bool {
@@ -109,7 +109,7 @@ fn a_cut_heals_whether_the_links_outlive_it_or_not() {
         cluster.heal();
         let took = cluster.run_until(ms(20_000), converged);
         assert!(took.is_some_and(|took| took < ms(2_000)), "a cut of {cut} ms healed after {took:?}");
-        let down = cluster.take_events(0).iter().any(|event| matches!(event, Event::Unreachable { .. }));
+        let down = cluster.take_events(0).iter().any(|event| matches!(event, Event::DialFailed { .. }));
         assert_eq!(down, cut > 2_000, "a cut of {cut} ms: dials failed");
     }
 }
@@ -148,7 +148,7 @@ fn a_certificate_of_another_ca_lets_nobody_in_and_says_so() {
     // It founds a cluster of its own, as a node does whose peers do not answer.
     assert!(cluster.node(2).unwrap().stats().peers.is_empty());
     assert_eq!(get(&cluster, 2, "k"), None);
-    let said = |event: &Event| matches!(event, Event::Unreachable { why, .. } if why.contains("another CA"));
+    let said = |event: &Event| matches!(event, Event::DialFailed { why, .. } if why.contains("another CA"));
     assert!(cluster.take_events(2).iter().any(said));
     cluster.crash(2);
     cluster.certify(2, None);

@@ -313,7 +313,7 @@ fn a_member_that_will_not_come_back_is_seen() {
     scene.watcher.before(&scene.cluster, &Action::Crash { at: 2 }).unwrap();
     scene.cluster.crash(2);
     scene.pass(LONG).unwrap();
-    assert_breaks(Invariant::Quiescence, scene.watcher.at_rest(&mut scene.cluster));
+    assert_breaks(Invariant::Liveness, scene.watcher.at_rest(&mut scene.cluster));
 }
 
 #[test]

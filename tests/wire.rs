@@ -10,7 +10,7 @@ use driftless::crdt::{Cell, Ctx, Dot, Payload};
 use driftless::error::PeerFault;
 use driftless::id::{PartitionId, ReplicaId};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
-use driftless::wire::{Control, Decoder, Encoder, Frame, Limits, Part, Unsendable};
+use driftless::wire::{Beat, Control, Decoder, Encoder, Frame, Limits, Part, SUSPECTS_MAX, Unsendable};
 use proptest::prelude::*;
 
 fn encode(frame: &Frame) -> Bytes {
@@ -167,7 +167,7 @@ fn a_flag_of_a_later_version_is_incompatible() {
 
 #[test]
 fn a_message_of_another_channel_is_malformed() {
-    let beat = Encoder::default().encode_control(&Control::Join).unwrap();
+    let beat = Encoder::default().encode_control(&Control::Join { ctxs: Vec::new() }).unwrap();
     assert!(is_malformed(&decode(&beat)));
 }
 
@@ -311,6 +311,29 @@ fn more_keyspaces_than_the_limit_are_refused() {
     assert!(is_over(&Decoder::default().decode_frame(&bytes, &full, &Limits::default())));
 }
 
+/// One byte says how many follow, and ids below 128 take a byte each.
+#[test]
+fn a_beat_names_so_many_silent_members_and_in_order() {
+    let suspects: std::collections::BTreeSet<ReplicaId> = (1..100).map(ReplicaId).collect();
+    let (replica, hlc) = (ReplicaId(7), arb::CLOCK);
+    let beat =
+        Beat { replica, seq: 1, hlc, sent_ns: 2, echo: None, wall_ms: 3, suspects, gives_up: [ReplicaId(9)].into() };
+    let bytes = Encoder::default().encode_beat(&beat).to_vec();
+    let decode = |bytes: &[u8]| Decoder::default().decode_beat(bytes, &Limits::default());
+    let some = (1..=u64::try_from(SUSPECTS_MAX).unwrap()).map(ReplicaId).collect();
+    assert_eq!(decode(&bytes), Ok(Beat { suspects: some, ..beat }));
+    let count = bytes.len() - SUSPECTS_MAX - 3;
+    let changed = |at: usize, value: u8| {
+        let mut changed = bytes.clone();
+        changed[at] = value;
+        changed
+    };
+    assert!(is_over(&decode(&changed(count, 33))));
+    assert!(is_malformed(&decode(&changed(count + 2, 1))), "twice the same");
+    assert!(is_malformed(&decode(&changed(count, 31))), "bytes follow");
+    assert!(is_over(&decode(&changed(bytes.len() - 2, 33))));
+}
+
 /// A hello as a map of the given fields, with the envelope and kind of a control message.
 fn hello_with(edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)) -> Vec<u8> {
     let empty = serde_json::json!({
@@ -325,7 +348,7 @@ fn hello_with(edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)
         bytes.extend(rmp_serde::to_vec(name).unwrap());
         bytes.extend(rmp_serde::to_vec(value).unwrap());
     }
-    for (name, value) in [("node", &[9_u8; 16][..]), ("members", &[0, 0, 0]), ("ctxs", &[0])] {
+    for (name, value) in [("node", &[9_u8; 16][..]), ("members", &[0, 0, 0, 0]), ("ctxs", &[0])] {
         bytes.extend(rmp_serde::to_vec(name).unwrap());
         bytes.extend(rmp_serde::to_vec(serde_bytes::Bytes::new(value)).unwrap());
     }

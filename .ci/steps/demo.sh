@@ -1,2 +1,3 @@
-# The README's main command, in its short form. Its exit status is the verdict.
-exec bash -euo pipefail .ci/steps/readme.sh demo --short
+# The README's two demos, in their short forms. The exit status of each is its verdict.
+bash -euo pipefail .ci/steps/readme.sh demo --short
+exec bash -euo pipefail .ci/steps/readme.sh failover --short

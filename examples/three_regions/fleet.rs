@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::identity::Identities;
+use crate::identity::{Identities, fresh_node};
 use crate::oracle::{Key, Killed};
 use crate::process::Transport;
 use crate::progress::Progress;
@@ -58,7 +58,8 @@ impl Fleet {
                 .await?,
             ),
         };
-        let identities = Identities::issue(&REGIONS)?;
+        let nodes = REGIONS.map(|region| (region.to_owned(), region, fresh_node()));
+        let identities = Identities::issue("three-regions", &nodes)?;
         // The regions read the same operations the demo judges, whatever happens to the file.
         let workload = identities.file("workload.jsonl");
         let lines = ops.iter().map(workload::render).collect::<Result<Vec<_>, _>>()?;

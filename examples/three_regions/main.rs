@@ -14,6 +14,7 @@
 #[path = "../support/dev_ca.rs"]
 mod dev_ca;
 mod fleet;
+#[path = "../support/identity.rs"]
 mod identity;
 mod oracle;
 mod phases;

@@ -137,7 +137,7 @@ async fn cut_and_heal(
     plan: &Plan,
 ) -> Result<(), Box<dyn Error>> {
     let name = REGIONS.get(CUT).copied().unwrap_or_default();
-    if let Some(wan) = fleet.wan.as_mut() {
+    if let Some(wan) = &fleet.wan {
         wan.cut(CUT);
         fleet.progress.phase(&format!("{name} is cut off for {} s; all keep writing", plan.cut_s));
     }
@@ -146,7 +146,7 @@ async fn cut_and_heal(
     // What there was to catch up with when the path came back.
     let target = fleet.union().await?;
     fleet.run(&ALL, (cut, heal), plan.heal_s).await?;
-    let healed = fleet.wan.as_mut().map(|wan| wan.heal(CUT));
+    let healed = fleet.wan.as_ref().map(|wan| wan.heal(CUT));
     if healed.is_some() {
         fleet.progress.phase(&format!("{name} is back; all keep writing"));
     }

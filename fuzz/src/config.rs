@@ -110,6 +110,7 @@ pub fn is_bad(config: &Config, error: &ConfigError) -> bool {
             "membership.beat_every" => m.beat_every.is_zero(),
             "membership.suspect_after" => m.suspect_after.as_nanos() <= 2 * m.beat_every.as_nanos(),
             "membership.give_up_after" => m.give_up_after < m.suspect_after,
+            "membership.forget_after" => m.forget_after.is_some_and(|after| after < m.give_up_after),
             "limits.key_bytes_max" => !(1..=65_536).contains(&l.key_bytes_max),
             "limits.value_bytes_max" => !(1..=524_288).contains(&l.value_bytes_max),
             _ => false,

@@ -12,12 +12,14 @@ use bytes::Bytes;
 use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::tree::Branch;
 use driftless::crdt::{
-    Cell, Contribution, Ctx, Custom, Dot, Elem, Member, MemberSet, NEVER, Path, Payload, Reset, Scope, Seen,
+    Cell, Contribution, Ctx, Custom, Dot, Elem, Member, MemberSet, NEVER, Path, Payload, Profile, Reset, Scope, Seen,
 };
-use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId};
+use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::limits::SEQ_MAX;
-use driftless::wire::{Beat, Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part, Unsendable};
+use driftless::wire::{
+    Beat, Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part, Repair, Restore, Snapshot, Unsendable,
+};
 
 use crate::spaces::keyspace;
 
@@ -300,23 +302,30 @@ pub fn frame(u: &mut Unstructured<'_>) -> Made<Frame> {
 
 fn part(u: &mut Unstructured<'_>) -> Made<Part> {
     let (partition, fragments) = (partition(u)?, some(u, 5, fragment)?);
+    if u.ratio(1, 8)? {
+        return Ok(Part::Restore(Restore { partition, is_answer: u.arbitrary()?, fragments }));
+    }
     if u.ratio(2, 3)? {
         return Ok(Part::Batch(Batch { partition, ctx: ctx(u)?, fragments }));
     }
     let (session, index, last) = (u.arbitrary()?, if bool::arbitrary(u)? { 0 } else { u.arbitrary()? }, u.arbitrary()?);
     let [ctx, frontier, floor] = if index == 0 { [ctx(u)?, ctx(u)?, ctx(u)?] } else { <[Ctx; 3]>::default() };
-    Ok(Part::FullChunk(FullChunk { partition, session, index, last, ctx, frontier, floor, fragments }))
+    let forgotten = Hlc(if index == 0 { u.arbitrary()? } else { 0 });
+    Ok(Part::FullChunk(FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments }))
 }
 
 fn members(u: &mut Unstructured<'_>) -> Made<MemberSet> {
     let member = |u: &mut Unstructured<'_>| {
         let region = RegionId::new(u.choose(&["us-east", "eu-central", ""])?);
         let sponsor = if bool::arbitrary(u)? { Some(replica(u)?) } else { None };
-        Ok(Member { node: node(u)?, region, since_ms: u.arbitrary()?, sponsor })
+        let role = *u.choose(&[Role::Active, Role::Standby, Role::Draining])?;
+        let addresses = some(u, 4, |u| Ok(format!("host:{}", u16::arbitrary(u)?)))?;
+        let profile = Profile { version: u.arbitrary()?, addresses, role };
+        Ok(Member { profile, ..Member::new(node(u)?, region, u.arbitrary()?, sponsor) })
     };
     let members = some(u, 3, |u| Ok((replica(u)?, member(u)?)))?.into_iter().collect();
     let mut ids = || Ok(some(u, 2, replica)?.into_iter().collect());
-    Ok(MemberSet { members, removed: ids()?, orphans: ids()? })
+    Ok(MemberSet { members, removed: ids()?, orphans: ids()?, expelled: ids()? })
 }
 
 /// One of few nodes.
@@ -350,11 +359,12 @@ fn hello(u: &mut Unstructured<'_>) -> Made<Hello> {
 
 /// Any message of the control stream.
 pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
-    Ok(match u.int_in_range(0..=9)? {
+    Ok(match u.int_in_range(0..=11)? {
+        10..=11 => Control::Repair(repair(u)?),
         0..=1 => Control::Hello(hello(u)?),
         2 => Control::Ready { members: members(u)?, ctxs: ctxs(u)? },
-        3 => Control::Join,
-        4 => Control::JoinDone { hlc: Hlc(u.arbitrary()?) },
+        3 => Control::Join { ctxs: ctxs(u)? },
+        4 => Control::JoinDone { hlc: Hlc(u.arbitrary()?), resumed: ctxs(u)? },
         5 => Control::ReportNow,
         6 => Control::NeedFull { partition: partition(u)? },
         7 => Control::Goodbye,
@@ -363,6 +373,44 @@ pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
             let members = if bool::arbitrary(u)? { Some(members(u)?) } else { None };
             Control::Report { hlc: hlc(u)?, changed, members }
         }
+    })
+}
+
+fn repair(u: &mut Unstructured<'_>) -> Made<Repair> {
+    let partition = partition(u)?;
+    let leaves = 1 << u.int_in_range(0..=16)?;
+    let few = |u: &mut Unstructured<'_>| some(u, 5, |u| u.int_in_range(0..=(1_u32 << 16) - 1));
+    Ok(match u.int_in_range(0..=7)? {
+        0 => Repair::Verify {
+            horizon_ms: u.arbitrary()?,
+            salt: u.arbitrary()?,
+            first: partition,
+            sums: some(u, 9, |u| u.arbitrary())?,
+        },
+        1 => Repair::Answer { first: partition, equal: some(u, 9, |u| u.arbitrary())? },
+        2 => Repair::Snapshot(Snapshot {
+            partition,
+            horizon_ms: u.arbitrary()?,
+            ctx: ctx(u)?,
+            leaves,
+            without: few(u)?.into_iter().collect(),
+            root: u.arbitrary()?,
+            buckets: some(u, 32, |u| u.arbitrary())?,
+        }),
+        3 => Repair::Ask { partition, leaves, without: few(u)?.into_iter().collect(), detail: u.arbitrary()? },
+        4 => Repair::Leaves {
+            partition,
+            leaves,
+            buckets: some(u, 32, |u| u.arbitrary())?,
+            sums: some(u, 32, |u| u.arbitrary())?,
+        },
+        5 => {
+            let named: std::collections::BTreeSet<u32> = few(u)?.into_iter().collect();
+            let list = |leaf| Ok((leaf, some(u, 5, |u| u.arbitrary())?));
+            Repair::List { partition, leaves, listed: named.into_iter().map(list).collect::<Made<Vec<_>>>()? }
+        }
+        6 => Repair::Done { partition, leaves, without: few(u)?.into_iter().collect() },
+        _ => Repair::Want { partition, ids: some(u, 32, |u| u.arbitrary())? },
     })
 }
 
@@ -376,5 +424,7 @@ pub fn beat(u: &mut Unstructured<'_>) -> Made<Beat> {
         sent_ns: u.arbitrary()?,
         echo: u.arbitrary()?,
         wall_ms: u.arbitrary()?,
+        suspects: some(u, 3, self::replica)?.into_iter().collect(),
+        gives_up: some(u, 3, self::replica)?.into_iter().collect(),
     })
 }

@@ -152,7 +152,7 @@ impl Replica {
     /// Captures everything as a full synchronisation, in pieces of these many fragments, and then one for the rest.
     #[must_use]
     pub fn full(&self, cuts: &[u8]) -> Mail {
-        let Full { batch, frontier, floor } = self.partition(Partition::capture_full);
+        let Full { batch, frontier, floor, forgotten } = self.partition(Partition::capture_full);
         let mut fragments = batch.fragments.into_iter();
         let mut pieces: Vec<Vec<_>> = cuts.iter().map(|n| fragments.by_ref().take(usize::from(*n)).collect()).collect();
         pieces.push(fragments.collect());
@@ -161,7 +161,19 @@ impl Replica {
         let chunk = |(at, fragments)| {
             let [ctx, frontier, floor] = if at == 0 { ctxs.clone() } else { none.clone() };
             let (index, last) = (u32::try_from(at).expect("few"), at + 1 == count);
-            Part::FullChunk(FullChunk { partition: PART, session: 9, index, last, ctx, frontier, floor, fragments })
+            let forgotten = if at == 0 { forgotten } else { Hlc::default() };
+            let partition = PART;
+            Part::FullChunk(FullChunk {
+                partition,
+                session: 9,
+                index,
+                last,
+                ctx,
+                frontier,
+                floor,
+                forgotten,
+                fragments,
+            })
         };
         self.mail(pieces.into_iter().enumerate().map(chunk).collect())
     }
@@ -195,6 +207,7 @@ impl Replica {
                 Staged::Whole(full) => self.change(|p| p.apply_full(from, &full, &around)),
                 Staged::Broken | Staged::Full => panic!("every piece came, in order"),
             },
+            Part::Restore(_) => Ok(Applied::default()),
         }
     }
 

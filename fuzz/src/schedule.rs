@@ -25,6 +25,7 @@ pub fn plan(input: &[u8]) -> Option<Plan> {
         loss: percent(loss, 30),
         duplicate: percent(twice, 50),
         corrupt: percent(corrupt / 64, 3),
+        bursts: None,
     };
     let bit = |at: u8| u64::from(wire >> at & 1 & (wire >> 7));
     let setting = Setting {
@@ -73,6 +74,7 @@ fn action(what: u8, (at, to): (u8, u8), subject: u8, amount: u8) -> Action {
         40 => Action::Remove { by: at, at: to },
         41..=42 => Action::Evict { at, key: subject & 3, map: subject & 4 == 4 },
         43 => Action::Truncate { at, keep: amount & 3 },
+        46 => Action::Drain { at, leave: amount & 1 == 1 },
         44..=45 => Action::Forge { at, lie: LIES[usize::from(subject & 7)] },
         _ => Action::Rest,
     }

@@ -244,7 +244,7 @@ impl Siege {
         self.check(cause, &outputs);
         for output in outputs {
             match output {
-                Output::Dial { slot } => self.dials.push(slot),
+                Output::Dial { slot, .. } => self.dials.push(slot),
                 Output::Log { link, bytes, .. } => {
                     if let Some(open) = self.links.get_mut(&link) {
                         open.queued += bytes.len();
@@ -258,7 +258,8 @@ impl Siege {
                 | Output::Close { .. }
                 | Output::Resolved { .. }
                 | Output::Event(_)
-                | Output::Changed(_) => {}
+                | Output::Changed(_)
+                | Output::Repaired(_) => {}
             }
         }
     }
@@ -274,8 +275,9 @@ impl Siege {
             match output {
                 Output::Close { link, code, .. } => {
                     let own = cause.is_none_or(|cause| cause == *link);
-                    let other = matches!(code, CloseCode::Superseded | CloseCode::Removed | CloseCode::Silent)
-                        || (*code == CloseCode::Goodbye && self.node.members().is_removed(ME));
+                    let is_another = self.node.members().is_removed(ME) || self.node.me().replica != ME;
+                    let kinds = [CloseCode::Superseded, CloseCode::Removed, CloseCode::Expelled, CloseCode::Silent];
+                    let other = kinds.contains(code) || (*code == CloseCode::Goodbye && is_another);
                     assert!(own || other, "{code:?} on {link:?} because of {cause:?}");
                 }
                 Output::Control { bytes, .. } => {
@@ -289,13 +291,18 @@ impl Siege {
                 }
                 Output::Beat { bytes, .. } => assert!(self.decoder.decode_beat(bytes, &limits).is_ok()),
                 Output::Event(Event::Unsendable { unsendable }) => panic!("{unsendable}"),
-                Output::Dial { .. } | Output::Resolved { .. } | Output::Event(_) | Output::Changed(_) => {}
+                Output::Dial { .. }
+                | Output::Resolved { .. }
+                | Output::Event(_)
+                | Output::Changed(_)
+                | Output::Repaired(_) => {}
             }
         }
         assert_eq!(self.node.gauges().over(), None);
         assert!(self.store.clock().last().ms() <= self.wall_max_ms + DRIFT_MS, "pushed ahead");
+        let me = self.node.me().replica;
         for partition in self.store.partition_ids().filter_map(|id| self.store.read(id)) {
-            assert!(partition.ctx().of(ME).map_or(0, Seen::max) <= partition.seq(), "somebody made events of mine");
+            assert!(partition.ctx().of(me).map_or(0, Seen::max) <= partition.seq(), "somebody made events of mine");
             assert!(partition.ctx().includes(partition.floor()) && partition.floor().includes(partition.frontier()));
         }
     }

@@ -10,15 +10,17 @@
 //! * One task drives the node. [`Cache::shutdown`] joins it; dropping the [`Cache`] aborts it. However it ends, later
 //!   writes through handles that are still around fail with `WriteError::Stopped`; reads go on.
 //!
-//! Not here: choosing a region for a client, and signing tokens.
+//! Not here: signing tokens.
 
 mod counters;
 mod customs;
 mod encoded;
 mod map_parts;
 mod maps;
+mod membership;
 mod receipt;
 mod registers;
+mod router;
 mod sets;
 mod space;
 mod stats;
@@ -46,13 +48,14 @@ pub use customs::Customs;
 pub use maps::Maps;
 pub use receipt::{Reached, Receipt};
 pub use registers::{Registers, TAG_BYTES_MAX, TAGS_MAX, Touched};
+pub use router::Router;
 pub use sets::Sets;
 pub use stats::{CacheStats, KeyspaceStats};
 pub use token::Token;
 pub use ttl::Ttl;
 pub use watch::{Change, Events, Watch, WatchError};
 
-pub use crate::node::{Event, Level, Missing, Outcome, Stats};
+pub use crate::node::{ClusterView, Event, Level, MemberView, Missing, Outcome, Reach, RegionView, Stats};
 pub use crate::runtime::Origin;
 
 use crate::config::Config;
@@ -132,7 +135,7 @@ impl Cache {
     ///
     /// # Cancel safety
     /// Dropping the future stops what was started.
-    pub async fn open(config: Config) -> Result<Self, StartError> {
+    pub async fn open(mut config: Config) -> Result<Self, StartError> {
         config.check()?;
         let identity = Identity::load(config.node.identity.as_ref().ok_or(StartError::NoIdentity)?)?;
         identity.must_name(&config.node.region, config.node.node)?;
@@ -144,13 +147,13 @@ impl Cache {
             store.spaces().open_custom(&custom.keyspace, Arc::clone(&custom.merge))?;
         }
         let network = EndpointConfig::of(&config)?;
-        let addresses = network.peers.clone();
         let listen = network.listen;
         let endpoint = Endpoint::bind(network, &identity)?;
         let local_addr = endpoint.local_addr().map_err(|source| StartError::Bind { addr: listen, source })?;
+        advertise(&mut config, local_addr);
         let node = Node::new(me.clone(), config, Arc::clone(&store), fresh_seed())?;
 
-        let (driver, line) = Driver::new(node, endpoint, addresses);
+        let (driver, line) = Driver::new(node, endpoint, name.expires_ms);
         let events = line.events();
         let mut tasks = JoinSet::new();
         tasks.spawn(driver.run());
@@ -259,10 +262,10 @@ impl Cache {
         &self.me.region
     }
 
-    /// Returns the identity of this running copy: another one at every start.
+    /// Returns the identity of this running copy: another one at every start, and after [`Event::CameBack`].
     #[must_use]
     pub fn replica(&self) -> ReplicaId {
-        self.me.replica
+        self.store.me()
     }
 
     /// Returns exactly which events every partition has seen; partitions without any are left out.
@@ -346,7 +349,23 @@ impl Drop for Cache {
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("me", &self.me).field("local_addr", &self.local_addr).finish_non_exhaustive()
+        f.debug_struct("Cache")
+            .field("me", &self.me)
+            .field("replica", &self.replica())
+            .field("local_addr", &self.local_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Lets others know the address this node listens on, unless the configuration says what they are to dial.
+fn advertise(config: &mut Config, local_addr: SocketAddr) {
+    if config.node.advertise.is_some() {
+        return;
+    }
+    if local_addr.ip().is_unspecified() {
+        tracing::warn!(%local_addr, "only nodes configured with this node's address can dial it: set `node.advertise`");
+    } else {
+        config.node.advertise = Some(vec![local_addr.to_string()]);
     }
 }
 
@@ -359,7 +378,7 @@ async fn joined(mut events: Receiver<Event>, store: &Store) -> Result<(), StartE
             Ok(_) => {}
             // What is waited for may be among what was missed, and comes only once; the gate is set before it is told.
             Err(RecvError::Lagged(_)) => match store.gate() {
-                Gate::Open | Gate::ClockRefused | Gate::Removed => return Ok(()),
+                Gate::Open | Gate::ClockRefused | Gate::Removed | Gate::Draining | Gate::Standby => return Ok(()),
                 Gate::Joining | Gate::Stopped => {}
             },
         }

@@ -3,6 +3,7 @@
 //! # Invariants
 //! * No two ticks return the same value, and one that begins after another returned is greater.
 //! * Whatever was observed is smaller than every later tick.
+//! * Both hold for one replica: a process that goes on as another one begins anew.
 //!
 //! A file of its own so that `tests/loom.rs` can try every order of its atomics.
 
@@ -39,6 +40,11 @@ impl HlcClock {
     /// Makes every later tick larger than `seen`.
     pub fn observe(&self, seen: Hlc) {
         self.0.fetch_max(seen.0, Ordering::AcqRel);
+    }
+
+    /// Forgets what was ticked and observed: another replica begins.
+    pub fn restart(&self) {
+        self.0.store(0, Ordering::Release);
     }
 
     /// Returns the largest value ticked or observed so far.

@@ -152,6 +152,12 @@ impl Seen {
         self.has_range(1, other.base) && other.above.iter().all(|&(a, b)| self.has_range(a, b))
     }
 
+    /// Returns how many events were seen.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.above.iter().fold(self.base, |sum, (from, to)| sum.saturating_add(to - from + 1))
+    }
+
     /// Returns how many separate ranges this takes to write down.
     #[must_use]
     pub fn gaps(&self) -> usize {
@@ -188,6 +194,12 @@ impl Ctx {
     #[must_use]
     pub fn len(&self) -> usize {
         self.seen.len()
+    }
+
+    /// Returns how many dots this is.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.seen.iter().fold(0, |sum, (_, seen)| sum.saturating_add(seen.count()))
     }
 
     /// Returns how many bytes of memory this takes.

@@ -5,17 +5,32 @@
 //! ever. A restarted node's new replica *succeeds* the old one: both changes are in one value and
 //! travel in one message, so nobody ever waits for a report of the old id.
 //!
+//! What a member says of itself ([`Profile`]) is a register that only it writes, so a count of its changes orders them:
+//! the id is new with each process, and nobody else uses it.
+//!
 //! # Invariants
 //! * Both parts only grow; [`MemberSet::join`] is associative, commutative and idempotent.
 //! * A removed id stays removed (R-FENCE), whether its addition was ever heard of or not.
+//! * An older profile never replaces a later one. Of a removed replica none is kept.
 //! * An orphan stays one; whether that matters is for each member to judge by what it has found stable (R-ORPHAN).
 //!
 //! What is *not* here: whether a member is alive, and who may remove whom.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{NodeId, RegionId, ReplicaId};
+use crate::id::{NodeId, RegionId, ReplicaId, Role};
 use crate::probe::planted;
+
+/// What a member says of itself, and may change.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Profile {
+    /// How often it has said something new; 0 while it has said nothing. The larger is the later.
+    pub version: u64,
+    /// Where it can be dialled, as `host:port`, the best first.
+    pub addresses: Vec<String>,
+    /// What part it plays.
+    pub role: Role,
+}
 
 /// Whose running copy a replica is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -29,6 +44,35 @@ pub struct Member {
     pub since_ms: u64,
     /// The member it copied, last and perhaps not to the end, before it joined or founded.
     pub sponsor: Option<ReplicaId>,
+    /// What it says of itself.
+    pub profile: Profile,
+}
+
+impl Member {
+    /// Builds one of which nothing is known but who it is.
+    #[must_use]
+    pub fn new(node: NodeId, region: RegionId, since_ms: u64, sponsor: Option<ReplicaId>) -> Self {
+        Self { node, region, since_ms, sponsor, profile: Profile::default() }
+    }
+
+    /// What does not change.
+    fn identity(&self) -> (NodeId, &RegionId, u64, Option<ReplicaId>) {
+        (self.node, &self.region, self.since_ms, self.sponsor)
+    }
+
+    /// Takes in what somebody else has heard; returns whether anything changed.
+    fn join(&mut self, other: &Self) -> bool {
+        let other_is_meant = other.identity() > self.identity();
+        let is_later = other.profile > self.profile || (planted!(ViewOrderIgnored) && other.profile != self.profile);
+        if other_is_meant {
+            let profile = std::mem::take(&mut self.profile);
+            *self = Self { profile, ..other.clone() };
+        }
+        if is_later {
+            self.profile.clone_from(&other.profile);
+        }
+        other_is_meant || is_later
+    }
 }
 
 /// Every replica that ever joined, and those of them that were removed.
@@ -40,6 +84,8 @@ pub struct MemberSet {
     pub removed: BTreeSet<ReplicaId>,
     /// Members that somebody had heard of too late ([`MemberSet::orphans_in`]).
     pub orphans: BTreeSet<ReplicaId>,
+    /// Those that an operator removed: their processes do not come back by themselves.
+    pub expelled: BTreeSet<ReplicaId>,
 }
 
 impl MemberSet {
@@ -48,18 +94,21 @@ impl MemberSet {
     /// One id under two members is a duplicated id, which the hello refuses; here the larger
     /// member is kept so that all copies agree.
     pub fn add(&mut self, replica: ReplicaId, member: &Member) -> bool {
+        let mut member = member.clone();
+        if self.removed.contains(&replica) {
+            member.profile = Profile::default();
+        }
         match self.members.get_mut(&replica) {
-            Some(known) if &*known >= member => false,
-            Some(known) => {
-                known.clone_from(member);
-                true
-            }
-            None => self.members.insert(replica, member.clone()).is_none(),
+            Some(known) => known.join(&member),
+            None => self.members.insert(replica, member).is_none(),
         }
     }
 
     /// Removes a replica for ever; returns whether that was news.
     pub fn remove(&mut self, replica: ReplicaId) -> bool {
+        if let Some(member) = self.members.get_mut(&replica) {
+            member.profile = Profile::default();
+        }
         self.removed.insert(replica)
     }
 
@@ -72,9 +121,10 @@ impl MemberSet {
         for replica in &other.removed {
             changed |= self.remove(*replica);
         }
-        let known = self.orphans.len();
+        let known = self.orphans.len() + self.expelled.len();
         self.orphans.extend(&other.orphans);
-        changed || self.orphans.len() > known
+        self.expelled.extend(&other.expelled);
+        changed || self.orphans.len() + self.expelled.len() > known
     }
 
     /// Returns the members in `news` of whom I hear too late: who let them in was a member here and was removed, or is an
@@ -109,7 +159,8 @@ impl MemberSet {
     /// Iterates over every replica that is named anywhere, some of them more than once.
     pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> {
         let sponsors = self.members.values().filter_map(|member| member.sponsor);
-        self.members.keys().chain(&self.removed).chain(&self.orphans).copied().chain(sponsors)
+        let named = self.members.keys().chain(&self.removed).chain(&self.orphans).chain(&self.expelled);
+        named.copied().chain(sponsors)
     }
 
     /// Iterates over the members not removed, in order of replica id.
@@ -129,6 +180,14 @@ impl MemberSet {
         self.removed.contains(&replica) && !planted!(ZombieAccepted)
     }
 
+    /// Tells whether the process of a replica that was removed is to stay away: an operator removed it, or another copy of
+    /// its node has its place.
+    #[must_use]
+    pub fn is_barred(&self, replica: ReplicaId) -> bool {
+        let node = self.members.get(&replica).map(|member| member.node);
+        self.expelled.contains(&replica) || node.is_some_and(|node| self.of_node(node).any(|other| other != replica))
+    }
+
     /// Returns the live replicas of a node, in order.
     pub fn of_node(&self, node: NodeId) -> impl Iterator<Item = ReplicaId> {
         self.live().filter(move |(_, member)| member.node == node).map(|(replica, _)| replica)
@@ -140,7 +199,7 @@ mod tests {
     use super::*;
 
     fn member(node: u128, region: &str) -> Member {
-        Member { node: NodeId(uuid::Uuid::from_u128(node)), region: RegionId::new(region), since_ms: 7, sponsor: None }
+        Member::new(NodeId(uuid::Uuid::from_u128(node)), RegionId::new(region), 7, None)
     }
 
     fn set(members: &[(u64, u128)], removed: &[u64]) -> MemberSet {
@@ -148,6 +207,7 @@ mod tests {
             members: members.iter().map(|&(r, n)| (ReplicaId(r), member(n, "eu"))).collect(),
             removed: removed.iter().map(|&r| ReplicaId(r)).collect(),
             orphans: BTreeSet::new(),
+            expelled: BTreeSet::new(),
         }
     }
 
@@ -170,8 +230,9 @@ mod tests {
     fn whoever_is_named_anywhere_counts_against_the_limit() {
         let mut all = set(&[(1, 1)], &[2]);
         all.orphans.insert(ReplicaId(3));
+        all.expelled.insert(ReplicaId(5));
         all.members.values_mut().for_each(|member| member.sponsor = Some(ReplicaId(4)));
-        assert_eq!(all.replicas().collect::<BTreeSet<_>>(), [1, 2, 3, 4].map(ReplicaId).into());
+        assert_eq!(all.replicas().collect::<BTreeSet<_>>(), [1, 2, 3, 4, 5].map(ReplicaId).into());
     }
 
     #[test]
@@ -180,6 +241,15 @@ mod tests {
         assert!(here.join(&set(&[], &[5])), "a removal");
         assert!(here.join(&set(&[(2, 1)], &[5])), "a member next to a known removal");
         assert!(!here.join(&set(&[(2, 1)], &[5])));
+    }
+
+    #[test]
+    fn who_was_expelled_or_has_a_live_copy_is_to_stay_away() {
+        let mut here = set(&[(1, 1), (2, 2), (3, 2), (4, 3)], &[1, 2, 4]);
+        assert!(!here.is_barred(ReplicaId(1)) && here.is_barred(ReplicaId(2)) && !here.is_barred(ReplicaId(4)));
+        let order = MemberSet { expelled: [ReplicaId(4)].into(), ..MemberSet::default() };
+        assert!(here.join(&order) && here.is_barred(ReplicaId(4)));
+        assert!(!here.join(&order), "an order that is known is no news");
     }
 
     #[test]
@@ -199,6 +269,36 @@ mod tests {
         assert_eq!(here.get(ReplicaId(4)), Some(&large));
         assert!(here.remove(ReplicaId(4)) && !here.remove(ReplicaId(4)));
         assert_eq!((here.get(ReplicaId(4)), here.get(ReplicaId(5))), (None, None));
+    }
+
+    fn says(version: u64, address: &str) -> Profile {
+        Profile { version, addresses: vec![address.to_owned()], ..Profile::default() }
+    }
+
+    #[test]
+    fn of_what_a_member_says_of_itself_the_latest_stays_whatever_is_heard_in_which_order() {
+        let with = |profile: Profile, since_ms| Member { profile, since_ms, ..member(1, "eu") };
+        let said = [with(says(1, "a:1"), 9), with(says(2, "b:1"), 7), with(Profile::default(), 8)];
+        for turn in 0..said.len() {
+            let mut here = MemberSet::default();
+            for member in said.iter().cycle().skip(turn).take(said.len()) {
+                here.add(ReplicaId(4), member);
+            }
+            assert_eq!(here.get(ReplicaId(4)), Some(&with(says(2, "b:1"), 9)), "from {turn} on");
+            assert!(said.iter().all(|member| !here.add(ReplicaId(4), member)));
+        }
+    }
+
+    #[test]
+    fn of_the_removed_nothing_is_kept_that_they_said_of_themselves() {
+        let talkative = Member { profile: says(3, "a:1"), ..member(1, "eu") };
+        let (mut first, mut last) = (MemberSet::default(), MemberSet::default());
+        assert!(first.add(ReplicaId(4), &talkative) && first.remove(ReplicaId(4)));
+        assert!(last.remove(ReplicaId(4)) && last.add(ReplicaId(4), &talkative));
+        assert_eq!(first, last);
+        assert_eq!(first.members.get(&ReplicaId(4)), Some(&member(1, "eu")));
+        let other = MemberSet { members: [(ReplicaId(4), talkative)].into(), ..MemberSet::default() };
+        assert!(!first.join(&other));
     }
 
     fn let_in(by: u64, node: u128) -> Member {

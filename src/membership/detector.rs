@@ -14,6 +14,9 @@ use std::time::Duration;
 use crate::clock::Mono;
 use crate::probe::sometimes;
 
+/// How far an uneven link raises the silence that makes a peer suspected.
+const UNEVEN_MAX: Duration = Duration::from_secs(2);
+
 /// What the silence of a peer means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -35,14 +38,28 @@ pub struct Beats {
     echo: Option<(u64, Mono)>,
     rtt: Option<Duration>,
     rtt_min: Option<Duration>,
+    /// Smoothed deviation of the round trip.
+    jitter: Duration,
     skew_ms: Option<i64>,
+    /// When this node last went on after it had stood still.
+    resumed_at: Mono,
 }
 
 impl Beats {
     /// Begins with a link that was heard of right now.
     #[must_use]
     pub fn new(now: Mono) -> Self {
-        Self { sent: 0, heard_seq: 0, heard_at: now, echo: None, rtt: None, rtt_min: None, skew_ms: None }
+        Self {
+            sent: 0,
+            heard_seq: 0,
+            heard_at: now,
+            echo: None,
+            rtt: None,
+            rtt_min: None,
+            jitter: Duration::ZERO,
+            skew_ms: None,
+            resumed_at: Mono::default(),
+        }
     }
 
     /// Returns the number of the next beat.
@@ -62,7 +79,8 @@ impl Beats {
         self.heard_at = self.heard_at.max(now);
     }
 
-    /// Notes a beat: its number, the peer's send time, its echo of ours and its wall clock.
+    /// Notes a beat: its number, the peer's send time and its echo of ours. Tells whether what else it says is news: not
+    /// if a later one came before it, nor if it may have waited while this node stood still.
     pub fn on_beat(&mut self, now: Mono, seq: u64, sent_ns: u64, echo: Option<(u64, u64)>) -> bool {
         self.heard(now);
         if seq <= self.heard_seq {
@@ -71,6 +89,11 @@ impl Beats {
         }
         self.heard_seq = seq;
         self.echo = Some((sent_ns, now));
+        let resumed = self.resumed_at.0;
+        if resumed > 0 && echo.is_none_or(|(mine, _)| mine < resumed) {
+            sometimes!(BeatFromBefore);
+            return false;
+        }
         if let Some((mine, held)) = echo {
             self.measure(Duration::from_nanos(now.0.saturating_sub(mine).saturating_sub(held)));
         }
@@ -79,6 +102,7 @@ impl Beats {
 
     fn measure(&mut self, sample: Duration) {
         self.rtt_min = Some(self.rtt_min.map_or(sample, |min| min.min(sample)));
+        self.jitter = self.rtt.map_or(sample / 2, |smooth| (self.jitter * 3 + smooth.abs_diff(sample)) / 4);
         self.rtt = Some(self.rtt.map_or(sample, |smooth| (smooth * 7 + sample) / 8));
     }
 
@@ -115,9 +139,19 @@ impl Beats {
     }
 
     /// Forgives a silence that was ours: nothing could be heard while our own tick was late.
-    pub fn forgive(&mut self, late: Duration) {
+    pub fn forgive(&mut self, now: Mono, late: Duration) {
         sometimes!(LatenessForgiven);
         self.heard_at = self.heard_at.plus(late);
+        self.resumed_at = now;
+    }
+
+    /// Returns the silence after which the peer is suspected: what is configured, and more on a link whose beats come
+    /// unevenly, four beats and four deviations of the round trip (Jacobson, *Congestion Avoidance and Control*, 1988),
+    /// up to two seconds.
+    #[must_use]
+    pub fn patience(&self, suspect_after: Duration, beat_every: Duration) -> Duration {
+        let uneven = beat_every.saturating_add(self.jitter).saturating_mul(4).min(UNEVEN_MAX);
+        suspect_after.max(uneven)
     }
 
     /// Judges the silence.
@@ -165,7 +199,20 @@ mod tests {
         assert_eq!(beats.verdict(Mono(499 * MS), suspect, give_up), Verdict::Up);
         assert_eq!(beats.verdict(Mono(500 * MS), suspect, give_up), Verdict::Down);
         assert_eq!(beats.verdict(Mono(2_000 * MS), suspect, give_up), Verdict::GiveUp);
-        beats.forgive(Duration::from_millis(1_600));
+        beats.forgive(Mono(1_600 * MS), Duration::from_millis(1_600));
         assert_eq!(beats.verdict(Mono(2_000 * MS), suspect, give_up), Verdict::Up);
+    }
+
+    #[test]
+    fn what_was_said_before_we_went_on_is_no_news_and_measures_nothing() {
+        let mut beats = Beats::new(Mono(0));
+        assert!(beats.on_beat(Mono(200 * MS), 1, 7, Some((100 * MS, 0))));
+        beats.forgive(Mono(60_000 * MS), Duration::from_secs(59));
+        for (seq, echo) in [(2, Some((200 * MS, 0))), (3, None)] {
+            assert!(!beats.on_beat(Mono(60_010 * MS), seq, 8, echo), "it waited here");
+        }
+        assert_eq!(beats.rtt(), Some(Duration::from_millis(100)));
+        assert_eq!(beats.heard_at(), Mono(60_010 * MS), "but somebody was there");
+        assert!(beats.on_beat(Mono(60_150 * MS), 4, 9, Some((60_050 * MS, 0))), "it answers what we said since");
     }
 }

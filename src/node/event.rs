@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::error::PeerFault;
-use crate::id::{KeyspaceId, NodeId, RegionId, ReplicaId};
-use crate::node::input::PeerSlot;
+use crate::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId, Role};
+use crate::node::quarantine::Poison;
 use crate::wire::Unsendable;
 
 /// Something an operator may want to know. Every change of view is one.
@@ -16,7 +16,7 @@ pub enum Event {
         /// No cluster was found, so this node began one.
         founded: bool,
     },
-    /// A peer finished its hello.
+    /// A peer finished its hello, or a member that was silent is heard again.
     Up {
         /// The peer's node.
         node: NodeId,
@@ -25,13 +25,38 @@ pub enum Event {
         /// Its running copy.
         replica: ReplicaId,
     },
-    /// A peer is silent or its link ended.
-    Down {
-        /// The peer's node.
+    /// A member is silent here. Whether others hear it is not known yet.
+    Suspect {
+        /// The member's node.
         node: NodeId,
         /// Its region.
         region: RegionId,
+        /// Its running copy.
+        replica: ReplicaId,
     },
+    /// A member is silent here, and at least half of those that can be heard agree. Where they were sooner, nothing was said
+    /// of a suspicion before.
+    Unreachable {
+        /// The member's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// Its running copy.
+        replica: ReplicaId,
+    },
+    /// A member is silent here and heard elsewhere: the path is cut, and writes go through the others.
+    LinkDown {
+        /// The member's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// Its running copy.
+        replica: ReplicaId,
+    },
+    /// No member is heard, so none is declared unreachable: it is this node that is cut off.
+    Isolated,
+    /// A member is heard again.
+    NotIsolated,
     /// A replica joined the cluster.
     MemberJoined {
         /// The replica.
@@ -42,6 +67,26 @@ pub enum Event {
         /// The replica.
         replica: ReplicaId,
     },
+    /// A member was unreachable for `forget_after` to a majority of all members, which removes it.
+    GivenUp {
+        /// The member's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// Its running copy.
+        replica: ReplicaId,
+    },
+    /// A member plays another part than before, or one that is new plays another than most; this node's own included.
+    RoleChanged {
+        /// The member's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// Its running copy.
+        replica: ReplicaId,
+        /// What part it plays now.
+        role: Role,
+    },
     /// A peer's message was refused and its link closed.
     Refused {
         /// The peer's node.
@@ -51,10 +96,10 @@ pub enum Event {
         /// What was wrong.
         fault: PeerFault,
     },
-    /// A configured address does not answer.
-    Unreachable {
+    /// A configured address, or one by which a member says it can be found, does not answer.
+    DialFailed {
         /// Which one.
-        slot: PeerSlot,
+        address: String,
         /// Why.
         why: String,
     },
@@ -65,9 +110,41 @@ pub enum Event {
     },
     /// The peers accept this node's clock again: it accepts writes again.
     ClockAccepted,
-    /// This replica was removed, or found that its history does not fit that of the others: it must start again under a new
-    /// id, and what it accepted and no peer has received is lost.
+    /// This replica was removed, or found that its history does not fit that of the others: it accepts no writes. Its
+    /// process goes on as another replica, which [`Event::CameBack`] tells, unless an operator removed it, another copy of
+    /// its node has its place, or the configuration says otherwise.
     Removed,
+    /// This process goes on as another replica, empty, and is about to join.
+    CameBack {
+        /// The replica that was removed.
+        former: ReplicaId,
+        /// The one it is now.
+        replica: ReplicaId,
+        /// Register writes that some member may not have received: they are written again once it has joined, unless they
+        /// are outdated by then.
+        kept: u64,
+        /// More of them than may be kept.
+        lost: u64,
+    },
+    /// Of what former replicas of this process had written and some member may not have received: what came of it.
+    Reissued {
+        /// Written again.
+        written: u64,
+        /// Received by others after all, over, or something newer is there or may have been.
+        outdated: u64,
+        /// Lost: more than may be kept, or without room here, or this node has founded a cluster, so that nobody can tell.
+        lost: u64,
+    },
+    /// This node's certificate expires soon: told 30 days, 7 days and a day before, and when it has. Links that are up stay;
+    /// the next handshake with an expired one is refused.
+    CertificateExpires {
+        /// At most so many days are left; 0 says that it has expired.
+        days: u64,
+    },
+    /// This node has handed over all it has, as it was told to drain; it accepts no writes.
+    Drained,
+    /// This node has handed over all it had and is no member any more, as it was told to leave.
+    Left,
     /// Two values under one stamp: a replica id is in use twice.
     DuplicateReplica {
         /// The id.
@@ -78,10 +155,34 @@ pub enum Event {
         /// What is too large.
         unsendable: Unsendable,
     },
-    /// State that could not be joined was skipped; its dots stay missing.
+    /// This node's copy and a peer's differ although both have seen the same: one of them lost something, or there is a
+    /// bug. What either lacks is given back.
+    Differs {
+        /// The peer's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// The partition.
+        partition: PartitionId,
+        /// How many keys differ.
+        keys: u64,
+    },
+    /// What this node's copy had lost or held in an older version was given back by a peer.
+    Restored {
+        /// The peer's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// The partition.
+        partition: PartitionId,
+        /// How many keys were changed here.
+        keys: u64,
+    },
+    /// State that could not be joined was skipped; its events stay missing and it is tried again whenever it comes. Told
+    /// once for each state.
     Quarantined {
-        /// How many fragments.
-        fragments: u64,
+        /// What it is.
+        poison: Poison,
     },
 }
 

@@ -35,8 +35,10 @@ impl Node {
     pub(super) fn check_frame(&self, frame: &Frame) -> Result<(), PeerFault> {
         frame.parts.iter().try_for_each(|part| {
             let me = self.me.replica;
+            let nothing = Ctx::default();
             let ctx = match part {
                 Part::Batch(batch) => &batch.ctx,
+                Part::Restore(_) => &nothing,
                 Part::FullChunk(chunk) => {
                     check_nested(chunk)?;
                     &chunk.ctx

@@ -6,6 +6,7 @@ use crate::node::Node;
 use crate::node::levels::WAITS_MAX;
 use crate::node::link::{EARLY_BYTES_MAX, Link, STAGED_BYTES_MAX};
 use crate::node::pen::PEN_BYTES_MAX;
+use crate::node::quarantine::QUARANTINE_MAX;
 
 /// One size and its bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,14 +62,17 @@ impl Node {
         let records_max = (self.store.config().log_records_max / partitions).max(16) * partitions;
         let window = self.config.replication.link_window_bytes;
         let frame = usize::try_from(self.limits.frame_bytes).unwrap_or(usize::MAX);
+        let places = self.config.node.peers.len() + usize::try_from(self.limits.replicas).unwrap_or(usize::MAX);
         Gauges(vec![
             gauge("bytes in the pen of a link", self.pen.largest(), PEN_BYTES_MAX),
             gauge("bytes that overtook a hello", largest(&|link| link.early.bytes()), EARLY_BYTES_MAX),
             gauge("staged bytes of a link", session(&|s| s.staging.bytes()), STAGED_BYTES_MAX),
             gauge("queued bytes of a link", session(&|s| s.peer.in_flight()), window.saturating_add(frame)),
+            gauge("states in quarantine", self.quarantine.len(), QUARANTINE_MAX),
             gauge("waits", self.waits.len(), WAITS_MAX),
             gauge("dirty partitions", self.outbox.dirty().count(), partitions),
             gauge("log records", records, records_max),
+            gauge("places to dial", self.slots.len(), places),
             gauge("pending outputs", self.out.len(), 0),
         ])
     }

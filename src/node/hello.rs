@@ -17,7 +17,8 @@ use crate::node::event::Event;
 use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
 use crate::node::link::{Early, Link, Session, Staging, spread};
 use crate::node::output::{CloseCode, Output};
-use crate::node::stats::{LagHistogram, Traffic};
+use crate::node::repair::first_due;
+use crate::node::stats::{LagHistogram, RecentLag, Traffic};
 use crate::probe::{planted, sometimes};
 use crate::replication::{Peer, ReportLog};
 use crate::wire::version::{MIN_VERSION, OURS, VERSION, Versions, negotiate};
@@ -97,6 +98,13 @@ impl Node {
             // Our hello names the removed, so the peer knows why.
             return self.close(link, CloseCode::Goodbye, "this replica was removed from the cluster");
         }
+        if self.is_me(link, &hello) {
+            if let Some(slot) = self.slots.of_link(link) {
+                self.slots.met_self(slot);
+                self.untended = true;
+            }
+            return self.close(link, CloseCode::Superseded, "this is the node itself");
+        }
         if let Err(fault) = self.check_hello(now, link, &hello) {
             if let (PeerFault::ClockDrift { .. }, true, Some(slot)) = (&fault, hello.joined, self.slots.of_link(link)) {
                 self.slots.member_is_apart(slot, hello.node);
@@ -106,8 +114,8 @@ impl Node {
         }
         if self.members.is_removed(hello.replica) {
             sometimes!(RemovedRefused);
-            self.fault(link, PeerFault::Removed { replica: hello.replica });
-            return;
+            let (fault, code) = (PeerFault::Removed { replica: hello.replica }, self.refusal_of(hello.replica));
+            return self.fault_with(link, fault, code);
         }
         if self.check_clock(self.peers_now(now, link, &hello), now.wall_ms).is_err() {
             // The peer sees us as ahead and is about to close the link for it.
@@ -128,6 +136,12 @@ impl Node {
             return;
         }
         self.open_session(now, link, hello, rival);
+    }
+
+    /// Tells whether this very process is at the other end. Nobody else has both its certificate and its replica id.
+    fn is_me(&self, link: LinkId, hello: &Hello) -> bool {
+        let proven = self.links.get(&link).map(|l| l.identity.node);
+        hello.replica == self.me.replica && proven == Some(self.me.node)
     }
 
     /// Returns what a peer's clock shows now at the latest: its hello may have been under way for as long as the link is
@@ -209,6 +223,7 @@ impl Node {
             sometimes!(NewLinkGaveWay);
             if let Some(slot) = self.links.get(&link).and_then(|l| l.dialled) {
                 self.slots.met(slot, hello.node, hello.replica);
+                self.untended = true;
             }
             return false;
         }
@@ -229,6 +244,7 @@ impl Node {
             (self.slots.of_link(link), node, other.and_then(|l| l.session.as_deref()))
         {
             self.slots.met(slot, node, session.replica);
+            self.untended = true;
         }
     }
 
@@ -247,18 +263,25 @@ impl Node {
             asked: false,
             asked_again: BTreeSet::new(),
             beats: Beats::new(now.mono),
+            suspects: None,
+            gives_up: BTreeSet::new(),
+            repair: crate::repair::Session::default(),
+            repair_due: first_due(now.mono),
             staging: Staging::default(),
             stale_fulls: BTreeMap::new(),
             traffic: Traffic::default(),
             lag: LagHistogram::default(),
+            recent_lag: RecentLag::default(),
         };
         place.hello_ms = hello.wall_ms;
         place.session = Some(Box::new(session));
+        self.untended = true;
         match place.dialled {
             Some(slot) => self.slots.met(slot, hello.node, hello.replica),
             None => self.slots.heard_from(hello.node, hello.replica),
         }
         let joined_since = !place.told_joined && self.join.is_joined();
+        self.liveness.up(hello.replica, now.mono);
         self.event(Event::Up { node: hello.node, region: hello.region, replica: hello.replica });
         self.timers.start_report(now.mono, self.config.replication.report_every);
         if joined_since {
@@ -294,10 +317,17 @@ impl Node {
         }
     }
 
-    pub(super) fn send_control(&mut self, link: LinkId, message: &Control) {
+    pub(super) fn send_control(&mut self, link: LinkId, message: &Control) -> usize {
         match self.encoder.encode_control(message) {
-            Ok(bytes) => self.out.push_back(Output::Control { link, bytes }),
-            Err(unsendable) => self.unsendable(unsendable),
+            Ok(bytes) => {
+                let len = bytes.len();
+                self.out.push_back(Output::Control { link, bytes });
+                len
+            }
+            Err(unsendable) => {
+                self.unsendable(unsendable);
+                0
+            }
         }
     }
 }

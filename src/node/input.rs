@@ -11,6 +11,7 @@
 //! * Bytes in an input were checked against the frame limit, and nothing else.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -23,7 +24,7 @@ use crate::node::output::{DialError, LinkEnd};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u64);
 
-/// The position of a statically configured peer address in the configuration.
+/// A place of the node's list of whom to dial: the configured addresses in their order, then members to whom none leads.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PeerSlot(pub usize);
 
@@ -119,11 +120,35 @@ pub enum Input {
         id: WaitId,
     },
     /// An operator removes a replica that will not come back, so that nobody waits for its reports any more. It is for
-    /// ever: every node hears of it, the replica is refused wherever it shows up and told so, and what only it had is
-    /// lost. Its node may come back as another replica.
+    /// ever: every node hears of it, the replica is refused wherever it shows up and told so. Its process comes back when
+    /// it is told to ([`Input::Rejoin`]) or started again; in the latter case what only it had is lost.
     Remove {
         /// The replica, also one that was never heard of, or this node's own.
         replica: ReplicaId,
+    },
+    /// This process, whose replica was removed, may go on as another replica, whoever removed it. Nothing happens
+    /// otherwise.
+    Rejoin,
+    /// Accept no writes from now on and hand everything over. `Event::Drained` or `Event::Left` tells when that is done.
+    Drain {
+        /// Give up this node's place at the end.
+        leave: bool,
+    },
+    /// Compare all partitions with all peers now. [`Output::Repaired`](crate::node::Output::Repaired) tells what came of it.
+    Repair {
+        /// For how long at most.
+        within: Duration,
+    },
+    /// Accept writes again. Nothing happens once the place is given up.
+    Resume,
+    /// Accept writes from now on: a standby takes over.
+    Promote,
+    /// Accept no writes from now on and stand by, until it is promoted or takes over as configured.
+    Demote,
+    /// This node proves itself with a certificate that expires then, in Unix milliseconds.
+    Certified {
+        /// When it expires.
+        expires_ms: u64,
     },
     /// The deadline the node asked for has passed.
     Deadline,

@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 
 use crate::clock::{Hlc, Mono, Now};
-use crate::crdt::{Member, MemberSet};
+use crate::crdt::{Ctx, Member, MemberSet};
 use crate::id::{NodeId, PartitionId, ReplicaId};
 use crate::node::Node;
 use crate::node::event::Event;
@@ -28,12 +28,26 @@ pub(super) enum Join {
     /// Looking for a donor since then.
     Seeking { since: Option<Mono> },
     /// Receiving from a donor.
-    Receiving { donor: LinkId, sponsor: ReplicaId, got: BTreeSet<PartitionId>, done: bool },
+    Receiving { donor: LinkId, sponsor: ReplicaId, got: BTreeSet<PartitionId>, resumed: Resumed, done: bool },
     /// Joined.
     Joined,
 }
 
+/// What is not copied again from a second donor.
+#[derive(Debug, Default)]
+pub(super) struct Resumed {
+    /// Partitions a former donor had given.
+    had: BTreeSet<PartitionId>,
+    /// What is to be seen of those of which the present one sends what is missing.
+    until: Vec<(PartitionId, Ctx)>,
+}
+
 impl Join {
+    /// Tells whether what is missing of a partition may come bit by bit: it was copied before.
+    pub(super) fn resumes(&self, partition: PartitionId) -> bool {
+        matches!(self, Self::Receiving { resumed, .. } if resumed.had.contains(&partition))
+    }
+
     pub(super) fn is_joined(&self) -> bool {
         matches!(self, Self::Joined)
     }
@@ -55,6 +69,7 @@ impl Node {
             Join::Receiving { .. } => {
                 sometimes!(DonorLost);
                 self.hearsay.join(&std::mem::take(&mut self.members));
+                self.untended = true;
                 now.mono
             }
             Join::Seeking { since } => *since.get_or_insert(now.mono),
@@ -62,13 +77,16 @@ impl Node {
         self.join = Join::Seeking { since: Some(since) };
         let found = self.sessions().find(|(_, s)| s.joined).map(|(id, s)| (id, s.replica));
         if let Some((donor, sponsor)) = found {
-            self.join = Join::Receiving { donor, sponsor, got: BTreeSet::new(), done: false };
-            self.send_control(donor, &Control::Join);
+            let ctxs = self.contexts();
+            let resumed = Resumed { had: ctxs.iter().map(|(id, _)| *id).collect(), until: Vec::new() };
+            self.join = Join::Receiving { donor, sponsor, got: BTreeSet::new(), resumed, done: false };
+            self.send_control(donor, &Control::Join { ctxs });
             return;
         }
         let waited = now.mono.since(since) >= self.config.membership.solo_after;
         let lowest = self.sessions().all(|(_, s)| self.me.replica < s.replica);
-        let complete = self.slots.all_met(|node| self.is_connected(node));
+        let enough = self.sessions().count() + 1 >= self.config.membership.expected_nodes;
+        let complete = enough && self.slots.all_met(|node| self.is_connected(node));
         sometimes!(LowerLeftToFound, if waited && !lowest);
         let clock_is_off = self.slots.majority_refuses() || self.slots.is_kept_out();
         sometimes!(FoundingRefusedForClock, if waited && lowest && clock_is_off);
@@ -89,14 +107,6 @@ impl Node {
         }
     }
 
-    /// Tells whether a member was met at every configured address. Before that nothing is collected: one that was met
-    /// and has not joined here may still found a cluster of its own.
-    #[must_use]
-    pub fn has_met_everybody(&self) -> bool {
-        let joined = |node| self.members.members.values().any(|member| member.node == node);
-        self.slots.all_met(joined)
-    }
-
     /// Returns when this node stops waiting for a donor.
     pub(super) fn solo_deadline(&self) -> Option<Mono> {
         match &self.join {
@@ -110,17 +120,12 @@ impl Node {
     }
 
     /// A peer asks this node to be its donor.
-    pub(super) fn on_join(&mut self, now: Now, link: LinkId) {
+    pub(super) fn on_join(&mut self, now: Now, link: LinkId, ctxs: Vec<(PartitionId, Ctx)>) {
         if !self.join.is_joined() {
             return;
         }
         let Some(l) = self.links.get_mut(&link) else { return };
-        let member = Member {
-            node: l.identity.node,
-            region: l.identity.region.clone(),
-            since_ms: l.hello_ms,
-            sponsor: Some(self.me.replica),
-        };
+        let member = Member::new(l.identity.node, l.identity.region.clone(), l.hello_ms, Some(self.me.replica));
         let Some(session) = l.session.as_deref_mut() else { return };
         session.donated = true;
         let joiner = session.replica;
@@ -135,23 +140,48 @@ impl Node {
         if !planted!(JoinerCountedLate) {
             self.on_members(now, &news);
         }
-        if let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) {
-            self.store.partition_ids().for_each(|id| session.peer.synchronise(id));
-        }
+        let resumed = self.give_all(link, ctxs);
         self.pump(link);
         self.report(now);
         let hlc = self.store.clock().last();
-        self.send_control(link, &Control::JoinDone { hlc });
+        self.send_control(link, &Control::JoinDone { hlc, resumed });
     }
 
-    pub(super) fn on_join_done(&mut self, now: Now, link: LinkId, hlc: Hlc) {
+    /// Gives a joiner everything: in full, or of what a former donor gave it what is missing, if the log still names that
+    /// and everything it has is known here. Returns what it has then of the latter.
+    fn give_all(&mut self, link: LinkId, ctxs: Vec<(PartitionId, Ctx)>) -> Vec<(PartitionId, Ctx)> {
+        let (count, mut resumed) = (self.store.partition_count(), Vec::new());
+        let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return resumed };
+        for (id, theirs) in self.store.partition_ids().zip(spread(count, ctxs)) {
+            let Some(mine) = self.store.read(id).filter(|p| {
+                let has_floor = theirs.includes(p.floor()) || planted!(ResumedBelowFloor);
+                theirs.iter().next().is_some() && has_floor && p.ctx().includes(&theirs)
+            }) else {
+                session.peer.synchronise(id);
+                continue;
+            };
+            sometimes!(JoinResumed);
+            let until = mine.ctx().clone();
+            drop(mine);
+            session.peer.report(id, &theirs);
+            session.peer.resume(id);
+            resumed.push((id, until));
+        }
+        resumed
+    }
+
+    pub(super) fn on_join_done(&mut self, now: Now, link: LinkId, hlc: Hlc, until: Vec<(PartitionId, Ctx)>) {
         if self.check_clock(now, hlc.ms()).is_ok() {
             self.store.clock().observe(hlc);
         }
-        if let Join::Receiving { donor, done, .. } = &mut self.join
+        if let Join::Receiving { donor, sponsor, resumed, done, .. } = &mut self.join
             && *donor == link
         {
             *done = true;
+            if !until.is_empty() {
+                self.copied_from = Some(*sponsor);
+                resumed.until = until;
+            }
         }
         self.try_finish(now);
     }
@@ -165,10 +195,11 @@ impl Node {
         self.try_finish(now);
     }
 
-    fn try_finish(&mut self, now: Now) {
-        if let Join::Receiving { got, done: true, .. } = &self.join
-            && (got.len() == self.store.partition_count() || planted!(JoinedHalfway))
-        {
+    pub(super) fn try_finish(&mut self, now: Now) {
+        let Join::Receiving { got, resumed, done: true, .. } = &self.join else { return };
+        let has = |(id, until): &&(PartitionId, Ctx)| self.store.read(*id).is_some_and(|p| p.ctx().includes(until));
+        let level = resumed.until.iter().filter(|(id, _)| !got.contains(id)).filter(has).count();
+        if got.len() + level == self.store.partition_count() || planted!(JoinedHalfway) {
             self.finish_join(now, false);
         }
     }
@@ -203,10 +234,13 @@ impl Node {
         let sponsor = self.copied_from;
         let mut own = MemberSet::default();
         let (node, region) = (self.me.node, self.me.region.clone());
-        own.add(self.me.replica, &Member { node, region, since_ms: now.wall_ms, sponsor });
+        let profile = self.profile(1);
+        own.add(self.me.replica, &Member { profile, ..Member::new(node, region, now.wall_ms, sponsor) });
         self.on_members(now, &own);
         let hearsay = std::mem::take(&mut self.hearsay);
         self.on_members(now, &hearsay);
+        self.past.joined(now.mono);
+        self.reissue(now, founded);
         self.set_gate();
         self.event(Event::Joined { founded });
         let ready = self.ready();
@@ -233,13 +267,7 @@ impl Node {
     }
 
     /// A peer has joined.
-    pub(super) fn on_ready(
-        &mut self,
-        now: Now,
-        link: LinkId,
-        members: &MemberSet,
-        ctxs: Vec<(PartitionId, crate::crdt::Ctx)>,
-    ) {
+    pub(super) fn on_ready(&mut self, now: Now, link: LinkId, members: &MemberSet, ctxs: Vec<(PartitionId, Ctx)>) {
         let count = self.store.partition_count();
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         session.joined = true;

@@ -176,8 +176,14 @@ impl Waits {
 pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet, expected: usize) -> Outcome {
     let partition = store.read(mark.partition);
     let has = |replica| {
-        replica == store.me()
-            || partition.as_ref().and_then(|p| p.report_of(replica)).is_some_and(|ctx| ctx.has(mark.dot))
+        let known = |p: &crate::store::Partition| {
+            if replica == store.me() {
+                p.ctx().has(mark.dot)
+            } else {
+                p.report_of(replica).is_some_and(|ctx| ctx.has(mark.dot))
+            }
+        };
+        partition.as_deref().is_some_and(known)
     };
     let (mut acked, mut missing) = (0, Vec::new());
     let (mut regions, mut reached_regions) = (BTreeSet::new(), BTreeSet::new());

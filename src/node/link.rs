@@ -14,8 +14,9 @@ use crate::crdt::Ctx;
 use crate::id::{PartitionId, ReplicaId};
 use crate::membership::Beats;
 use crate::node::input::{PeerIdentity, PeerSlot};
-use crate::node::stats::{LagHistogram, PeerStats, Traffic};
+use crate::node::stats::{LagHistogram, PeerStats, RecentLag, Traffic};
 use crate::probe::sometimes;
+use crate::repair;
 use crate::replication::{Peer, ReportLog};
 use crate::store::{Batch, Fragment, Full};
 use crate::wire::FullChunk;
@@ -132,6 +133,14 @@ pub struct Session {
     pub asked_again: BTreeSet<PartitionId>,
     /// Liveness.
     pub beats: Beats,
+    /// Whom the peer does not hear, once it has said so.
+    pub suspects: Option<BTreeSet<ReplicaId>>,
+    /// Whom the peer votes to remove.
+    pub gives_up: BTreeSet<ReplicaId>,
+    /// The comparison of both copies.
+    pub repair: repair::Session,
+    /// When this side compares them next.
+    pub repair_due: Mono,
     /// Unfinished full synchronisations.
     pub staging: Staging,
     /// Full synchronisations in a row that predated what is stable here, by partition.
@@ -140,6 +149,8 @@ pub struct Session {
     pub traffic: Traffic,
     /// Lag of the peer's own writes.
     pub lag: LagHistogram,
+    /// The same of the last seconds.
+    pub recent_lag: RecentLag,
 }
 
 impl Session {
@@ -199,7 +210,7 @@ impl Staging {
         if chunk.index == 0 {
             self.forget(id);
             let batch = Batch { partition: id, ctx: chunk.ctx, fragments: Vec::new() };
-            let full = Full { batch, frontier: chunk.frontier, floor: chunk.floor };
+            let full = Full { batch, frontier: chunk.frontier, floor: chunk.floor, forgotten: chunk.forgotten };
             self.open.insert(id, Open { session: chunk.session, at: now, next: 0, bytes: 0, full });
         }
         let Some(open) = self.open.get_mut(&id).filter(|o| o.session == chunk.session && o.next == chunk.index) else {
@@ -253,11 +264,13 @@ pub fn spread(count: usize, sparse: Vec<(PartitionId, Ctx)>) -> Vec<Ctx> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Hlc;
     use crate::crdt::Dot;
 
     fn chunk(session: u64, index: u32, last: bool) -> FullChunk {
         let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
-        FullChunk { partition: PartitionId(3), session, index, last, ctx, frontier, floor, fragments: Vec::new() }
+        let (partition, forgotten, fragments) = (PartitionId(3), Hlc::default(), Vec::new());
+        FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments }
     }
 
     #[test]

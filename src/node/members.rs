@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::crdt::{Ctx, MemberSet};
-use crate::id::{NodeId, ReplicaId};
+use crate::crdt::{Ctx, Member, MemberSet};
+use crate::id::{NodeId, ReplicaId, Role};
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::link::{Link, Session};
-use crate::node::output::CloseCode;
+use crate::node::output::{CloseCode, Output};
 use crate::probe::{planted, sometimes};
 
 /// How long a link must be up before what it carries is no leftover of a process that has ended.
@@ -23,13 +23,16 @@ impl Node {
     /// Takes in what a peer says of members. What is stable here when this node has joined is what its donor found stable,
     /// with the members its donor knew of: whoever others name is heard of after that.
     pub(super) fn hear(&mut self, now: Now, link: LinkId, news: &MemberSet) {
+        if !self.respects(now, news) {
+            return;
+        }
         if self.is_orphan_of(news) {
             return self.begin_again(now);
         }
         if self.join.is_joined() || self.join.is_donor(link) || news.removed.contains(&self.me.replica) {
             self.on_members(now, news);
         } else {
-            self.hearsay.join(news);
+            self.untended |= self.hearsay.join(news);
         }
     }
 
@@ -43,19 +46,33 @@ impl Node {
         sometimes!(OrphanMet, if !late.is_empty());
         self.members.orphans.extend(late);
         self.members_version += 1;
+        self.untended = true;
         let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
         for replica in joined {
             self.lived.insert(replica);
             self.event(Event::MemberJoined { replica });
         }
+        self.tell_roles(&before);
         let removed: Vec<ReplicaId> = self.members.removed.difference(&before.removed).copied().collect();
         for replica in removed {
             self.on_removed(now, replica);
         }
+        self.respects(now, news);
         let done = self.waits.check_all(&self.store, &self.members, self.expected());
         sometimes!(WaitReachedByRemoval, if !done.is_empty());
         self.resolve(done);
         self.timers.start_report(now.mono, self.config.replication.report_every);
+    }
+
+    /// Tells who plays another part than `before`.
+    fn tell_roles(&mut self, before: &MemberSet) {
+        let was = |replica| before.get(replica).map_or(Role::Active, |member| member.profile.role);
+        let changed = self.members.live().filter(|(replica, member)| member.profile.role != was(*replica));
+        let told = |(replica, member): (ReplicaId, &Member)| {
+            let (node, region, role) = (member.node, member.region.clone(), member.profile.role);
+            Output::Event(Event::RoleChanged { node, region, replica, role })
+        };
+        self.out.extend(changed.map(told));
     }
 
     /// R-ORPHAN: of members that were heard of too late, removes those that have not seen all that is stable here. What
@@ -151,8 +168,9 @@ impl Node {
             return self.on_own_removal(now);
         }
         let links: Vec<LinkId> = self.sessions().filter(|(_, s)| s.replica == replica).map(|(id, _)| id).collect();
+        let code = self.refusal_of(replica);
         for link in links {
-            self.close(link, CloseCode::Removed, "the replica was removed from the cluster");
+            self.close(link, code, "the replica was removed from the cluster");
         }
     }
 
@@ -160,11 +178,19 @@ impl Node {
     fn on_own_removal(&mut self, now: Now) {
         sometimes!(ToldThatRemoved);
         self.set_gate();
-        self.event(Event::Removed);
+        if !self.has_left() {
+            self.event(Event::Removed);
+        }
         self.report(now);
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.close(link, CloseCode::Goodbye, "this replica was removed from the cluster");
         }
+        self.plan_return(now);
+    }
+
+    /// Returns the code that tells a removed replica whether its process may come back by itself.
+    pub(super) fn refusal_of(&self, replica: ReplicaId) -> CloseCode {
+        if self.members.is_barred(replica) { CloseCode::Expelled } else { CloseCode::Removed }
     }
 }

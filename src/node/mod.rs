@@ -16,21 +16,32 @@
 //! This file only routes: what an input means is in the file named after it.
 
 pub mod dial;
+mod ends;
 pub mod event;
+mod expiry;
 mod forgery;
+mod gate;
 pub mod gauges;
 mod hello;
 pub mod input;
 mod join;
+mod leave;
 pub mod levels;
 pub mod link;
 mod members;
 pub mod output;
 mod pen;
+mod profile;
+pub mod quarantine;
+mod reach;
 mod receive;
+mod rejoin;
+mod repair;
+mod role;
 mod send;
 pub mod stats;
 mod tick;
+pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -40,22 +51,34 @@ pub use gauges::{Gauge, Gauges};
 pub use input::{Input, LinkId, PeerIdentity, PeerSlot};
 pub use levels::{Level, Mark, Missing, Outcome, WaitId};
 pub use output::{CloseCode, DialError, LinkEnd, Output, Party, TlsFault};
+pub use quarantine::Poison;
+pub use repair::{RepairReport, RepairStats};
 pub use stats::{PeerStats, Stats};
+pub use view::{ClusterView, MemberView, RegionView};
+
+pub use crate::membership::Reach;
 
 use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::crdt::{Ctx, MemberSet};
 use crate::error::{ConfigError, PeerFault};
 use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
+use crate::membership::Liveness;
 use crate::probe::sometimes;
 use crate::replication::Outbox;
 use crate::store::{Gate, Store};
 use crate::wire::{Control, Decoder, Encoder, Limits, Unsendable};
 use dial::Slots;
+use expiry::Expiry;
 use join::Join;
+use leave::Drain;
 use levels::Waits;
 use link::{Link, Session};
 use pen::Pen;
+use quarantine::Quarantine;
+use rejoin::Past;
+use repair::Repairs;
+use role::Part;
 use tick::Timers;
 
 /// Who this node is.
@@ -86,13 +109,22 @@ pub struct Node {
     /// Grows with every change of `members`.
     members_version: u64,
     links: BTreeMap<LinkId, Link>,
+    /// Who can be reached.
+    liveness: Liveness,
     slots: Slots,
+    /// Members, or who was met, have changed since what follows from them was last looked at.
+    untended: bool,
+    /// Somebody was met wherever somebody is expected.
+    met: bool,
     join: Join,
     /// The last member of whom this node took state before it joined.
     copied_from: Option<ReplicaId>,
+    /// Former replicas of this process, and what is left of them.
+    past: Past,
     outbox: Outbox,
     waits: Waits,
     pen: Pen,
+    quarantine: Quarantine,
     /// Partitions to collect at the next report.
     touched: BTreeSet<PartitionId>,
     /// Frame bytes received since the last report.
@@ -107,6 +139,12 @@ pub struct Node {
     limits: Limits,
     stats: Stats,
     clock_refused: bool,
+    drain: Drain,
+    part: Part,
+    /// The comparisons of copies.
+    repairs: Repairs,
+    /// Of this node's certificate, once the shell has said so.
+    expiry: Option<Expiry>,
     stopping: bool,
     /// The instant of the last input.
     last: Mono,
@@ -120,6 +158,9 @@ impl Node {
     /// [`ConfigError`] when the configuration cannot work. Nothing was started.
     pub fn new(me: Me, config: Config, store: Arc<Store>, seed: u64) -> Result<Self, ConfigError> {
         config.check()?;
+        if config.repair.every.is_some() {
+            store.wait_for_comparisons();
+        }
         let outbox = Outbox::new(store.partition_count(), config.replication.linger);
         let limits = Limits::default();
         let encoder = Encoder::new(limits);
@@ -131,12 +172,17 @@ impl Node {
             cleared: BTreeSet::new(),
             members_version: 1,
             links: BTreeMap::new(),
-            slots: Slots::new(config.node.peers.len()),
+            liveness: Liveness::default(),
+            slots: Slots::new(&config.node.peers),
+            untended: true,
+            met: false,
             join: Join::Seeking { since: None },
             copied_from: None,
+            past: Past::default(),
             outbox,
             waits: Waits::default(),
             pen: Pen::default(),
+            quarantine: Quarantine::default(),
             touched: BTreeSet::new(),
             received_bytes: 0,
             news: 0,
@@ -147,6 +193,10 @@ impl Node {
             limits,
             stats: Stats::default(),
             clock_refused: false,
+            drain: Drain::No,
+            part: Part::new(config.node.standby.is_some()),
+            repairs: Repairs::new(seed),
+            expiry: None,
             stopping: false,
             last: Mono::default(),
             out: VecDeque::new(),
@@ -159,22 +209,32 @@ impl Node {
     /// Takes one input in. Drain [`Node::poll`] afterwards.
     pub fn handle(&mut self, now: Now, input: Input) {
         self.last = now.mono;
+        self.forgive_lateness(now);
         match input {
             Input::LinkUp { link, peer, dialled } => self.on_link_up(now, link, peer, dialled),
             Input::Control { link, bytes } => self.on_control(now, link, &bytes),
             Input::Log { link, bytes } => self.on_frame(now, link, &bytes),
             Input::Beat { link, bytes } => self.on_beat(now, link, &bytes),
-            Input::Drained { link, bytes } => self.on_drained(link, bytes),
+            Input::Drained { link, bytes } => self.on_drained(now, link, bytes),
             Input::LinkDown { link, reason } => self.on_link_down(now, link, &reason),
             Input::DialFailed { slot, reason } => self.on_dial_failed(now, slot, &reason),
             Input::AcceptFailed { .. } | Input::Deadline => {}
             Input::Written => self.outbox.mark(self.store.take_dirty()),
             Input::Wait { id, mark, level, deadline } => self.on_wait(now, id, mark, level, deadline),
             Input::CancelWait { id } => self.waits.remove(id),
-            Input::Remove { replica } => self.remove(now, replica),
+            Input::Remove { replica } => self.expel(now, replica),
+            Input::Rejoin => self.on_rejoin(now),
+            Input::Drain { leave } => self.on_drain(now, leave),
+            Input::Repair { within } => self.on_repair(now, within),
+            Input::Resume => self.on_resume(),
+            Input::Promote => self.assume(false),
+            Input::Demote => self.assume(true),
+            Input::Certified { expires_ms } => self.expiry = Some(Expiry::new(expires_ms)),
             Input::Shutdown => self.on_shutdown(now),
         }
         self.seek(now);
+        self.end_drain(now);
+        self.tend(now);
         self.run_due(now);
     }
 
@@ -201,21 +261,6 @@ impl Node {
         &self.store
     }
 
-    /// Returns the view and counters of this moment.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let partitions = || self.store.partition_ids().filter_map(|id| self.store.read(id));
-        let sum = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        Stats {
-            joined: self.join.is_joined(),
-            members: self.members.live().count(),
-            peers: self.links.values().filter_map(Link::stats).collect(),
-            log_records: partitions().map(|p| sum(p.log_len())).sum(),
-            keys: partitions().map(|p| sum(p.len())).sum(),
-            ..self.stats.clone()
-        }
-    }
-
     fn sessions(&self) -> impl Iterator<Item = (LinkId, &Session)> {
         self.links.iter().filter_map(|(id, link)| link.session.as_deref().map(|s| (*id, s)))
     }
@@ -224,81 +269,11 @@ impl Node {
         self.links.get_mut(&link)?.session.as_deref_mut()
     }
 
-    fn on_drained(&mut self, link: LinkId, bytes: usize) {
+    fn on_drained(&mut self, now: Now, link: LinkId, bytes: usize) {
         if let Some(session) = self.session_mut(link) {
-            session.peer.drained(bytes);
+            session.peer.drained(now.mono, bytes);
         }
         self.pump(link);
-    }
-
-    fn on_link_down(&mut self, now: Now, link: LinkId, reason: &LinkEnd) {
-        let code = if let LinkEnd::Closed { code, .. } = reason { Some(*code) } else { None };
-        if code == Some(CloseCode::ClockDrift)
-            && let Some(slot) = self.slots.of_link(link)
-        {
-            self.slots.clock_refused(slot);
-        }
-        if code == Some(CloseCode::Superseded) {
-            self.note_other_link(link);
-        }
-        self.slots.down(link, self.me.replica, now.mono, &mut self.rng);
-        self.drop_link(link);
-        self.check_own_clock();
-        if code == Some(CloseCode::Removed) {
-            self.remove(now, self.me.replica);
-        }
-    }
-
-    /// Forgets a link; what it was sent and did not report is sent again on the next one.
-    fn drop_link(&mut self, link: LinkId) {
-        self.pen.forget(link);
-        let Some(gone) = self.links.remove(&link) else { return };
-        if gone.session.is_some_and(|s| s.up) {
-            self.event(Event::Down { node: gone.identity.node, region: gone.identity.region });
-        }
-    }
-
-    fn on_dial_failed(&mut self, now: Now, slot: PeerSlot, reason: &DialError) {
-        if let DialError::Refused { code: CloseCode::ClockDrift, .. } = reason {
-            self.slots.clock_refused(slot);
-        }
-        self.slots.failed(slot, now.mono, &mut self.rng);
-        self.event(Event::Unreachable { slot, why: reason.to_string() });
-        self.check_own_clock();
-        if let DialError::Refused { code: CloseCode::Removed, .. } = reason {
-            self.remove(now, self.me.replica);
-        }
-    }
-
-    /// A node whose clock a majority of its peers refuses stops originating writes, and says so.
-    fn check_own_clock(&mut self) {
-        let refused = self.slots.majority_refuses();
-        if refused == self.clock_refused {
-            return;
-        }
-        sometimes!(ClockRefused, if refused);
-        sometimes!(ClockAcceptedAgain, if !refused);
-        self.clock_refused = refused;
-        let skew = self.sessions().filter_map(|(_, s)| s.beats.skew_ms()).map(i64::unsigned_abs).max().unwrap_or(0);
-        let skew_ms = skew.max(self.max_drift_ms());
-        self.store.note_skew(skew_ms);
-        self.set_gate();
-        self.event(if refused { Event::ClockRefused { skew_ms } } else { Event::ClockAccepted });
-    }
-
-    /// Says to the store whether writes are accepted: the first reason against it counts.
-    fn set_gate(&self) {
-        self.store.set_gate(if self.stopping {
-            Gate::Stopped
-        } else if self.is_removed() {
-            Gate::Removed
-        } else if self.clock_refused {
-            Gate::ClockRefused
-        } else if self.join.is_joined() {
-            Gate::Open
-        } else {
-            Gate::Joining
-        });
     }
 
     /// Somebody waits: what was written goes at once, and each peer is asked once for its report.
@@ -324,7 +299,7 @@ impl Node {
     /// Returns how many members the configuration speaks of, met or not: a node that was founded
     /// alone is no majority of them.
     fn expected(&self) -> usize {
-        self.slots.len() + 1
+        self.config.membership.expected_nodes.max(self.slots.seeds().count() + 1)
     }
 
     fn resolve(&mut self, done: Vec<(WaitId, Outcome)>) {
@@ -365,7 +340,12 @@ impl Node {
 
     /// A peer broke a rule: its message is dropped, its link closed, everybody else unaffected.
     fn fault(&mut self, link: LinkId, fault: PeerFault) {
-        let (code, reason) = (CloseCode::of(&fault), fault.to_string());
+        let code = CloseCode::of(&fault);
+        self.fault_with(link, fault, code);
+    }
+
+    fn fault_with(&mut self, link: LinkId, fault: PeerFault, code: CloseCode) {
+        let reason = fault.to_string();
         if let Some(l) = self.links.get(&link) {
             let (node, region) = (l.identity.node, l.identity.region.clone());
             self.event(Event::Refused { node, region, fault });

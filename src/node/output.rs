@@ -12,14 +12,19 @@ use crate::error::PeerFault;
 use crate::node::event::{Change, Event};
 use crate::node::input::{LinkId, PeerSlot};
 use crate::node::levels::{Outcome, WaitId};
+use crate::node::repair::RepairReport;
 
 /// Something the shell (or the simulator) must do for the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
-    /// Dial a configured address once.
+    /// Dial an address once.
     Dial {
-        /// Which one.
+        /// Names the dial in what comes of it.
         slot: PeerSlot,
+        /// What to dial, `host:port`.
+        address: String,
+        /// How many dials for this slot came before. Of several addresses behind a name another one comes first each time.
+        attempt: usize,
     },
     /// Send one message on the control stream.
     Control {
@@ -60,6 +65,8 @@ pub enum Output {
         /// How far the write came.
         outcome: Outcome,
     },
+    /// A comparison that was asked for has ended.
+    Repaired(RepairReport),
     /// Something users and logs are told.
     Event(Event),
     /// Remote changes in watched keyspaces.
@@ -95,13 +102,15 @@ pub enum CloseCode {
     Silent,
     /// The peer said of this side's events what cannot be.
     Forged,
+    /// The peer was removed from the cluster, and is not to come back by itself.
+    Expelled,
     /// A code of a later version.
     Unknown(u64),
 }
 
 /// Every known code and its number, in the order of [`CloseCode`]. Zero is what QUIC libraries send
 /// when a connection is merely dropped, so it names nothing here.
-const CODES: [(CloseCode, u64); 13] = [
+const CODES: [(CloseCode, u64); 14] = [
     (CloseCode::Goodbye, 1),
     (CloseCode::Superseded, 2),
     (CloseCode::Malformed, 3),
@@ -115,6 +124,7 @@ const CODES: [(CloseCode, u64); 13] = [
     (CloseCode::Overloaded, 11),
     (CloseCode::Silent, 12),
     (CloseCode::Forged, 13),
+    (CloseCode::Expelled, 14),
 ];
 
 impl CloseCode {

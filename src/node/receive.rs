@@ -21,7 +21,7 @@ use crate::node::link::Staged;
 use crate::node::output::Output;
 use crate::probe::{planted, sometimes};
 use crate::store::{Applied, Around, Batch, Fragment, Full, Refused};
-use crate::wire::{Beat, Control, Frame, FullChunk, Part};
+use crate::wire::{Beat, Control, Frame, FullChunk, Part, Repair};
 
 /// Received bytes after which a report goes at once.
 const REPORT_BYTES: usize = 256 * 1024;
@@ -57,8 +57,8 @@ impl Node {
                 self.fault(link, PeerFault::Malformed { why: "a second hello" });
             }
             (_, false) => {}
-            (Control::Join, true) => self.on_join(now, link),
-            (Control::JoinDone { hlc }, true) => self.on_join_done(now, link, hlc),
+            (Control::Join { ctxs }, true) => self.on_join(now, link, ctxs),
+            (Control::JoinDone { hlc, resumed }, true) => self.on_join_done(now, link, hlc, resumed),
             (Control::Ready { members, ctxs }, true) => self.on_ready(now, link, &members, ctxs),
             (Control::Report { hlc: _, changed, members }, true) => {
                 if let Some(members) = members {
@@ -83,6 +83,7 @@ impl Node {
                 }
                 self.pump(link);
             }
+            (Control::Repair(message), true) => self.on_repair_message(now, link, message),
             (Control::Goodbye, true) => {}
         }
     }
@@ -111,13 +112,20 @@ impl Node {
             Control::NeedFull { partition } if partition.index() >= self.store.partition_count() => {
                 Err(PeerFault::Malformed { why: "it names a partition that does not exist" })
             }
+            Control::Repair(Repair::Snapshot(snapshot)) => {
+                self.check_ctxs(&[(snapshot.partition, snapshot.ctx.clone())])
+            }
+            Control::Repair(repair) if repair.partition().index() >= self.store.partition_count() => {
+                Err(PeerFault::Malformed { why: "it names a partition that does not exist" })
+            }
             Control::Hello(_)
             | Control::Ready { .. }
-            | Control::Join
+            | Control::Join { .. }
             | Control::JoinDone { .. }
             | Control::Report { .. }
             | Control::ReportNow
             | Control::NeedFull { .. }
+            | Control::Repair(_)
             | Control::Goodbye => Ok(()),
         }
     }
@@ -211,8 +219,12 @@ impl Node {
         }
         for part in frame.parts {
             match part {
-                Part::Batch(batch) if joined => self.apply_batch(now, link, &batch),
+                Part::Batch(batch) if joined || self.join.resumes(batch.partition) => {
+                    self.apply_batch(now, link, &batch);
+                }
                 Part::Batch(_) => {}
+                Part::Restore(restore) if joined => self.on_restore(now, link, &restore),
+                Part::Restore(_) => {}
                 Part::FullChunk(chunk) => self.stage(now, link, chunk),
             }
         }
@@ -229,6 +241,7 @@ impl Node {
         let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         let Some(mut partition) = self.store.lock(batch.partition) else { return };
+        let replica = session.replica;
         let lags = lags(session.replica, batch, partition.ctx(), now.wall_ms);
         sometimes!(FrameOvertaken, if session.peer.known(batch.partition).is_some_and(|known| !batch.ctx.includes(known)));
         let result = partition.apply(session.replica, batch, &around);
@@ -236,15 +249,19 @@ impl Node {
         drop(partition);
         match result {
             Ok(applied) => {
-                lags.into_iter().for_each(|ms| session.lag.record(ms));
+                for ms in lags {
+                    session.lag.record(ms);
+                    session.recent_lag.record(now.mono, ms);
+                }
                 session.traffic.fragments_in += u64::try_from(batch.fragments.len()).unwrap_or(0);
                 session.traffic.news_in += applied.news;
                 self.note_report(link, batch.partition, &batch.ctx);
-                self.applied(batch.partition, applied);
+                self.applied(now, replica, batch.partition, applied);
+                self.try_finish(now);
             }
             // The sender has long seen more: a lost packet delayed this batch until it was stale. It
             // must not wait for the sender to wonder why its writes are never reported.
-            Err(Refused::Stale) if is_late => {
+            Err(Refused::Stale) if is_late || !self.join.is_joined() => {
                 sometimes!(LateBatchAskedForAgain);
                 self.stats.stale_batches += 1;
                 self.ask_again(link, batch.partition);
@@ -287,6 +304,7 @@ impl Node {
         let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         let Some(mut p) = self.store.lock(partition) else { return };
+        let theirs = session.replica;
         let result = p.apply_full(session.replica, full, &around);
         let is_late = session.peer.known(partition).is_some_and(|known| known.includes(p.frontier()));
         let has_all = p.ctx().includes(&full.batch.ctx);
@@ -298,7 +316,7 @@ impl Node {
                 session.stale_fulls.remove(&partition);
                 self.stats.full_syncs += 1;
                 self.note_report(link, partition, &full.batch.ctx);
-                self.applied(partition, applied);
+                self.applied(now, theirs, partition, applied);
                 self.on_received(now, partition);
                 self.fence_orphans(now, link);
             }
@@ -320,7 +338,6 @@ impl Node {
                 *stale += 1;
                 let unrelated = *stale > if mutual { MUTUAL_FULLS_MAX } else { STALE_FULLS_MAX };
                 session.peer.synchronise(partition);
-                let theirs = session.replica;
                 if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
                     self.fault(link, PeerFault::SplitHistory { partition, region });
                     if mutual {
@@ -342,7 +359,7 @@ impl Node {
         }
     }
 
-    fn applied(&mut self, partition: PartitionId, applied: Applied) {
+    pub(super) fn applied(&mut self, now: Now, from: ReplicaId, partition: PartitionId, applied: Applied) {
         self.news += 1;
         self.touched.insert(partition);
         for link in self.links.values_mut() {
@@ -359,9 +376,7 @@ impl Node {
         for replica in applied.duplicates {
             self.event(Event::DuplicateReplica { replica });
         }
-        if applied.quarantined > 0 {
-            self.event(Event::Quarantined { fragments: applied.quarantined });
-        }
+        self.quarantine(now, from, partition, applied.rejected);
     }
 
     pub(super) fn on_beat(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
@@ -370,10 +385,17 @@ impl Node {
             Err(fault) => return self.fault(link, fault),
         };
         let Some(session) = self.session_mut(link).filter(|s| s.replica == beat.replica) else { return };
+        let mut news = false;
         if session.beats.on_beat(now.mono, beat.seq, beat.sent_ns, beat.echo) {
             session.beats.on_clock(beat.wall_ms, now.wall_ms);
+            news = session.suspects.as_ref() != Some(&beat.suspects) || session.gives_up != beat.gives_up;
+            session.suspects = Some(beat.suspects);
+            session.gives_up = beat.gives_up;
         }
         self.note_consent(link);
+        if news {
+            self.judge_members(now);
+        }
     }
 }
 

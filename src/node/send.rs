@@ -10,7 +10,7 @@ use crate::node::output::Output;
 use crate::probe::{planted, sometimes};
 use crate::replication::outbox::Flush;
 use crate::store::Batch;
-use crate::wire::{Control, Frame, Part};
+use crate::wire::{Control, Frame, Part, Restore};
 
 /// Frames one flush may take, so that one turn of the driver stays within a few milliseconds.
 const FLUSH_FRAMES: usize = 16;
@@ -95,7 +95,7 @@ impl Node {
 
     fn send_frame(&mut self, link: LinkId, frame: &Encoded, express: bool) {
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
-        session.peer.queued(frame.bytes.len());
+        session.peer.queued(frame.bytes.len(), self.config.replication.link_window_bytes);
         let (bytes, plain) = (u64::try_from(frame.bytes.len()).unwrap_or(0), u64::try_from(frame.plain).unwrap_or(0));
         let t = &mut session.traffic;
         t.frames_out += 1;
@@ -120,10 +120,15 @@ impl Node {
                 return;
             }
             let Some(part) = session.peer.next_part(&self.store) else { return };
-            match self.encode(vec![part]) {
-                Ok(frame) => self.send_frame(link, &frame, false),
-                Err(parts) => self.send_apart(link, parts),
-            }
+            self.send_part(link, part);
+        }
+    }
+
+    /// Sends a part now.
+    pub(super) fn send_part(&mut self, link: LinkId, part: Part) {
+        match self.encode(vec![part]) {
+            Ok(frame) => self.send_frame(link, &frame, false),
+            Err(parts) => self.send_apart(link, parts),
         }
     }
 
@@ -131,13 +136,19 @@ impl Node {
     /// at fault stays behind.
     fn send_apart(&mut self, link: LinkId, parts: Vec<Part>) {
         for part in parts {
-            let Part::Batch(Batch { partition, ctx, fragments }) = part else { continue };
-            if fragments.len() < 2 {
-                continue;
-            }
-            for fragment in fragments {
-                let batch = Batch { partition, ctx: ctx.clone(), fragments: vec![fragment] };
-                if let Ok(frame) = self.encode(vec![Part::Batch(batch)]) {
+            let alone: Vec<Part> = match part {
+                Part::Batch(Batch { partition, ctx, fragments }) if fragments.len() > 1 => {
+                    let batch = |fragment| Batch { partition, ctx: ctx.clone(), fragments: vec![fragment] };
+                    fragments.into_iter().map(|fragment| Part::Batch(batch(fragment))).collect()
+                }
+                Part::Restore(Restore { partition, is_answer, fragments }) if fragments.len() > 1 => {
+                    let restore = |fragment| Restore { partition, is_answer, fragments: vec![fragment] };
+                    fragments.into_iter().map(|fragment| Part::Restore(restore(fragment))).collect()
+                }
+                Part::Batch(_) | Part::Restore(_) | Part::FullChunk(_) => Vec::new(),
+            };
+            for part in alone {
+                if let Ok(frame) = self.encode(vec![part]) {
                     self.send_frame(link, &frame, false);
                 }
             }

@@ -2,11 +2,46 @@
 
 use std::time::Duration;
 
+use crate::clock::Mono;
 use crate::id::{NodeId, RegionId, ReplicaId};
-use crate::node::Node;
+use crate::node::{ClusterView, Link, Node, Poison, RepairReport, RepairStats};
 
 /// Lags up to this many milliseconds are counted exactly.
 const LAG_MS_MAX: usize = 8_192;
+
+/// How long a lag counts at least, and half of how long at most.
+const LATELY: Duration = Duration::from_secs(10);
+
+/// The longest lag of the last ten to twenty seconds: what a view shows, which an hour of good or bad lags must not outweigh.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RecentLag {
+    begun: Mono,
+    now_ms: Option<u64>,
+    before_ms: Option<u64>,
+}
+
+impl RecentLag {
+    /// Takes a lag in.
+    pub fn record(&mut self, now: Mono, ms: u64) {
+        *self = self.turned(now);
+        self.now_ms = self.now_ms.max(Some(ms));
+    }
+
+    /// Returns the longest lag in milliseconds, if anything came lately.
+    #[must_use]
+    pub fn longest_ms(&self, now: Mono) -> Option<u64> {
+        let Self { now_ms, before_ms, .. } = self.turned(now);
+        now_ms.max(before_ms)
+    }
+
+    fn turned(self, now: Mono) -> Self {
+        match now.since(self.begun) {
+            age if age < LATELY => self,
+            age if age < LATELY * 2 => Self { begun: now, now_ms: None, before_ms: self.now_ms },
+            _ => Self { begun: now, now_ms: None, before_ms: None },
+        }
+    }
+}
 
 /// Milliseconds from a write's stamp to its application here, counted exactly up to 8 s.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -129,8 +164,8 @@ pub struct PeerStats {
 pub struct Stats {
     /// Whether this node has joined.
     pub joined: bool,
-    /// Members not removed, this one included.
-    pub members: usize,
+    /// The members, whether they can be reached, and their regions.
+    pub cluster: ClusterView,
     /// Peers with a link.
     pub peers: Vec<PeerStats>,
     /// Pairs of concurrent writes of which one lost.
@@ -139,14 +174,20 @@ pub struct Stats {
     pub stale_batches: u64,
     /// Partitions received in full.
     pub full_syncs: u64,
-    /// Fragments that could not be joined.
+    /// Fragments that could not be joined, as often as they came.
     pub quarantined: u64,
+    /// Those whose events are still missing.
+    pub poisons: Vec<Poison>,
     /// Frames that waited for the wall clock to come near their stamps.
     pub penned_frames: u64,
     /// Bytes of all frames sent over any link, also one that has ended, as they left.
     pub bytes_out: u64,
     /// Bytes of those frames before compression.
     pub raw_bytes_out: u64,
+    /// Comparisons of copies.
+    pub repair: RepairStats,
+    /// How far the comparison has come that somebody waits for.
+    pub repairing: Option<RepairReport>,
     /// Log records kept.
     pub log_records: u64,
     /// Keys with an entry, visible or not.
@@ -154,6 +195,23 @@ pub struct Stats {
 }
 
 impl Node {
+    /// Returns the view and counters of this moment.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let partitions = || self.store.partition_ids().filter_map(|id| self.store.read(id));
+        let sum = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        Stats {
+            joined: self.join.is_joined(),
+            cluster: self.cluster(),
+            peers: self.links.values().filter_map(Link::stats).collect(),
+            poisons: self.quarantine.iter().cloned().collect(),
+            log_records: partitions().map(|p| sum(p.log_len())).sum(),
+            keys: partitions().map(|p| sum(p.len())).sum(),
+            repairing: self.repair_progress(),
+            ..self.stats.clone()
+        }
+    }
+
     /// Forgets the lag measured so far: a phase of a measurement begins.
     pub fn reset_lag(&mut self) {
         for session in self.links.values_mut().filter_map(|link| link.session.as_deref_mut()) {
@@ -165,6 +223,18 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recent_lag_is_forgotten_within_twenty_seconds() {
+        let (at, mut lag) = (|s: u64| Mono(s * 1_000_000_000), RecentLag::default());
+        [(100, 60_000), (101, 30), (109, 40)].into_iter().for_each(|(s, ms)| lag.record(at(s), ms));
+        assert_eq!(lag.longest_ms(at(109)), Some(60_000));
+        lag.record(at(111), 50);
+        assert_eq!(lag.longest_ms(at(112)), Some(60_000));
+        lag.record(at(122), 20);
+        assert_eq!(lag.longest_ms(at(122)), Some(50));
+        assert_eq!(lag.longest_ms(at(200)), None);
+    }
 
     #[test]
     fn quantiles_are_the_smallest_value_that_covers_the_share() {

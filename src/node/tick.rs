@@ -1,12 +1,14 @@
 //! Timers: a table per node, pulled through `next_deadline`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::clock::{Mono, Now};
 use crate::crdt::Ctx;
-use crate::membership::Verdict;
+use crate::id::ReplicaId;
+use crate::membership::{Reach, Verdict};
 use crate::node::Node;
-use crate::node::event::Event;
+use crate::node::dial::Due;
 use crate::node::input::LinkId;
 use crate::node::output::{CloseCode, Output};
 use crate::probe::{planted, sometimes};
@@ -46,7 +48,7 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Mono> {
         let dials = self.slots.next_deadline().filter(|_| self.dials());
         let solo = self.solo_deadline().filter(|at| *at > self.last);
-        let dynamic = [self.outbox.due(), dials, self.waits.next_deadline(), solo];
+        let dynamic = [self.outbox.due(), dials, self.waits.next_deadline(), solo, self.past.due()];
         dynamic.into_iter().flatten().chain([self.timers.next()]).min()
     }
 
@@ -58,6 +60,9 @@ impl Node {
         if self.timers.report.is_some_and(|at| at <= now.mono) {
             self.report(now);
         }
+        if self.past.due().is_some_and(|at| at <= now.mono) {
+            self.come_back(now);
+        }
         if self.timers.beat <= now.mono {
             self.beat(now);
         }
@@ -65,10 +70,12 @@ impl Node {
             self.timers.sweep = now.mono.plus(SWEEP_EVERY);
             self.sweep(now);
             self.release(now);
+            self.repair(now);
         }
         if self.timers.relay <= now.mono {
             self.timers.relay = now.mono.plus(RELAY_AFTER);
             self.relay(now);
+            self.look_at_certificate(now);
         }
         if self.waits.next_deadline().is_some_and(|at| at <= now.mono) {
             let done = self.waits.expire(now.mono, &self.store, &self.members, self.expected());
@@ -91,35 +98,49 @@ impl Node {
         let links = &self.links;
         let connected = |node| links.values().any(|l| l.session.is_some() && l.identity.node == node);
         let due = if self.dials() { self.slots.due(now.mono, connected) } else { Vec::new() };
-        self.out.extend(due.into_iter().map(|slot| Output::Dial { slot }));
+        let dial = |Due { slot, address, attempt }| Output::Dial { slot, address, attempt };
+        self.out.extend(due.into_iter().map(dial));
+    }
+
+    /// Forgives everybody's silence while this node itself stood still, before anything else is taken in: what is heard now
+    /// is heard now, and what anybody suspected before is no news any more.
+    pub(super) fn forgive_lateness(&mut self, now: Now) {
+        let late = now.mono.since(self.timers.beat);
+        if self.timers.beat == Mono::default() || late <= self.config.membership.beat_every * 2 {
+            return;
+        }
+        self.timers.beat = now.mono;
+        for session in self.links.values_mut().filter_map(|link| link.session.as_deref_mut()) {
+            session.beats.forgive(now.mono, late);
+            session.suspects = None;
+        }
+        self.liveness.forgive(late);
+        self.part.forgive(late);
     }
 
     fn beat(&mut self, now: Now) {
-        let every = self.config.membership.beat_every;
-        let late = now.mono.since(self.timers.beat);
-        let first = self.timers.beat == Mono::default();
-        self.timers.beat = now.mono.plus(every);
-        if late > every * 2 && !first {
-            self.links.values_mut().filter_map(|l| l.session.as_deref_mut()).for_each(|s| s.beats.forgive(late));
-        }
+        self.timers.beat = now.mono.plus(self.config.membership.beat_every);
+        // What is suspected now is said at once.
+        self.judge_silences(now);
+        self.judge_members(now);
+        self.look_after_the_active(now);
+        let (suspects, gives_up) = (self.liveness.suspects(), self.given_up(now));
         let (replica, hlc) = (self.me.replica, self.store.clock().last());
         let mut beats = Vec::new();
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut() else { continue };
             let (seq, echo) = (session.beats.next_seq(), session.beats.echo(now.mono));
-            let beat = Beat { replica, seq, hlc, sent_ns: now.mono.0, echo, wall_ms: now.wall_ms };
+            let (suspects, gives_up) = (suspects.clone(), gives_up.clone());
+            let beat = Beat { replica, seq, hlc, sent_ns: now.mono.0, echo, wall_ms: now.wall_ms, suspects, gives_up };
             beats.push(Output::Beat { link: *id, bytes: self.encoder.encode_beat(&beat) });
         }
         self.out.extend(beats);
-        self.judge_silences(now);
     }
 
     fn judge_silences(&mut self, now: Now) {
         let m = &self.config.membership;
-        let (suspect, give_up) = (m.suspect_after, m.give_up_after);
-        let (mut events, mut lost): (Vec<Event>, Vec<LinkId>) = (Vec::new(), Vec::new());
+        let mut lost: Vec<LinkId> = Vec::new();
         for (id, link) in &mut self.links {
-            let (node, region) = (link.identity.node, link.identity.region.clone());
             let Some(session) = link.session.as_deref_mut() else {
                 if now.mono.since(link.since) > HELLO_WITHIN {
                     sometimes!(HelloNeverCame);
@@ -127,21 +148,14 @@ impl Node {
                 }
                 continue;
             };
-            let verdict = session.beats.verdict(now.mono, suspect, give_up);
-            let up = verdict == Verdict::Up;
-            if up != session.up {
-                sometimes!(PeerSuspected, if !up);
-                sometimes!(PeerHeardOfAgain, if up);
-                let replica = session.replica;
-                events.push(if up { Event::Up { node, region, replica } } else { Event::Down { node, region } });
-            }
-            session.up = up;
+            let patience = session.beats.patience(m.suspect_after, m.beat_every);
+            let verdict = session.beats.verdict(now.mono, patience, m.give_up_after.max(patience));
+            session.up = verdict == Verdict::Up;
             if verdict == Verdict::GiveUp {
                 sometimes!(PeerGivenUp);
                 lost.push(*id);
             }
         }
-        events.into_iter().for_each(|event| self.event(event));
         for link in lost {
             self.close(link, CloseCode::Silent, "silent for too long");
         }
@@ -161,12 +175,15 @@ impl Node {
         }
     }
 
-    /// Gives peers what they have lacked for [`RELAY_AFTER`], whoever wrote it, sends again what
+    /// Gives peers what they have lacked for [`RELAY_AFTER`] and nobody else gives them, whoever wrote it, sends again what
     /// was sent and never reported, and collects what grew old while nothing happened.
     fn relay(&mut self, now: Now) {
         let seen: Vec<_> =
             self.store.partition_ids().filter_map(|id| self.store.read(id).map(|p| (id, p.ctx().clone()))).collect();
         let before = std::mem::replace(&mut self.seen_before, seen);
+        // Whoever is heard here and there as well serves its own writes.
+        let is_up = |replica: &ReplicaId| self.reach(*replica) == Some(Reach::Up);
+        let up: BTreeSet<ReplicaId> = self.members.live().map(|(replica, _)| replica).filter(is_up).collect();
         let mut behind = Vec::new();
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|s| s.receives()) else { continue };
@@ -177,8 +194,10 @@ impl Node {
                 behind.push(*id);
                 continue;
             }
+            let suspects = session.suspects.as_ref();
+            let hears = |origin| up.contains(&origin) && suspects.is_some_and(|suspects| !suspects.contains(&origin));
             for (partition, ctx) in &before {
-                if session.peer.lacks(*partition, ctx) && !planted!(NeverRelays) {
+                if session.peer.is_left_behind(*partition, ctx, hears) && !planted!(NeverRelays) {
                     session.peer.catch_up(*partition, &self.store, true);
                 }
             }
@@ -186,6 +205,8 @@ impl Node {
         }
         behind.into_iter().for_each(|link| self.pump(link));
         self.forget_silent_copies(now);
+        self.reissue(now, false);
+        self.release_quarantine();
         self.collect(now, self.store.partition_ids());
     }
 }

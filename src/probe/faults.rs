@@ -107,6 +107,20 @@ faults! {
     CollectsWhileJoining,
     /// Events are stable as soon as they are seen here.
     OwnReportSuffices,
+    /// Events are stable before as many nodes were met as are expected.
+    ExpectedNotAwaited,
+    /// Members to whom no configured address leads are not dialled.
+    MembersNotDialled,
+    /// A member that did not answer is not dialled again.
+    AnnounceOff,
+    /// What a member said of itself earlier replaces what it said later.
+    ViewOrderIgnored,
+    /// A standby accepts writes.
+    StandbyWrites,
+    /// A standby never takes over by itself.
+    NeverTakesOver,
+    /// A standby takes over from active members that are merely suspected.
+    TakesOverFromSuspects,
     /// Members without a link are not waited for: what all others have seen is stable.
     AbsentNotAwaited,
     /// Events are stable before somebody was met at every configured address.
@@ -169,14 +183,46 @@ faults! {
     JoinerCountedLate,
     /// A joiner is ready as soon as its donor has sent everything, received or not.
     JoinedHalfway,
+    /// A joiner gets from its second donor what the log names, although the log no longer names all it lacks.
+    ResumedBelowFloor,
     /// Two copies of one node that were let in apart both stay members.
     CopiesOfOneNodeStay,
+    /// Who hands over ends before the others have what it has.
+    LeavesAtOnce,
+    /// Half of the members remove the other half.
+    HalfGivesUp,
+    /// Members are given up in a fourth of the time.
+    GivesUpAtOnce,
+    /// Who is silent here alone is called unreachable: nobody else is asked.
+    QuorumOfOne,
+    /// Who hears nobody calls everybody unreachable.
+    IsolatedDeclares,
+    /// Who was called unreachable stays so, though it is heard again.
+    AccusedForGood,
     /// A removed replica is taken back (R-FENCE).
     ZombieAccepted,
+    /// What a removed process had written and nobody received is written again over something newer.
+    ReissueOverwritesNewer,
+    /// It is written again although something newer may have been there and is forgotten.
+    ReissueRevives,
+    /// It is never written again.
+    NotReissued,
+    /// A process that an operator removed comes back by itself.
+    ExpelledComesBack,
     /// Members that were heard of too late are taken for any other (R-ORPHAN).
     OrphansTrusted,
     /// A restarted process goes on under its old replica id.
     ReplicaIdReused,
+
+    // repair: whether the copies are equal
+    /// What expires stays in the sums.
+    FingerprintMissesExpiry,
+    /// Sums are compared as they are, without undoing what the other side cannot have seen.
+    RepairWithoutContext,
+    /// What the other side does not list is dropped here.
+    RepairAbsenceDeletes,
+    /// Copies count as verified when a few bits of their sums are equal.
+    VerifiedOnTruncatedEquality,
 }
 
 #[cfg(planted)]

@@ -77,6 +77,14 @@ rare! {
     CustomStubLost,
     /// A custom stub was filled again with a state of its generation.
     CustomStubRefilled,
+    /// A member was found to whom no configured address leads, and is to be dialled.
+    MemberToBeDialled,
+    /// A member is found at another address than before.
+    MemberMoved,
+    /// More dials were due than may begin at once.
+    DialsPaced,
+    /// A standby took over by itself.
+    TookOver,
     /// Two donors had each let in another copy of a node, and the earlier one was removed.
     MemberSuperseded,
 
@@ -199,8 +207,12 @@ rare! {
     SharedFrameRefused,
     /// A link had no room for a shared frame.
     LinkFull,
+    /// A slow link was given little at a time.
+    LinkTakesLittle,
     /// A write of a third party was relayed.
     ThirdPartyRelayed,
+    /// A peer lacked a third party's write for long, and nobody helped: its origin was at it.
+    SlowButServed,
     /// A peer was so far behind that one frame did not do.
     CatchUpSplit,
     /// What was sent and never reported was sent again.
@@ -257,6 +269,22 @@ rare! {
     EarlyFrameTaken,
     /// A peer of a later version said hello.
     NewerPeerGreeted,
+    /// A node that hands over waited for somebody's report.
+    LeaverAwaitsReport,
+    /// A node handed everything over and was about to end.
+    DrainedInOrder,
+    /// A node handed everything over and gave up its place.
+    LeftInOrder,
+    /// A node voted to remove a member, and too few others did.
+    VotedInVain,
+    /// A majority removed a member that was gone for too long.
+    GivenUp,
+    /// None of several members was heard.
+    NobodyHeard,
+    /// At least half of those that were heard suspected a member, too.
+    SuspicionShared,
+    /// A member that was silent here was heard elsewhere.
+    SuspicionNotShared,
     /// A link was closed because nobody said hello.
     HelloNeverCame,
     /// A second hello was refused.
@@ -277,6 +305,8 @@ rare! {
     BeatOvertaken,
     /// Nobody was suspected because this node itself had been late.
     LatenessForgiven,
+    /// A beat that may have waited while this node stood still was no news.
+    BeatFromBefore,
     /// A peer was silent for too long.
     PeerSuspected,
     /// A suspected peer was heard of again on the same link.
@@ -341,10 +371,80 @@ rare! {
     NotAllMetYet,
     /// A replica learnt that it was removed.
     ToldThatRemoved,
+    /// More states could not be joined in than are kept in quarantine.
+    QuarantineFull,
+    /// The events of a state that could not be joined in came in another form.
+    QuarantineEnded,
+    /// A process whose replica was removed went on as another one.
+    CameBack,
+    /// One that had come back a moment before came back again.
+    CameBackAgain,
+    /// A process whose replica was removed stayed away, because an operator had removed it or a copy had its place.
+    StaysAway,
+    /// A process that was to stay away came back when it was told to.
+    RejoinedOnOrder,
+    /// A process that had come back heard that an operator had removed what it was before.
+    FormerWasExpelled,
+    /// A write of a former replica that nobody had received was written again.
+    WrittenAgain,
+    /// A deletion of a former replica that nobody had received was made again.
+    DeletedAgain,
+    /// A write of a former replica had come through after all.
+    UnsentHadComeThrough,
+    /// A write of a former replica was not written again, because something newer is there.
+    UnsentOutdated,
+    /// A write of a former replica was not written again, because something newer may have been there and is forgotten.
+    UnsentMayBeOutdated,
+    /// A former replica had written with a clock that was ahead what is not kept for that.
+    UnsentOfTheFuture,
+    /// A former replica had written more that nobody had received than is kept.
+    UnsentOverLimit,
     /// A majority of the peers refused this clock.
     ClockRefused,
     /// The peers accepted this clock again.
     ClockAcceptedAgain,
+    /// A comparison undid events that the other side had not seen.
+    ComparisonUndid,
+    /// A joiner had a partition from a donor that went away, and got from the next one what was missing.
+    JoinResumed,
+    /// A grave that is old enough waited for a comparison.
+    GraveAwaitedComparison,
+    /// Comparisons said nothing of a grave's leaf so often that it was let go.
+    GraveNeverCompared,
+    /// Stable events stayed in the history because copies were being compared.
+    HistoryHeld,
+    /// A comparison left a key out because events that count and others had changed it in turn.
+    ComparisonMetBusyKey,
+    /// A listing left a key out that had changed since the comparison began.
+    ListingSparedBusyKey,
+    /// What the other side gave of such a key was not taken.
+    RestoreSparedBusyKey,
+    /// A comparison waited for events that were still on their way.
+    ComparisonAwaitedEvents,
+    /// A comparison was not made because the history did not reach back to the meet.
+    ComparisonLagged,
+    /// A comparison was not finished in time.
+    ComparisonTimedOut,
+    /// A partition was not compared in detail because too many others were.
+    ComparisonPutOff,
+    /// A comparison was given up because its horizon had passed.
+    HorizonPassed,
+    /// A snapshot was asked for again with other leaves.
+    SnapshotAskedAgain,
+    /// Copies were equal once what one side could not have seen was undone.
+    VerifiedInDetail,
+    /// Copies were equal but for leaves that were left out.
+    VerifiedInPart,
+    /// A bucket differed whose leaves looked equal.
+    LeavesLookedEqual,
+    /// Two copies differed although their contexts said that they could not.
+    DifferenceFound,
+    /// What differed was restored here.
+    CopyRestored,
+    /// Who was given an older version answered with its own.
+    RestoreAnswered,
+    /// Part of a copy was lost silently.
+    CopyDamaged,
     /// A wait was reached because the members changed.
     WaitReachedByRemoval,
     /// A wait ended at its deadline.

@@ -11,6 +11,7 @@
 //! * Frames are self-contained, so lost, repeated and reordered frames do no harm.
 
 pub mod outbox;
+mod pace;
 pub mod peer;
 pub mod reports;
 

@@ -8,11 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::clock::Mono;
+use crate::clock::{Hlc, Mono};
 use crate::crdt::{Ctx, Dot};
 use crate::id::{PartitionId, ReplicaId};
 use crate::probe::{planted, sometimes};
 use crate::replication::outbox::Reach;
+use crate::replication::pace::Pace;
 use crate::store::{Batch, Budget, Full, Store};
 use crate::wire::{FullChunk, Part};
 
@@ -37,6 +38,8 @@ struct Lane {
     sent: Ctx,
     /// What `sent` and `known` were when progress was last checked.
     mark: (Ctx, Ctx),
+    /// What `known` was when it was last asked whether the peer is left behind.
+    before: Ctx,
     /// The context of a full synchronisation that the peer has not reported yet.
     full: Option<Ctx>,
 }
@@ -53,27 +56,35 @@ impl Lane {
 pub struct Peer {
     lanes: Vec<Lane>,
     wanted: BTreeMap<PartitionId, Want>,
+    /// Whose turn it is among them.
+    turn: PartitionId,
     fulls: BTreeSet<PartitionId>,
     chunks: VecDeque<FullChunk>,
     sessions: u64,
     marked_at: Mono,
     /// Bytes handed to the link and not taken by QUIC yet.
     in_flight: usize,
+    pace: Pace,
 }
 
 impl Peer {
     /// Builds the progress of a peer that said in its hello what it has.
     #[must_use]
     pub fn new(ctxs: Vec<Ctx>, now: Mono) -> Self {
-        let lane = |known: Ctx| Lane { sent: known.clone(), mark: (known.clone(), known.clone()), known, full: None };
+        let lane = |known: Ctx| {
+            let (sent, mark, before) = (known.clone(), (known.clone(), known.clone()), known.clone());
+            Lane { sent, mark, before, known, full: None }
+        };
         Self {
             lanes: ctxs.into_iter().map(lane).collect(),
             wanted: BTreeMap::new(),
+            turn: PartitionId(0),
             fulls: BTreeSet::new(),
             chunks: VecDeque::new(),
             sessions: 0,
             marked_at: now,
             in_flight: 0,
+            pace: Pace::new(now),
         }
     }
 
@@ -111,6 +122,14 @@ impl Peer {
         } else {
             sometimes!(IncrementRefused);
             self.fulls.insert(partition);
+        }
+    }
+
+    /// Asks for everything the peer has not reported of a partition, from the log, whatever the floor.
+    pub fn resume(&mut self, partition: PartitionId) {
+        if let Some(lane) = self.lanes.get_mut(partition.index()) {
+            lane.sent = lane.known.clone();
+            self.wanted.insert(partition, Want::All);
         }
     }
 
@@ -164,8 +183,8 @@ impl Peer {
     #[must_use]
     pub fn takes(&self, reach: &[Reach], window: usize) -> bool {
         let has = |lane: &Lane, floor: &Option<Ctx>| floor.as_ref().is_none_or(|floor| lane.has_floor(floor));
-        sometimes!(LinkFull, if self.in_flight >= window);
-        self.in_flight < window
+        sometimes!(LinkFull, if !self.has_room(window));
+        self.has_room(window)
             && reach.iter().all(|r| {
                 let lane = self.lanes.get(r.partition.index()).filter(|lane| lane.full.is_none());
                 lane.is_some_and(|lane| has(lane, &r.floor))
@@ -181,14 +200,16 @@ impl Peer {
         }
     }
 
-    /// Notes bytes handed to the link.
-    pub fn queued(&mut self, bytes: usize) {
+    /// Notes bytes handed to the link, of whose window so much may be used.
+    pub fn queued(&mut self, bytes: usize, window: usize) {
         self.in_flight = self.in_flight.saturating_add(bytes);
+        self.pace.waiting(self.in_flight, window);
     }
 
     /// Notes bytes that left the link.
-    pub fn drained(&mut self, bytes: usize) {
+    pub fn drained(&mut self, now: Mono, bytes: usize) {
         self.in_flight = self.in_flight.saturating_sub(bytes);
+        self.pace.took(now, bytes);
     }
 
     /// Returns the bytes handed to the link that have not left it.
@@ -197,10 +218,11 @@ impl Peer {
         self.in_flight
     }
 
-    /// Tells whether there is room for another frame.
+    /// Tells whether there is room for another frame: within the window, and of a slow link within what it takes in a
+    /// moment.
     #[must_use]
     pub fn has_room(&self, window: usize) -> bool {
-        self.in_flight < window
+        self.in_flight < self.pace.room(window)
     }
 
     /// Tells whether nothing is left to catch up with, nor under way in full.
@@ -225,7 +247,8 @@ impl Peer {
             self.start_full(partition, store);
             return self.chunks.pop_front().map(Part::FullChunk);
         }
-        while let Some((&partition, &want)) = self.wanted.first_key_value() {
+        while let Some((partition, want)) = self.next_wanted() {
+            self.turn = PartitionId(partition.0.wrapping_add(1));
             if let Some(batch) = self.lacking(partition, want, store) {
                 return Some(Part::Batch(batch));
             }
@@ -234,6 +257,13 @@ impl Peer {
             }
         }
         None
+    }
+
+    /// Returns the partition to go on with. They take turns: one that is written without pause would keep the link from all
+    /// others.
+    fn next_wanted(&self) -> Option<(PartitionId, Want)> {
+        let from_here = self.wanted.range(self.turn..).next();
+        from_here.or_else(|| self.wanted.first_key_value()).map(|(partition, want)| (*partition, *want))
     }
 
     fn lacking(&mut self, partition: PartitionId, want: Want, store: &Store) -> Option<Batch> {
@@ -298,10 +328,21 @@ impl Peer {
         !stuck.is_empty()
     }
 
-    /// Tells whether something in `seen` was neither sent to the peer nor reported by it.
-    #[must_use]
-    pub fn lacks(&self, partition: PartitionId, seen: &Ctx) -> bool {
-        self.lanes.get(partition.index()).is_some_and(|lane| !lane.sent.includes(seen))
+    /// Tells whether the peer lacks something of `seen` that nobody gives it: it was neither sent nor reported, and the peer
+    /// does not hear who made it, or has got nothing of the partition since this was last asked. To one that is only slow
+    /// its origins send themselves; whoever helps takes room on its link from them.
+    pub fn is_left_behind(&mut self, partition: PartitionId, seen: &Ctx, hears: impl Fn(ReplicaId) -> bool) -> bool {
+        let Some(lane) = self.lanes.get_mut(partition.index()) else { return false };
+        let moves = lane.known != lane.before;
+        lane.before.clone_from(&lane.known);
+        if lane.sent.includes(seen) {
+            return false;
+        }
+        let mut lacked =
+            seen.iter().filter(|(origin, seen)| lane.sent.of(*origin).is_none_or(|has| !has.includes(seen)));
+        let waits = moves && lacked.all(|(origin, _)| hears(origin));
+        sometimes!(SlowButServed, if waits);
+        !waits
     }
 
     /// Tells whether the peer reported a dot.
@@ -313,7 +354,7 @@ impl Peer {
 
 /// Cuts a full synchronisation into frames.
 fn cut(full: Full, session: u64) -> Vec<FullChunk> {
-    let Full { batch, frontier, floor } = full;
+    let Full { batch, frontier, floor, forgotten } = full;
     let chunk = |index: u32| FullChunk {
         partition: batch.partition,
         session,
@@ -322,10 +363,11 @@ fn cut(full: Full, session: u64) -> Vec<FullChunk> {
         ctx: Ctx::default(),
         frontier: Ctx::default(),
         floor: Ctx::default(),
+        forgotten: Hlc::default(),
         fragments: Vec::new(),
     };
     let mut chunks = Vec::new();
-    let mut open = FullChunk { ctx: batch.ctx, frontier, floor, ..chunk(0) };
+    let mut open = FullChunk { ctx: batch.ctx, frontier, floor, forgotten, ..chunk(0) };
     let mut bytes = 0;
     for fragment in batch.fragments {
         let weight = fragment.weight();
@@ -353,8 +395,12 @@ mod tests {
 
     /// A store of one partition with so many keys, each of 50 KB.
     fn store(keys: u32) -> Store {
+        parted(1, keys)
+    }
+
+    fn parted(partitions: usize, keys: u32) -> Store {
         let config = StoreConfig {
-            partitions: 1,
+            partitions,
             hash_key: [0; 16],
             log_records_max: 1_024,
             keyspace_bytes: 1 << 30,
@@ -407,5 +453,41 @@ mod tests {
         assert!(!peer.check_progress(once, &store), "the first look only marks");
         assert!(peer.check_progress(twice, &store));
         assert!(matches!(peer.next_part(&store), Some(Part::Batch(_))));
+    }
+
+    #[test]
+    fn partitions_take_turns_though_one_is_written_without_pause() {
+        let store = parted(4, 32);
+        let mut peer = Peer::new(vec![Ctx::default(); 4], Mono(0));
+        store.partition_ids().for_each(|partition| peer.catch_up(partition, &store, false));
+        let mut given = Vec::new();
+        for _ in 0..4 {
+            // As a write to the first one would.
+            peer.catch_up(ONLY, &store, false);
+            match peer.next_part(&store) {
+                Some(Part::Batch(batch)) => given.push(batch.partition),
+                other => panic!("a batch, not {other:?}"),
+            }
+        }
+        assert_eq!(given, store.partition_ids().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_hears_the_origin_and_gets_on_is_slow_and_anybody_else_is_left_behind() {
+        let (origin, other) = (ReplicaId(7), ReplicaId(8));
+        let seen_of = |origin, last| {
+            let mut ctx = Ctx::default();
+            ctx.add_range(origin, 1, last);
+            ctx
+        };
+        let seen = seen_of(origin, 9);
+        let mut peer = Peer::new(vec![seen_of(origin, 3)], Mono(0));
+        assert!(peer.is_left_behind(ONLY, &seen, |_| true), "it gets nothing");
+        peer.report(ONLY, &seen_of(origin, 4));
+        assert!(!peer.is_left_behind(ONLY, &seen, |of| of == origin), "it gets on");
+        peer.report(ONLY, &seen_of(origin, 5));
+        assert!(peer.is_left_behind(ONLY, &seen, |of| of == other), "it does not hear who made them");
+        peer.report(ONLY, &seen);
+        assert!(!peer.is_left_behind(ONLY, &seen, |_| false), "it lacks nothing");
     }
 }

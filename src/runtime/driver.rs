@@ -8,16 +8,24 @@
 //! * One input or command per turn, then every output of it; the node bounds the work of one input.
 //! * Nothing here waits but the `select!`: outputs are queued, answers nobody awaits are dropped.
 
+use std::time::Duration;
+
+use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
 use crate::clock::Mono;
-use crate::node::{Input, Node, Output};
+use crate::error::{RemoveError, RoleError};
+use crate::id::ReplicaId;
+use crate::node::{Event, Input, Node, Output, RepairReport};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::journal::Journal;
 use crate::runtime::line::{Command, DriverEnd, Line};
 use crate::runtime::waits::Waits;
 use crate::runtime::watches::Origin;
+
+/// How old round trips and lags in a view may be.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 /// The owner of the node and the network.
 #[derive(Debug)]
@@ -27,17 +35,35 @@ pub struct Driver {
     clock: SystemClock,
     end: DriverEnd,
     waits: Waits,
+    /// Who waits for everything to be handed over.
+    drainers: Vec<oneshot::Sender<bool>>,
+    /// Who waits for all copies to be compared.
+    repairers: Vec<oneshot::Sender<RepairReport>>,
     journal: Journal,
+    /// When the own certificate expires, in Unix milliseconds.
+    expires_ms: u64,
+    /// When the view was last shown.
+    shown_at: Mono,
 }
 
 impl Driver {
-    /// Takes the node and the network over. `addresses` are those of the peers, for the logs.
+    /// Takes the node and the network over. The own certificate expires at `expires_ms`.
     #[must_use]
-    pub fn new(node: Node, endpoint: Endpoint, addresses: Vec<String>) -> (Self, Line) {
+    pub fn new(node: Node, endpoint: Endpoint, expires_ms: u64) -> (Self, Line) {
         let clock = SystemClock::start();
         let (line, end) = Line::new(clock);
-        let journal = Journal::new(addresses);
-        let driver = Self { node, endpoint, clock, end, waits: Waits::default(), journal };
+        let driver = Self {
+            node,
+            endpoint,
+            clock,
+            end,
+            waits: Waits::default(),
+            drainers: Vec::new(),
+            repairers: Vec::new(),
+            journal: Journal::default(),
+            expires_ms,
+            shown_at: Mono::default(),
+        };
         (driver, line)
     }
 
@@ -46,6 +72,7 @@ impl Driver {
     /// # Cancel safety
     /// Dropping the future ends everything at once: peers are not told, waits end unanswered.
     pub async fn run(mut self) {
+        self.take(Input::Certified { expires_ms: self.expires_ms });
         let reply = loop {
             let due = self.clock.instant(self.node.next_deadline().unwrap_or(Mono(u64::MAX)));
             tokio::select! {
@@ -80,6 +107,15 @@ impl Driver {
         if self.node.news() != news {
             self.end.signals.applied.notify_waiters();
         }
+        if self.clock.now().mono.since(self.shown_at) >= SHOW_EVERY {
+            self.show_view();
+        }
+    }
+
+    /// Shows the cluster to whoever routes by it.
+    fn show_view(&mut self) {
+        self.shown_at = self.clock.now().mono;
+        self.end.views.send_replace(self.node.cluster());
     }
 
     fn tell(&mut self, output: Output) {
@@ -87,6 +123,9 @@ impl Driver {
             Output::Resolved { id, outcome } => self.waits.tell(id, outcome),
             Output::Event(event) => {
                 self.journal.note(&event);
+                // First, so that whoever hears of it finds it taken into account.
+                self.show_view();
+                self.tell_drainers(&event);
                 drop(self.end.events.send(event));
             }
             Output::Changed(changes) => {
@@ -94,12 +133,52 @@ impl Driver {
                     self.end.watches.tell(change.keyspace, change.key, Origin::Remote);
                 }
             }
+            Output::Repaired(report) => {
+                let gone = self.repairers.drain(..).filter_map(|reply| reply.send(report).err()).count();
+                tracing::debug!(gone, "all copies are compared");
+            }
             Output::Dial { .. }
             | Output::Control { .. }
             | Output::Log { .. }
             | Output::Beat { .. }
             | Output::Close { .. } => {}
         }
+    }
+
+    fn tell_drainers(&mut self, event: &Event) {
+        let is_done = matches!(event, Event::Drained | Event::Left);
+        if !is_done && *event != Event::Removed {
+            return;
+        }
+        for reply in self.drainers.drain(..).filter(|_| is_done) {
+            if reply.send(true).is_err() {
+                tracing::debug!("everything is handed over, and nobody waited for it");
+            }
+        }
+    }
+
+    /// Whoever asks a node that was removed is told by the end of `reply`, and one that is alone that it will not be done.
+    fn drain(&mut self, leave: bool, reply: oneshot::Sender<bool>) {
+        if self.node.members().is_removed(self.node.me().replica) {
+            return;
+        }
+        if self.node.is_alone() {
+            if reply.send(false).is_err() {
+                tracing::debug!("nobody is there to hand anything to, and nobody waited to hear it");
+            }
+            return;
+        }
+        self.drainers.retain(|reply| !reply.is_closed());
+        self.drainers.push(reply);
+        self.take(Input::Drain { leave });
+    }
+
+    fn refuses_to_remove(&self, replica: ReplicaId) -> Option<RemoveError> {
+        if replica == self.node.me().replica {
+            return Some(RemoveError::Myself);
+        }
+        let member = self.node.members().live().any(|(live, _)| live == replica);
+        (!member).then_some(RemoveError::NotAMember { replica })
     }
 
     fn obey(&mut self, command: Command) {
@@ -115,6 +194,46 @@ impl Driver {
             }
             Command::Stats { reply } => drop(reply.send(self.node.stats())),
             Command::ResetLag => self.node.reset_lag(),
+            Command::Remove { replica, reply } => {
+                let refused = self.refuses_to_remove(replica);
+                if refused.is_none() {
+                    self.take(Input::Remove { replica });
+                }
+                drop(reply.send(refused.map_or(Ok(()), Err)));
+            }
+            Command::Rejoin { reply } => {
+                let removed = self.node.members().is_removed(self.node.me().replica) && !self.node.has_left();
+                self.take(Input::Rejoin);
+                if reply.send(removed).is_err() {
+                    tracing::debug!(removed, "told to come back, and nobody waited for it");
+                }
+            }
+            Command::Present { identity, reply } => {
+                let done = self.endpoint.present(&identity);
+                if done.is_ok() {
+                    self.take(Input::Certified { expires_ms: identity.name().expires_ms });
+                }
+                drop(reply.send(done));
+            }
+            Command::Drain { leave, reply } => self.drain(leave, reply),
+            Command::Repair { within, reply } => {
+                self.repairers.retain(|reply| !reply.is_closed());
+                self.repairers.push(reply);
+                self.take(Input::Repair { within });
+            }
+            Command::Resume { reply } => {
+                let behind = (!self.node.has_left()).then(|| self.node.behind());
+                self.drainers.clear();
+                self.take(Input::Resume);
+                drop(reply.send(behind));
+            }
+            Command::Assume { stands_by, reply } => {
+                let is_removed = self.node.members().is_removed(self.node.me().replica);
+                if !is_removed {
+                    self.take(if stands_by { Input::Demote } else { Input::Promote });
+                }
+                drop(reply.send(if is_removed { Err(RoleError::Removed) } else { Ok(()) }));
+            }
             // Taken by the loop.
             Command::Shutdown { .. } => {}
         }

@@ -39,14 +39,11 @@ const INPUTS: usize = 128;
 /// The kernel's default of about 208 KiB lost 7,400 of 2.3 million packets even on loopback.
 const SOCKET_BYTES: usize = 4 * 1024 * 1024;
 
-/// Where to listen, whom to dial, and how the path is.
+/// Where to listen, and how the path is.
 #[derive(Clone, Debug)]
 pub struct EndpointConfig {
     /// The UDP address to listen on and to dial from. Port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// The peers' addresses as `host:port`. A [`PeerSlot`] is a position in this list. Names are
-    /// resolved at every dial.
-    pub peers: Vec<String>,
     /// How long one dial may take per address. Default 1 s. Too small and a far peer is never
     /// reached (it takes about 1.5 round trips, more with losses); too large and a peer that comes
     /// back waits for a dead attempt to end.
@@ -61,10 +58,10 @@ pub struct EndpointConfig {
 }
 
 impl EndpointConfig {
-    /// Listens on an address with the defaults and nobody to dial.
+    /// Listens on an address with the defaults.
     #[must_use]
     pub fn new(listen: SocketAddr) -> Self {
-        Self { listen, peers: Vec::new(), dial_timeout: DIAL_TIMEOUT, segmentation_offload: true, loss_tolerant: false }
+        Self { listen, dial_timeout: DIAL_TIMEOUT, segmentation_offload: true, loss_tolerant: false }
     }
 
     /// Takes what concerns the network from a node's configuration. A name to listen on is resolved
@@ -79,15 +76,14 @@ impl EndpointConfig {
             wrong("must be host:port, and the host must resolve")
         })?;
         let listen = found.next().ok_or_else(|| wrong("must resolve to an address"))?;
-        let peers = config.node.peers.clone();
-        Ok(Self { peers, loss_tolerant: config.replication.loss_tolerant, ..Self::new(listen) })
+        Ok(Self { loss_tolerant: config.replication.loss_tolerant, ..Self::new(listen) })
     }
 }
 
 /// The process' UDP socket and every link on it.
 pub struct Endpoint {
     quic: quinn::Endpoint,
-    peers: Vec<String>,
+    transport: Arc<quinn::TransportConfig>,
     dial_timeout: Duration,
     /// `None` while a link that was told to close has not ended yet.
     links: BTreeMap<LinkId, Option<LinkHandle>>,
@@ -131,13 +127,10 @@ impl Endpoint {
     /// # Panics
     /// Outside of a tokio runtime with time and IO enabled.
     pub fn bind(config: EndpointConfig, identity: &Identity) -> Result<Self, StartError> {
-        let EndpointConfig { listen, peers, dial_timeout, segmentation_offload, loss_tolerant } = config;
+        let EndpointConfig { listen, dial_timeout, segmentation_offload, loss_tolerant } = config;
         let refused = |source| StartError::Bind { addr: listen, source };
         let transport = Arc::new(transport(segmentation_offload, loss_tolerant));
-        let mut server = ServerConfig::with_crypto(Arc::new(identity.server()?));
-        bound_strangers(&mut server, Arc::clone(&transport));
-        let mut client = quinn::ClientConfig::new(Arc::new(identity.client()?));
-        client.transport_config(transport);
+        let (server, client) = configurations(identity, &transport)?;
 
         let socket = UdpSocket::bind(listen).map_err(refused)?;
         enlarge_buffers(&socket);
@@ -149,7 +142,7 @@ impl Endpoint {
         let (sender, reports) = mpsc::channel(INPUTS);
         Ok(Self {
             quic,
-            peers,
+            transport,
             dial_timeout,
             links: BTreeMap::new(),
             reports,
@@ -157,6 +150,17 @@ impl Endpoint {
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
             tasks: JoinSet::new(),
         })
+    }
+
+    /// Proves itself by another certificate and trusts other CAs from the next handshake on. Links that are up stay.
+    ///
+    /// # Errors
+    /// [`StartError::Certificate`] if the identity cannot be used; the old one stays in use.
+    pub fn present(&mut self, identity: &Identity) -> Result<(), StartError> {
+        let (server, client) = configurations(identity, &self.transport)?;
+        self.quic.set_server_config(Some(server));
+        self.quic.set_default_client_config(client);
+        Ok(())
     }
 
     /// Returns the address the socket is bound to.
@@ -204,7 +208,7 @@ impl Endpoint {
     /// waits: it queues, and what is for a link that has ended is dropped.
     pub fn apply(&mut self, output: Output) -> Option<Output> {
         match output {
-            Output::Dial { slot } => self.dial(slot),
+            Output::Dial { slot, address, attempt } => self.dial(slot, address, attempt),
             Output::Control { link, bytes } => self.send(link, |handle| handle.control(bytes)),
             Output::Log { link, bytes, express } => self.send(link, |handle| handle.log(bytes, express)),
             Output::Beat { link, bytes } => self.send(link, |handle| {
@@ -212,7 +216,9 @@ impl Endpoint {
                 Ok(())
             }),
             Output::Close { link, code, reason } => self.close(link, Closing { code, reason }),
-            other @ (Output::Resolved { .. } | Output::Event(_) | Output::Changed(_)) => return Some(other),
+            other @ (Output::Resolved { .. } | Output::Event(_) | Output::Changed(_) | Output::Repaired(_)) => {
+                return Some(other);
+            }
         }
         None
     }
@@ -259,11 +265,10 @@ impl Endpoint {
         }
     }
 
-    fn dial(&mut self, slot: PeerSlot) {
-        let host = self.peers.get(slot.0).cloned().unwrap_or_default();
+    fn dial(&mut self, slot: PeerSlot, host: String, attempt: usize) {
         let (quic, within, shared) = (self.quic.clone(), self.dial_timeout, self.shared.clone());
         self.tasks.spawn(async move {
-            let reason = match dial(&quic, &host, within).await {
+            let reason = match dial(&quic, &host, attempt, within).await {
                 Ok(connection) => match admit(&connection) {
                     Ok(peer) => return shared.live(connection, peer, Some(slot)).await,
                     Err(reason) => reason,
@@ -287,6 +292,18 @@ impl Endpoint {
         let shared = self.shared.clone();
         self.tasks.spawn(async move { shared.accept(incoming, permit).await });
     }
+}
+
+/// What connections are accepted and dialled with.
+fn configurations(
+    identity: &Identity,
+    transport: &Arc<quinn::TransportConfig>,
+) -> Result<(ServerConfig, quinn::ClientConfig), StartError> {
+    let mut server = ServerConfig::with_crypto(Arc::new(identity.server()?));
+    bound_strangers(&mut server, Arc::clone(transport));
+    let mut client = quinn::ClientConfig::new(Arc::new(identity.client()?));
+    client.transport_config(Arc::clone(transport));
+    Ok((server, client))
 }
 
 impl fmt::Debug for Endpoint {

@@ -11,56 +11,88 @@ use std::mem::{Discriminant, discriminant};
 
 use crate::error::PeerFault;
 use crate::id::{NodeId, RegionId};
-use crate::node::{Event, PeerSlot};
+use crate::node::{Event, Poison};
+
+/// Addresses of which it is remembered that they do not answer: past it each is warned of once more.
+const SILENT_MAX: usize = 1_024;
 
 /// What was already said.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    addresses: Vec<String>,
-    unreachable: BTreeSet<PeerSlot>,
+    silent: BTreeSet<String>,
     refused: BTreeMap<NodeId, Discriminant<PeerFault>>,
 }
 
 impl Journal {
-    pub(super) fn new(addresses: Vec<String>) -> Self {
-        Self { addresses, ..Self::default() }
-    }
-
     /// Writes an event down.
     pub(super) fn note(&mut self, event: &Event) {
         match event {
             Event::Joined { founded: true } => tracing::info!("no cluster found: founded one"),
             Event::Joined { founded: false } => tracing::info!("joined the cluster"),
             Event::Up { node, region, replica } => {
-                self.unreachable.clear();
+                self.silent.clear();
                 self.refused.remove(node);
                 tracing::info!(%node, %region, %replica, "peer is up");
             }
-            Event::Down { node, region } => {
-                tracing::warn!(%node, %region, "peer is down; writes go on and reach it when it is back");
+            Event::Suspect { node, region, replica } => {
+                tracing::info!(%node, %region, %replica, "a member is silent");
             }
+            Event::Unreachable { node, region, replica } => {
+                tracing::warn!(%node, %region, %replica, "a member is unreachable; writes reach it when it is back");
+            }
+            Event::LinkDown { node, region, replica } => {
+                tracing::warn!(%node, %region, %replica, "the path to a member is cut; writes go through the others");
+            }
+            Event::GivenUp { node, region, replica } => {
+                tracing::warn!(%node, %region, %replica, "a member was gone for too long: a majority removes it");
+            }
+            Event::Isolated => {
+                tracing::error!("no member is heard: this node is cut off; local reads and writes go on");
+            }
+            Event::NotIsolated => tracing::info!("a member is heard again"),
             Event::MemberJoined { replica } => tracing::info!(%replica, "a replica joined"),
             Event::MemberRemoved { replica } => tracing::info!(%replica, "a replica was removed"),
+            Event::RoleChanged { node, region, replica, role } => {
+                tracing::info!(%node, %region, %replica, ?role, "a member plays another part");
+            }
             Event::Refused { node, region, fault } => self.note_refused(*node, region, fault),
-            Event::Unreachable { slot, why } => self.note_unreachable(*slot, why),
+            Event::DialFailed { address, why } => self.note_silent(address, why),
             Event::ClockRefused { skew_ms } => {
                 tracing::error!(skew_ms, "a majority of peers refuses this clock: writes are refused, set the clock");
             }
             Event::ClockAccepted => tracing::info!("peers accept this clock again: writes are accepted"),
             Event::Removed => {
                 tracing::error!(
-                    "this replica was removed, or its history does not fit that of the others: writes are refused, and what \
-                     it accepted and no peer has received is lost; restart the node"
+                    "this replica was removed, or its history does not fit that of the others: writes are refused"
                 );
             }
+            Event::CameBack { former, replica, kept, lost } => {
+                tracing::warn!(%former, %replica, kept, lost, "this process goes on as another replica, and joins again");
+            }
+            Event::Reissued { written, outdated, lost } => note_reissued(*written, *outdated, *lost),
+            Event::CertificateExpires { days: 0 } => {
+                tracing::error!("the certificate has expired: links that are up stay, new ones are refused");
+            }
+            Event::CertificateExpires { days } => {
+                tracing::warn!(days, "the certificate expires soon: renew it and load it");
+            }
+            Event::Drained => tracing::info!("everything is handed over: this node may end"),
+            Event::Left => tracing::info!("everything is handed over: this node is no member any more"),
             Event::DuplicateReplica { replica } => {
                 tracing::error!(%replica, "two values under one stamp: this replica id is in use twice");
             }
             Event::Unsendable { unsendable } => {
                 tracing::error!(%unsendable, "a message is too large to be sent; what it carried stays missing elsewhere");
             }
-            Event::Quarantined { fragments } => {
-                tracing::error!(fragments, "received state could not be joined and was skipped");
+            Event::Differs { node, region, partition, keys } => {
+                tracing::error!(%node, %region, %partition, keys, "two copies differ although both have seen the same: what either lost is given back");
+            }
+            Event::Restored { node, region, partition, keys } => {
+                tracing::error!(%node, %region, %partition, keys, "what this copy had lost silently was given back by a peer");
+            }
+            Event::Quarantined { poison } => {
+                let Poison { keyspace, key, digest, from, why, .. } = poison;
+                tracing::error!(%keyspace, ?key, digest, %from, %why, "received state could not be joined and is skipped");
             }
         }
     }
@@ -74,12 +106,22 @@ impl Journal {
         }
     }
 
-    fn note_unreachable(&mut self, slot: PeerSlot, why: &str) {
-        let address = self.addresses.get(slot.0).map_or("", String::as_str);
-        if self.unreachable.insert(slot) {
-            tracing::warn!(address, why, "a configured peer does not answer; dialling goes on");
-        } else {
-            tracing::debug!(address, why, "a configured peer still does not answer");
+    fn note_silent(&mut self, address: &str, why: &str) {
+        if self.silent.len() >= SILENT_MAX {
+            self.silent.clear();
         }
+        if self.silent.insert(address.to_owned()) {
+            tracing::warn!(address, why, "a peer does not answer; dialling goes on");
+        } else {
+            tracing::debug!(address, why, "a peer still does not answer");
+        }
+    }
+}
+
+fn note_reissued(written: u64, outdated: u64, lost: u64) {
+    if lost == 0 {
+        tracing::info!(written, outdated, "what nobody had received is written again");
+    } else {
+        tracing::error!(written, outdated, lost, "what nobody had received is written again, and some of it is lost");
     }
 }

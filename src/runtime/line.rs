@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::clock::Mono;
-use crate::id::KeyspaceId;
-use crate::node::{Event, Level, Mark, Outcome, Stats};
+use crate::error::{RemoveError, RoleError, StartError};
+use crate::id::{KeyspaceId, ReplicaId};
+use crate::node::{ClusterView, Event, Level, Mark, Outcome, RepairReport, Stats};
 use crate::runtime::clock::SystemClock;
+use crate::runtime::tls::Identity;
 use crate::runtime::watches::{KeyChange, Origin, Watches};
 
 /// Commands that may wait for the driver. It takes them one by one within microseconds, so this is
@@ -48,6 +50,51 @@ pub(crate) enum Command {
     },
     /// Forget the lag measured so far.
     ResetLag,
+    /// Remove a member for ever.
+    Remove {
+        /// The member.
+        replica: ReplicaId,
+        /// Told what came of it.
+        reply: oneshot::Sender<Result<(), RemoveError>>,
+    },
+    /// Go on as another replica, if this one was removed.
+    Rejoin {
+        /// Told whether this replica was removed.
+        reply: oneshot::Sender<bool>,
+    },
+    /// Use another certificate, key and CAs from the next handshake on.
+    Present {
+        /// Them.
+        identity: Box<Identity>,
+        /// Told what came of it.
+        reply: oneshot::Sender<Result<(), StartError>>,
+    },
+    /// Accept no writes and hand everything over.
+    Drain {
+        /// Give up this node's place at the end.
+        leave: bool,
+        /// Told that it is done, or at once that there is nobody to hand anything to.
+        reply: oneshot::Sender<bool>,
+    },
+    /// Compare all partitions with all peers.
+    Repair {
+        /// For how long at most.
+        within: Duration,
+        /// Told what came of it.
+        reply: oneshot::Sender<RepairReport>,
+    },
+    /// Accept writes again.
+    Resume {
+        /// Told who lacks something, or nothing if this node has left already.
+        reply: oneshot::Sender<Option<Vec<ReplicaId>>>,
+    },
+    /// Be active, or a standby.
+    Assume {
+        /// A standby.
+        stands_by: bool,
+        /// Told what came of it.
+        reply: oneshot::Sender<Result<(), RoleError>>,
+    },
     /// Say goodbye and end.
     Shutdown {
         /// Told when everything has ended.
@@ -69,6 +116,7 @@ pub(crate) struct Signals {
 pub(crate) struct DriverEnd {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) views: watch::Sender<ClusterView>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) watches: Arc<Watches>,
 }
@@ -89,6 +137,7 @@ pub struct Line {
     signals: Arc<Signals>,
     watches: Arc<Watches>,
     events: broadcast::WeakSender<Event>,
+    views: watch::Receiver<ClusterView>,
     clock: SystemClock,
 }
 
@@ -97,15 +146,17 @@ impl Line {
     pub(crate) fn new(clock: SystemClock) -> (Self, DriverEnd) {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let events = broadcast::Sender::new(EVENTS);
+        let (views_to, views) = watch::channel(ClusterView::default());
         let (signals, watches) = (Arc::new(Signals::default()), Arc::new(Watches::new()));
         let line = Self {
             commands: sender,
             signals: Arc::clone(&signals),
             watches: Arc::clone(&watches),
             events: events.downgrade(),
+            views,
             clock,
         };
-        (line, DriverEnd { commands, events, signals, watches })
+        (line, DriverEnd { commands, events, views: views_to, signals, watches })
     }
 
     /// Says that local writes wait to be sent.
@@ -145,6 +196,79 @@ impl Line {
         }
     }
 
+    /// Removes a member for ever; `None` when the driver has ended.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    pub async fn remove(&self, replica: ReplicaId) -> Option<Result<(), RemoveError>> {
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Remove { replica, reply }).await.ok()?;
+        done.await.ok()
+    }
+
+    /// Lets a node whose replica was removed go on as another one; returns whether it was. `None` when the driver has ended.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    pub async fn rejoin(&self) -> Option<bool> {
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Rejoin { reply }).await.ok()?;
+        done.await.ok()
+    }
+
+    /// Makes the endpoint use another identity from the next handshake on; `None` when the driver has ended.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    pub async fn present(&self, identity: Identity) -> Option<Result<(), StartError>> {
+        let (reply, done) = oneshot::channel();
+        let identity = Box::new(identity);
+        self.commands.send(Command::Present { identity, reply }).await.ok()?;
+        done.await.ok()
+    }
+
+    /// Makes the node hand everything over, and leave if told so; returns whether it has, or has nobody to hand it to.
+    /// `None` when it was removed, called back or shut down before.
+    ///
+    /// # Cancel safety
+    /// Once asked for it goes on until [`Line::resume`].
+    pub async fn drain(&self, leave: bool) -> Option<bool> {
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Drain { leave, reply }).await.ok()?;
+        done.await.ok()
+    }
+
+    /// Makes the node compare all partitions with all peers; returns what came of it, `None` when the driver has ended.
+    ///
+    /// # Cancel safety
+    /// Once asked for it goes on.
+    pub async fn repair(&self, within: Duration) -> Option<RepairReport> {
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Repair { within, reply }).await.ok()?;
+        done.await.ok()
+    }
+
+    /// Makes the node accept writes again, unless it has left already; returns who lacks something then. `None` when the
+    /// driver has ended.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    pub async fn resume(&self) -> Option<Option<Vec<ReplicaId>>> {
+        let (reply, behind) = oneshot::channel();
+        self.commands.send(Command::Resume { reply }).await.ok()?;
+        behind.await.ok()
+    }
+
+    /// Makes the node active, or a standby. `None` when the driver has ended.
+    ///
+    /// # Cancel safety
+    /// Once asked for it is done.
+    pub async fn assume(&self, stands_by: bool) -> Option<Result<(), RoleError>> {
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Assume { stands_by, reply }).await.ok()?;
+        done.await.ok()
+    }
+
     /// Makes the driver flush, say goodbye to every peer and end; returns when it has.
     ///
     /// # Cancel safety
@@ -160,6 +284,19 @@ impl Line {
     #[must_use]
     pub fn events(&self) -> Option<broadcast::Receiver<Event>> {
         self.events.upgrade().map(|sender| sender.subscribe())
+    }
+
+    /// Returns the cluster as the node sees it, whenever that changes and every second; the last view stays when the driver
+    /// has ended.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<ClusterView> {
+        self.views.clone()
+    }
+
+    /// Returns the clock of the node.
+    #[must_use]
+    pub fn clock(&self) -> SystemClock {
+        self.clock
     }
 
     /// Returns what hears every change of a keyspace from now on.

@@ -224,7 +224,10 @@ impl<I: Inbox> Link<I> {
                 closing = &mut close => break Ok(closing.unwrap_or_else(|_| Closing::goodbye())),
                 Some(done) = readers.join_next() => if let Some(fault) = fault_of(done) { break Ok(fault) },
                 Some(done) = writers.join_next() => if let Some(fault) = fault_of(done) { break Ok(fault) },
-                _ = tick.tick() => connection.set_send_window(window.follow(connection.rtt(), connection.min_rtt())),
+                _ = tick.tick() => {
+                    let path = connection.stats().path;
+                    connection.set_send_window(window.follow(path.rtt, connection.min_rtt(), path.cwnd));
+                }
             }
         };
         let reason = match closing {

@@ -13,8 +13,6 @@
 //! * An [`Identity`] was checked exactly as its peers will check it, at the time it was loaded.
 //!
 //! * Randomness and the time enter by [`Means`], so that the simulator can bring its own of both.
-//!
-//! What is *not* here: replacing a certificate while links are up.
 
 use std::any::Any;
 use std::borrow::Cow;

@@ -9,20 +9,22 @@ use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use super::carrier::Carriage;
+use super::check::Violation;
 use super::config::SimConfig;
 use super::given::Given;
 use super::host::{Host, LinkNote, true_ms};
 use super::limit::Lineage;
 use super::network::Conditions;
 use super::newer;
-use super::plan::{Carrier, Setting};
+use super::returns::Returns;
+use super::seeds::has_bit;
+use super::setting::{Carrier, Setting};
+use super::suspicion::Suspicions;
 use super::tale::Delivered;
 use crate::clock::{Mono, Now};
 use crate::error::{ConfigError, WriteError};
 use crate::id::{NodeId, ReplicaId};
-use crate::node::{
-    CloseCode, Event, Input, Level, LinkId, Mark, Me, Node, Outcome, Output, PeerIdentity, PeerSlot, WaitId,
-};
+use crate::node::{CloseCode, Event, Input, Level, LinkId, Mark, Me, Node, Outcome, Output, PeerIdentity, WaitId};
 use crate::probe::planted;
 use crate::store::{Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 
@@ -46,7 +48,13 @@ pub struct SimCluster {
     pub(super) tended: bool,
     pub(super) lineage: Lineage,
     pub(super) given: Given,
-    trace: SipHasher13,
+    pub(super) suspicions: Suspicions,
+    pub(super) returns: Returns,
+    /// How far a clock has been ahead at most.
+    pub(super) ahead_ms: i64,
+    /// Who took over without a reason.
+    pub(super) usurped: Option<Violation>,
+    pub(super) trace: SipHasher13,
     pub(super) delivered: Delivered,
 }
 
@@ -76,6 +84,10 @@ impl SimCluster {
             tended: false,
             lineage: Lineage::default(),
             given: Given::default(),
+            suspicions: Suspicions::default(),
+            ahead_ms: 0,
+            usurped: None,
+            returns: Returns::default(),
             trace: SipHasher13::new_with_keys(seed, 1),
             delivered: Delivered::default(),
             carriage,
@@ -96,7 +108,7 @@ impl SimCluster {
         Ok(cluster)
     }
 
-    /// Returns how many hosts the configuration of every node names.
+    /// Returns how many hosts there are from the start, and further ones that may be started.
     pub(super) fn configured(&self) -> usize {
         self.config.nodes + self.config.spare
     }
@@ -116,12 +128,16 @@ impl SimCluster {
     pub fn start(&mut self, at: usize) -> Result<(), ConfigError> {
         self.crash(at);
         let (replica, seed) = (ReplicaId(self.rng.u64(1..)), self.rng.u64(..));
-        let configured = self.configured();
+        let (peers, advertise) = self.addresses(at);
+        let expected_nodes = self.configured();
         let Some(host) = self.hosts.get_mut(at) else { return Ok(()) };
         let replica = host.replica.filter(|_| planted!(ReplicaIdReused)).unwrap_or(replica);
         let mut config = self.config.node.clone();
         config.node.region = host.identity.region.clone();
-        config.node.peers = (0..configured).filter(|other| *other != host.place).map(|o| format!("sim:{o}")).collect();
+        (config.node.peers, config.node.advertise) = (peers, Some(advertise));
+        config.membership.expected_nodes = expected_nodes;
+        let (standbys, standby) = &self.config.standbys;
+        config.node.standby = Some(standby.clone()).filter(|_| has_bit(*standbys, host.place));
         let me = Me { node: host.identity.node, region: host.identity.region.clone(), replica };
         let store = Arc::new(Store::new(replica, config.store()));
         for custom in &config.custom {
@@ -172,6 +188,7 @@ impl SimCluster {
 
     /// Moves a node's wall clock.
     pub fn set_skew_ms(&mut self, at: usize, skew_ms: i64) {
+        self.ahead_ms = self.ahead_ms.max(skew_ms);
         if let Some(host) = self.hosts.get_mut(at) {
             host.skew_ms = skew_ms;
         }
@@ -314,7 +331,9 @@ impl SimCluster {
         self.set_timer(at);
         let Some(host) = self.hosts.get_mut(at) else { return };
         host.look(bytes);
-        if std::mem::take(&mut host.told_removed) && self.tended {
+        if std::mem::take(&mut host.left) {
+            self.go(at);
+        } else if std::mem::take(&mut host.told_removed) && self.tended && !self.is_coming_back(at) {
             drop(self.start(at));
         }
     }
@@ -407,37 +426,10 @@ impl SimCluster {
         }
     }
 
-    /// Hashes what a host is told; returns how many bytes it carries.
-    fn note(&mut self, at: usize, input: &Input) -> usize {
-        self.delivered.count(input);
-        let (kind, number, bytes) = match input {
-            Input::LinkUp { link, .. } => (1, link.0, None),
-            Input::LinkDown { link, .. } => (2, link.0, None),
-            Input::Control { link, bytes } => (3, link.0, Some(bytes)),
-            Input::Log { link, bytes } => (4, link.0, Some(bytes)),
-            Input::Beat { link, bytes } => (5, link.0, Some(bytes)),
-            Input::Drained { link, .. } => (6, link.0, None),
-            Input::DialFailed { slot, .. } => (7, u64::try_from(slot.0).unwrap_or(u64::MAX), None),
-            Input::AcceptFailed { .. } => (8, 0, None),
-            Input::Written => (9, 0, None),
-            Input::Wait { id, .. } => (10, id.0, None),
-            Input::CancelWait { id } => (11, id.0, None),
-            Input::Remove { replica } => (12, replica.0, None),
-            Input::Deadline => (13, 0, None),
-            Input::Shutdown => (14, 0, None),
-        };
-        self.trace.write_u64(self.now.0);
-        self.trace.write_usize(at);
-        self.trace.write_u64(number << 4 | kind);
-        let bytes = bytes.map_or(&[][..], |bytes| bytes.as_ref());
-        self.trace.write(bytes);
-        bytes.len()
-    }
-
     fn output(&mut self, at: usize, output: Output) {
         let Some(host) = self.hosts.get_mut(at) else { return };
         match output {
-            Output::Dial { slot } => self.dial(at, slot),
+            Output::Dial { slot, address, .. } => self.dial(at, slot, &address),
             Output::Control { link, bytes } => {
                 let bytes = first_message(host, link, bytes);
                 self.carriage.control(self.now, at, link, bytes);
@@ -455,6 +447,7 @@ impl SimCluster {
             }
             Output::Event(event) => {
                 host.told_removed |= event == Event::Removed;
+                host.left |= matches!(event, Event::Left | Event::Drained);
                 host.events.push(event.clone());
                 if let Event::Joined { founded } = event {
                     host.joined_at = Some(self.now);
@@ -465,16 +458,11 @@ impl SimCluster {
                 } else if let Event::MemberJoined { replica } = event {
                     self.note_counted(at, replica);
                 }
+                self.note_suspicion(at, &event);
+                self.note_role(at, &event);
+                self.note_return(at, &event);
             }
-            Output::Changed(_) => {}
-        }
-    }
-
-    fn dial(&mut self, at: usize, slot: PeerSlot) {
-        let configured = self.configured();
-        let place = self.hosts.get(at).map_or(at, |h| h.place);
-        if let Some(to) = (0..configured).filter(|o| *o != place).nth(slot.0) {
-            self.carriage.dial(self.now, at, to, slot);
+            Output::Changed(_) | Output::Repaired(_) => {}
         }
     }
 }
@@ -485,8 +473,4 @@ fn first_message(host: &mut Host, link: LinkId, bytes: Bytes) -> Bytes {
     let hello = if host.newer { newer::hello(&bytes).unwrap_or(bytes) } else { bytes };
     note.hello = Some(hello.clone());
     hello
-}
-
-fn has_bit(bits: u64, at: usize) -> bool {
-    u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at)).is_some_and(|bit| bits & bit != 0)
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::{Mono, Now};
-use crate::id::{NodeId, ReplicaId};
+use crate::id::{NodeId, ReplicaId, Role};
 use crate::node::{Event, Gauges, Input, LinkId, Node, Outcome, PeerIdentity, WaitId};
 
 /// Wall clock of every host at virtual time zero.
@@ -52,6 +52,8 @@ pub(super) struct Host {
     pub(super) certificate: Option<PeerIdentity>,
     /// The configured host whose place it has: its own, unless it is a clone.
     pub(super) place: usize,
+    /// How often it got another address.
+    pub(super) moved: u8,
     /// It is a second process of another host's node.
     pub(super) is_clone: bool,
     /// It lies.
@@ -72,6 +74,12 @@ pub(super) struct Host {
     pub(super) donor: Option<NodeId>,
     /// Its process has just learnt that it was removed.
     pub(super) told_removed: bool,
+    /// Its process has just handed everything over.
+    pub(super) left: bool,
+    /// What part its process last said that it plays.
+    pub(super) role: Role,
+    /// It was made active by hand.
+    pub(super) ordered: bool,
     pub(super) links: BTreeMap<LinkId, LinkNote>,
     /// The last frame it sent.
     pub(super) last_frame: Option<Bytes>,
@@ -79,7 +87,7 @@ pub(super) struct Host {
     pub(super) skew_ms: i64,
     pub(super) pause: Option<Pause>,
     /// How long its monotonic clock has stood still.
-    slept: Duration,
+    pub(super) slept: Duration,
     /// What it was told while it stands still.
     pub(super) inbox: VecDeque<Input>,
     /// When it has to be looked after, in the cluster's time.
@@ -97,6 +105,7 @@ impl Host {
             identity,
             certificate: None,
             place,
+            moved: 0,
             is_clone: false,
             lies: false,
             newer: false,
@@ -107,6 +116,9 @@ impl Host {
             joined_at: None,
             donor: None,
             told_removed: false,
+            left: false,
+            role: Role::Active,
+            ordered: false,
             links: BTreeMap::new(),
             last_frame: None,
             skew_ms: 0,
@@ -147,8 +159,17 @@ impl Host {
         self.high = None;
     }
 
+    /// The process here goes on as another replica.
+    pub(super) fn go_on_as(&mut self, replica: ReplicaId) {
+        self.earlier.extend(self.replica.replace(replica));
+        self.joined_at = None;
+        self.donor = None;
+    }
+
     /// The process here is gone, and so is everything that was its own.
     pub(super) fn end(&mut self) {
+        self.left = false;
+        (self.role, self.ordered) = (Role::Active, false);
         self.node = None;
         self.leaving = None;
         self.joined_at = None;

@@ -182,7 +182,8 @@ impl Forger<'_> {
     /// Sends what is small and makes work, or has to be kept.
     fn flood(&mut self) -> Vec<Forged> {
         let partition = self.partition();
-        let kinds = [Control::ReportNow, Control::NeedFull { partition }, Control::Goodbye, Control::Join];
+        let kinds =
+            [Control::ReportNow, Control::NeedFull { partition }, Control::Goodbye, Control::Join { ctxs: Vec::new() }];
         let mut forged = Vec::new();
         let kind = kinds.get(self.rng.usize(..kinds.len() + 1));
         for _ in 0..FLOOD {
@@ -263,7 +264,8 @@ impl Forger<'_> {
 /// Returns a full synchronisation of nothing in one piece.
 fn only_chunk(partition: PartitionId) -> FullChunk {
     let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
-    FullChunk { partition, session: 1 << 40, index: 0, last: true, ctx, frontier, floor, fragments: Vec::new() }
+    let (index, last, forgotten, fragments) = (0, true, Hlc::default(), Vec::new());
+    FullChunk { partition, session: 1 << 40, index, last, ctx, frontier, floor, forgotten, fragments }
 }
 
 /// Returns what the liar has really seen of a replica, and events of it that nobody ever made. To claim what was made and

@@ -9,8 +9,9 @@
 //! * What is returned fails in the same way; if nothing smaller does, it is the plan that was given.
 //! * At most as many runs as asked for.
 
-use super::plan::{Action, Plan, Setting, Step};
+use super::plan::{Action, Plan, Step};
 use super::run::Run;
+use super::setting::Setting;
 
 /// Returns a plan as small as could be found within `runs_max` runs that violates the same invariant.
 #[must_use]
@@ -82,13 +83,15 @@ impl<F: FnMut(&Plan) -> bool> Search<F> {
 
     fn setting(&mut self) {
         let plain = Setting::default();
-        let simpler: [fn(&mut Setting, &Setting); 15] = [
+        let simpler: [fn(&mut Setting, &Setting); 17] = [
             |s, _| s.weather.loss = 0.0,
             |s, _| s.weather.duplicate = 0.0,
             |s, _| s.weather.corrupt = 0.0,
             |s, plain| (s.weather.delay_min, s.weather.delay_max) = (plain.weather.delay_min, plain.weather.delay_max),
             |s, _| s.liars = 0,
             |s, _| s.newer = 0,
+            |s, _| s.seeds.clear(),
+            |s, _| (s.standbys, s.take_over_ms) = (0, 0),
             |s, _| s.compress = false,
             |s, _| s.express = false,
             |s, _| s.ttl_ms_max = 0,

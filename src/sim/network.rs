@@ -35,6 +35,21 @@ pub struct Weather {
     /// Share of messages whose bytes are changed on the way. What an authenticated transport would not let through is
     /// lost; what is left is what a decoder has to refuse.
     pub corrupt: f64,
+    /// Bad periods, of each direction of each path on its own. The plan of a run has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bursts: Option<Bursts>,
+}
+
+/// Loss that comes in periods (Gilbert, *Capacity of a Burst-Noise Channel*, 1960). How long one lasts, and how long it is
+/// until the next, is drawn evenly from nothing to twice the mean.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Bursts {
+    /// How long a bad period lasts in the mean.
+    pub lasts: Duration,
+    /// How long it is until the next, in the mean.
+    pub every: Duration,
+    /// The share of packets lost while one lasts.
+    pub loss: f64,
 }
 
 impl Default for Weather {
@@ -45,8 +60,16 @@ impl Default for Weather {
             loss: 0.01,
             duplicate: 0.0,
             corrupt: 0.0,
+            bursts: None,
         }
     }
+}
+
+/// A period of a path, and when it ends.
+#[derive(Clone, Copy, Debug)]
+struct Period {
+    bad: bool,
+    until: Mono,
 }
 
 /// A host that takes in only so much.
@@ -96,13 +119,15 @@ pub(super) struct Conditions {
     asleep: BTreeMap<usize, Pause>,
     /// How long a host's monotonic clock has stood still before.
     slept: BTreeMap<usize, Duration>,
+    /// Where each path is between its bursts.
+    periods: BTreeMap<(usize, usize), Period>,
 }
 
 impl Conditions {
     pub(super) fn new(weather: Weather, seed: u64) -> Self {
         let (cuts, clogs, slow) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
-        let (asleep, slept) = (BTreeMap::new(), BTreeMap::new());
-        Self { weather, rng: fastrand::Rng::with_seed(seed), cuts, clogs, slow, asleep, slept }
+        let (asleep, slept, periods) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { weather, rng: fastrand::Rng::with_seed(seed), cuts, clogs, slow, asleep, slept, periods }
     }
 
     pub(super) fn weather(&self) -> &Weather {
@@ -188,7 +213,8 @@ impl Conditions {
         if self.is_cut(from, to) {
             return Fate::Cut;
         }
-        if self.draw(self.weather.loss) || self.overflows(now, to, bytes) {
+        let loss = self.loss(now, from, to);
+        if self.draw(loss) || self.overflows(now, to, bytes) {
             return Fate::Lost;
         }
         let at = self.transit(now, from, to, bytes);
@@ -201,7 +227,8 @@ impl Conditions {
             return Fate::Cut;
         }
         let mut sent = now;
-        if self.draw(self.weather.loss) {
+        let loss = self.loss(now, from, to);
+        if self.draw(loss) {
             sent = sent.plus(self.weather.delay_max * 2);
         }
         Fate::Arrives { at: self.transit(sent, from, to, bytes), again: None }
@@ -243,6 +270,19 @@ impl Conditions {
         bytes > 0 && self.slow.get(&to).is_some_and(|slow| slow.free_at.since(now) > QUEUE_MAX)
     }
 
+    /// Returns the share of packets that a path loses at this moment.
+    fn loss(&mut self, now: Mono, from: usize, to: usize) -> f64 {
+        let Some(bursts) = self.weather.bursts else { return self.weather.loss };
+        let mut period = self.periods.get(&(from, to)).copied().unwrap_or(Period { bad: true, until: now });
+        while period.until <= now {
+            let mean = if period.bad { bursts.every } else { bursts.lasts };
+            let lasts = self.between(Duration::from_micros(1), mean * 2);
+            period = Period { bad: !period.bad, until: period.until.plus(lasts) };
+        }
+        self.periods.insert((from, to), period);
+        if period.bad { bursts.loss } else { self.weather.loss }
+    }
+
     fn draw(&mut self, share: f64) -> bool {
         share > 0.0 && self.rng.f64() < share
     }
@@ -282,7 +322,7 @@ mod tests {
     }
 
     fn still() -> Weather {
-        Weather { delay_min: ms(10), delay_max: ms(20), loss: 0.0, duplicate: 0.0, corrupt: 0.0 }
+        Weather { delay_min: ms(10), delay_max: ms(20), loss: 0.0, duplicate: 0.0, corrupt: 0.0, bursts: None }
     }
 
     fn fates(mut network: Conditions, stream: bool) -> Vec<Fate> {
@@ -312,6 +352,21 @@ mod tests {
         assert!((1_100..1_300).contains(&late), "{late}");
         assert!(stream.iter().all(|fate| matches!(fate, Fate::Arrives { again: None, .. })));
         assert_eq!(packets, fates(network(weather), false), "the same seed gives the same network");
+    }
+
+    #[test]
+    fn bursts_come_as_often_and_last_as_long_as_they_should() {
+        let bursts = Bursts { lasts: ms(300), every: ms(2_700), loss: 1.0 };
+        let mut network = network(Weather { bursts: Some(bursts), ..still() });
+        let lost: Vec<bool> =
+            (0..100_000).map(|n| network.packet(NOW.plus(ms(n * 10)), 0, 1, 1) == Fate::Lost).collect();
+        let bad = lost.iter().filter(|lost| **lost).count();
+        let begun = lost.windows(2).filter(|pair| matches!(pair, [false, true])).count();
+        assert!((9_000..11_000).contains(&bad) && (280..390).contains(&begun), "{bad} of 100000 in {begun} bursts");
+        let end = NOW.plus(ms(1_000_000));
+        let paths: BTreeSet<bool> =
+            (0..20).map(|to| matches!(network.packet(end, 2, to, 1), Fate::Arrives { .. })).collect();
+        assert_eq!(paths, BTreeSet::from([true]), "a path nobody has used yet begins well");
     }
 
     #[test]

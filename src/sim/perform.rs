@@ -5,10 +5,12 @@ use std::time::Duration;
 use super::cluster::SimCluster;
 use super::host::Host;
 use super::plan::Action;
+use super::workload;
 use crate::clock::Hlc;
 use crate::crdt::custom::encode;
 use crate::id::ReplicaId;
 use crate::node::{Gauges, Input, Node};
+use crate::probe::sometimes;
 use crate::store::{Family, KeyRef};
 
 /// How long after it has joined a node's donor still counts as one.
@@ -64,13 +66,19 @@ impl SimCluster {
             }
             Action::CrashDonor { of } => self.crash_donor(self.place(of)),
             Action::Stop { at } => self.stop(self.place(at)),
+            Action::Drain { at, leave } => self.drain(self.place(at), leave),
+            Action::Move { at } => self.move_away(self.place(at)),
+            Action::Promote { at } => self.assume(self.place(at), Input::Promote),
+            Action::Demote { at } => self.assume(self.place(at), Input::Demote),
             Action::Start { at } => {
                 let at = self.place(at);
                 !self.is_running(at) && !self.is_clone(at) && self.start(at).is_ok()
             }
             Action::Clone { of } => self.clone_of(self.place(of)),
             Action::Remove { by, at } => self.remove(self.place(by), self.place(at)),
+            Action::Rejoin { at } => self.rejoin(self.place(at)),
             Action::Evict { at, key, map } => self.evict_named(self.place(at), key, map),
+            Action::Damage { at, key } => self.damage(self.place(at), key),
             Action::Truncate { at, keep } => self.truncate(self.place(at), keep),
             Action::Burst { at } => self.burst(self.place(at)),
             Action::Forge { at, lie } => self.forge(self.place(at), lie),
@@ -126,7 +134,15 @@ impl SimCluster {
         found.map(|donor| self.crash(donor)).is_some()
     }
 
-    fn stop(&mut self, at: usize) -> bool {
+    fn drain(&mut self, at: usize, leave: bool) -> bool {
+        let may = self.is_running(at) && !self.is_paused(at) && !self.is_clone(at);
+        if may {
+            self.input(at, Input::Drain { leave });
+        }
+        may
+    }
+
+    pub(super) fn stop(&mut self, at: usize) -> bool {
         if !self.is_running(at) || self.is_paused(at) {
             return false;
         }
@@ -172,6 +188,27 @@ impl SimCluster {
         true
     }
 
+    fn rejoin(&mut self, at: usize) -> bool {
+        let removed = self.node(at).filter(|node| node.members().is_removed(node.me().replica) && !self.is_paused(at));
+        let Some(me) = removed.map(|node| node.me().replica) else { return false };
+        self.returns.called.insert(me);
+        self.input(at, Input::Rejoin);
+        true
+    }
+
+    /// Tells whether no operator has removed the replica of a host, so that its process comes back by itself when it hears
+    /// that it was removed, or is about to.
+    fn may_come_back(&self, at: usize) -> bool {
+        let ordered = self.replica(at).is_none_or(|replica| self.ordered.contains(&replica));
+        let stays = |node: &Node| node.members().is_removed(node.me().replica) && !node.is_coming_back();
+        !ordered && !self.node(at).is_some_and(stays)
+    }
+
+    /// Tells whether the process of a host was removed and is about to come back by itself.
+    pub(super) fn is_coming_back(&self, at: usize) -> bool {
+        self.node(at).is_some_and(Node::is_coming_back)
+    }
+
     fn evict_named(&mut self, at: usize, key: u8, map: bool) -> bool {
         let Some(store) = self.store(at).filter(|_| !self.is_paused(at)) else { return false };
         let (name, family) = if map { ("maps", Family::Map) } else { ("registers", Family::Register) };
@@ -179,6 +216,19 @@ impl SimCluster {
         let letter = if key.is_multiple_of(2) { 'a' } else { 'b' };
         let name = encode(&format!("{letter}{key}")).unwrap_or_default();
         self.evict(at, &KeyRef::new(&space, &name))
+    }
+
+    /// A register that every member has is gone from one host's memory; returns whether there was one.
+    fn damage(&mut self, at: usize, key: u8) -> bool {
+        let Some(store) = self.store(at).filter(|_| !self.is_paused(at)) else { return false };
+        let key = workload::key(workload::REGISTERS, key);
+        let Some(space) = store.spaces().find(key.space.name) else { return false };
+        let named = KeyRef::new(&space, &key.name);
+        let whole = store.with_entry(&named, |entry| entry.is_some_and(|e| e.is_settled() && e.grave_ms().is_none()));
+        let Some(mut partition) = store.lock(store.place(named.hash)).filter(|_| whole) else { return false };
+        sometimes!(CopyDamaged);
+        partition.lose(named.hash, store.spaces());
+        true
     }
 
     /// Gives an entry's memory back at a host; returns whether anything was given back.
@@ -209,14 +259,15 @@ impl SimCluster {
         true
     }
 
-    /// Returns the hosts whose process [`SimCluster::heal_everything`] ends: clones, liars, replicas that were removed, and
+    /// Returns the hosts whose process [`SimCluster::heal_everything`] ends: clones, liars, replicas that an operator removed, and
     /// clocks so far ahead that nobody would wait for them.
     #[must_use]
     pub fn doomed(&self) -> Vec<usize> {
         let max = u64::try_from(self.config.node.membership.max_drift.as_millis()).unwrap_or(u64::MAX);
         let hopeless = self.true_ms().saturating_add(max.saturating_mul(HOPELESS));
         let is_ahead = |at| self.node(at).is_some_and(|n| n.store().clock().last().ms() > hopeless);
-        let ends = |at: &usize| self.is_clone(*at) || !self.is_honest(*at) || self.is_removed(*at) || is_ahead(*at);
+        let stays = |at| self.is_removed(at) && !self.may_come_back(at);
+        let ends = |at: &usize| self.is_clone(*at) || !self.is_honest(*at) || stays(*at) || is_ahead(*at);
         (0..self.host_count()).filter(|at| self.is_running(*at)).filter(ends).collect()
     }
 
@@ -232,6 +283,7 @@ impl SimCluster {
         for at in 0..self.host_count() {
             self.set_skew_ms(at, 0);
             self.wake(at);
+            self.input(at, Input::Resume);
         }
         let liars: Vec<ReplicaId> =
             self.hosts.iter().filter(|h| h.lies && h.node.is_some()).filter_map(|h| h.replica).collect();
@@ -246,7 +298,8 @@ impl SimCluster {
         let gone = (0..self.host_count()).filter(|at| !back(*at)).flat_map(|at| self.copies(at));
         let gone: Vec<ReplicaId> = gone.chain(liars).collect();
         for at in 0..self.host_count() {
-            for replica in &gone {
+            // An operator gives no orders where nobody hears them.
+            for replica in gone.iter().filter(|_| !self.is_removed(at)).collect::<Vec<_>>() {
                 self.input(at, Input::Remove { replica: *replica });
             }
             if at < self.config.nodes && !self.is_running(at) {

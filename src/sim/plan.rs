@@ -1,10 +1,8 @@
 //! A run as data: what the cluster is, and what happens to it, step by step.
 //!
-//! Everything random about a run is either in its plan or follows from the plan's seed (delays, losses, replica ids,
-//! every node's own randomness), so a plan replays bit by bit, can be written down, and can be shortened.
-//!
-//! It is written down as one line of JSON: a step is `[milliseconds, action]`, and what a setting or an operation leaves
-//! out has its default. `tests/seeds/` keeps plans that once failed in this form.
+//! Everything random about a run is in its plan or follows from the plan's seed, so a plan replays bit by bit, can be
+//! written down, and can be shortened. It is written down as one line of JSON: a step is `[milliseconds, action]`, and what
+//! a setting or an operation leaves out has its default. `tests/seeds/` keeps plans that once failed in this form.
 //!
 //! # Invariants
 //! * Every plan can be run. A step that makes no sense where it stands (crashing what is not running, writing at a
@@ -13,11 +11,10 @@
 //! * [`Plan::bounded`] changes nothing in a plan that is within the bounds, and every plan it returns is.
 
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::network::Weather;
+use super::setting::Setting;
 
 /// Declares an enum once, and the list of all it has.
 macro_rules! listed {
@@ -45,69 +42,6 @@ pub struct Plan {
     pub steps: Vec<Step>,
 }
 
-/// What a cluster is built of.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Setting {
-    /// Nodes that are started at once. Node `i` is in region `r<i>`.
-    pub nodes: usize,
-    /// Further nodes every configuration names, started by [`Action::Start`] or never.
-    pub spare: usize,
-    /// Partitions of the key space.
-    pub partitions: usize,
-    /// Log records a store keeps over all partitions.
-    pub log_records_max: usize,
-    /// Bytes a keyspace may take.
-    pub keyspace_bytes: u64,
-    /// Frames are compressed.
-    pub compress: bool,
-    /// Frames of one packet may overtake others.
-    pub express: bool,
-    /// Writes have deadlines of at most so many milliseconds; 0 means none.
-    pub ttl_ms_max: u64,
-    /// Every fourth value has up to so many bytes instead of a few; 0 means none has. Frames, synchronisations, maps,
-    /// windows and pens then meet their limits.
-    pub value_bytes: usize,
-    /// How links behave.
-    pub weather: Weather,
-    /// What carries links.
-    pub carrier: Carrier,
-    /// Nodes, by bit, that speak a later version of the wire format: a larger version number and fields nobody knows.
-    pub newer: u64,
-    /// Nodes, by bit, that hold a valid certificate and lie: see [`Action::Forge`]. They write nothing.
-    pub liars: u64,
-}
-
-impl Default for Setting {
-    fn default() -> Self {
-        Self {
-            nodes: 3,
-            spare: 0,
-            partitions: 2,
-            log_records_max: 1 << 16,
-            keyspace_bytes: 1 << 30,
-            compress: true,
-            express: true,
-            ttl_ms_max: 0,
-            value_bytes: 0,
-            weather: Weather::default(),
-            carrier: Carrier::Messages,
-            newer: 0,
-            liars: 0,
-        }
-    }
-}
-
-/// What carries links.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub enum Carrier {
-    /// Messages on ordered streams, with faults per message: fast.
-    #[default]
-    Messages,
-    /// `quinn-proto`, with faults per packet: handshakes, flow control, resets. Needs the feature `net`.
-    Quic,
-}
-
 impl Plan {
     /// Returns the plan with every number within what a run can do in bounded time: at least one node and at most
     /// nine hosts, a power of two of partitions, rates between 0 and 1, waits and pauses of at most ten minutes.
@@ -126,46 +60,9 @@ impl Plan {
     }
 }
 
-impl Setting {
-    fn bounded(&self) -> Self {
-        let nodes = self.nodes.clamp(1, HOSTS_MAX);
-        let weather = self.weather;
-        let delay_max = weather.delay_max.min(DELAY_MAX);
-        Self {
-            nodes,
-            spare: self.spare.min(HOSTS_MAX - nodes),
-            partitions: self.partitions.clamp(1, PARTITIONS_MAX).next_power_of_two(),
-            log_records_max: self.log_records_max.max(1),
-            value_bytes: self.value_bytes.min(VALUE_BYTES_MAX),
-            weather: Weather {
-                delay_min: weather.delay_min.min(delay_max),
-                delay_max,
-                loss: rate(weather.loss),
-                duplicate: rate(weather.duplicate),
-                corrupt: rate(weather.corrupt),
-            },
-            carrier: if cfg!(feature = "net") { self.carrier } else { Carrier::Messages },
-            ..self.clone()
-        }
-    }
-}
-
-fn rate(rate: f64) -> f64 {
-    if rate.is_nan() { 0.0 } else { rate.clamp(0.0, RATE_MAX) }
-}
-
-/// Nodes and spares together.
-pub const HOSTS_MAX: usize = 9;
-/// More partitions than this make runs slow and nothing collide.
-const PARTITIONS_MAX: usize = 16;
-/// What a map may hold: four regions that each fill one keep it within a frame.
-const VALUE_BYTES_MAX: usize = 256 << 10;
 /// Ten minutes.
 const WAIT_MS_MAX: u32 = 600_000;
 const STEPS_MAX: usize = 10_000;
-const DELAY_MAX: Duration = Duration::from_secs(10);
-/// A network that loses everything converges never.
-const RATE_MAX: f64 = 0.9;
 
 /// Something that happens, and how long after the step before.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -263,6 +160,28 @@ pub enum Action {
         /// The host.
         at: u8,
     },
+    /// A host's process accepts no writes, hands over what it has and ends; at the heal it goes on if it could not.
+    Drain {
+        /// The host.
+        at: u8,
+        /// It gives up its place as well.
+        leave: bool,
+    },
+    /// The last host gets another address, and its process ends and starts again there.
+    Move {
+        /// The host; nothing happens at another than the last one that is there from the start.
+        at: u8,
+    },
+    /// A host is made active by hand.
+    Promote {
+        /// The host.
+        at: u8,
+    },
+    /// A host is made a standby by hand.
+    Demote {
+        /// The host.
+        at: u8,
+    },
     /// A process is started on a host that has none, empty and under a fresh replica id.
     Start {
         /// The host.
@@ -281,6 +200,11 @@ pub enum Action {
         /// Who is removed.
         at: u8,
     },
+    /// A process whose replica was removed is told that it may go on as another one.
+    Rejoin {
+        /// The host.
+        at: u8,
+    },
     /// A host gives an entry's memory back.
     Evict {
         /// The host.
@@ -289,6 +213,13 @@ pub enum Action {
         key: u8,
         /// The family of keyspace.
         map: bool,
+    },
+    /// A host's memory loses a register that all members have seen, and nobody notices.
+    Damage {
+        /// The host.
+        at: u8,
+        /// The key.
+        key: u8,
     },
     /// A host's logs are cut to so many records each.
     Truncate {
@@ -311,6 +242,24 @@ pub enum Action {
     },
     /// Nothing, for as long as the step takes.
     Rest,
+}
+
+impl Action {
+    /// Tells whether a process may end by it, or the time be another one after it: what can be seen now must be seen now.
+    pub(super) fn ends_or_shifts(&self) -> bool {
+        matches!(
+            self,
+            Self::Crash { .. }
+                | Self::CrashDonor { .. }
+                | Self::Stop { .. }
+                | Self::Drain { .. }
+                | Self::Clone { .. }
+                | Self::Move { .. }
+                | Self::Remove { .. }
+                | Self::Skew { .. }
+                | Self::Pause { .. }
+        )
+    }
 }
 
 /// A local mutation. Values are unique; deadlines are drawn from [`Setting::ttl_ms_max`] by `ttl`.
@@ -438,10 +387,16 @@ impl fmt::Display for Action {
             Self::Crash { at } => write!(f, "r{at} crashes"),
             Self::CrashDonor { of } => write!(f, "the donor of r{of} crashes"),
             Self::Stop { at } => write!(f, "r{at} shuts down"),
+            Self::Drain { at, leave } => write!(f, "r{at} is to {}", if *leave { "leave" } else { "drain" }),
+            Self::Move { at } => write!(f, "r{at} gets another address and starts again"),
+            Self::Promote { at } => write!(f, "r{at} is made active"),
+            Self::Demote { at } => write!(f, "r{at} is made a standby"),
             Self::Start { at } => write!(f, "r{at} starts"),
             Self::Clone { of } => write!(f, "a clone of r{of} starts"),
             Self::Remove { by, at } => write!(f, "r{by} removes r{at}"),
+            Self::Rejoin { at } => write!(f, "r{at} may come back"),
             Self::Evict { at, key, map } => write!(f, "r{at} evicts {} {key}", if *map { "map" } else { "register" }),
+            Self::Damage { at, key } => write!(f, "r{at} loses register {key}"),
             Self::Truncate { at, keep } => write!(f, "r{at} cuts its logs to {keep}"),
             Self::Burst { at } => write!(f, "r{at} has counted to the end of a millisecond"),
             Self::Forge { at, lie } => write!(f, "r{at} lies: {lie:?}"),

@@ -13,7 +13,8 @@ use std::time::Duration;
 use super::check::{Invariant, Violation};
 use super::cluster::SimCluster;
 use super::limit::Limit;
-use super::plan::{Ack, Action, Op, OpKind, Plan, Setting, Step};
+use super::plan::{Ack, Action, Op, OpKind, Plan, Step};
+use super::setting::Setting;
 use super::tale::Tale;
 use super::watcher::Watcher;
 use crate::config::Config;
@@ -469,7 +470,7 @@ fn have_seen_the_same(cluster: &SimCluster) -> bool {
 /// Says which honest nodes have not joined, and in which partitions they have seen different events.
 fn differences(cluster: &SimCluster) -> String {
     let honest: Vec<usize> = cluster.honest().collect();
-    let mut found = String::new();
+    let mut found = cluster.absentees();
     for at in &honest {
         if !cluster.node(*at).is_some_and(|node| node.stats().joined) {
             found += &format!("r{at} has not joined; ");

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::hash::Hasher;
 use std::time::Duration;
 
 use super::cluster::SimCluster;
@@ -46,6 +47,13 @@ impl Delivered {
             | Input::Wait { .. }
             | Input::CancelWait { .. }
             | Input::Remove { .. }
+            | Input::Rejoin
+            | Input::Drain { .. }
+            | Input::Resume
+            | Input::Promote
+            | Input::Demote
+            | Input::Repair { .. }
+            | Input::Certified { .. }
             | Input::Deadline
             | Input::Shutdown => return,
         };
@@ -154,22 +162,77 @@ impl Tale {
     }
 }
 
+impl SimCluster {
+    /// Hashes what a host is told; returns how many bytes it carries.
+    pub(super) fn note(&mut self, at: usize, input: &Input) -> usize {
+        self.delivered.count(input);
+        let (kind, number, bytes) = match input {
+            Input::LinkUp { link, .. } => (1, link.0, None),
+            Input::LinkDown { link, .. } => (2, link.0, None),
+            Input::Control { link, bytes } => (3, link.0, Some(bytes)),
+            Input::Log { link, bytes } => (4, link.0, Some(bytes)),
+            Input::Beat { link, bytes } => (5, link.0, Some(bytes)),
+            Input::Drained { link, .. } => (6, link.0, None),
+            Input::DialFailed { slot, .. } => (7, u64::try_from(slot.0).unwrap_or(u64::MAX), None),
+            Input::AcceptFailed { .. } => (8, 0, None),
+            Input::Written => (9, 0, None),
+            Input::Wait { id, .. } => (10, id.0, None),
+            Input::CancelWait { id } => (11, id.0, None),
+            Input::Remove { replica } => (12, replica.0, None),
+            Input::Deadline => (13, 0, None),
+            Input::Shutdown => (14, 0, None),
+            Input::Drain { .. }
+            | Input::Resume
+            | Input::Promote
+            | Input::Demote
+            | Input::Certified { .. }
+            | Input::Repair { .. }
+            | Input::Rejoin => (15, 0, None),
+        };
+        self.trace.write_u64(self.now.0);
+        self.trace.write_usize(at);
+        self.trace.write_u64(number << 4 | kind);
+        let bytes = bytes.map_or(&[][..], |bytes| bytes.as_ref());
+        self.trace.write(bytes);
+        bytes.len()
+    }
+}
+
 /// Returns an event in a few words.
 fn told(event: &Event) -> String {
     match event {
         Event::Joined { founded: true } => "has founded a cluster".to_owned(),
         Event::Joined { founded: false } => "has joined".to_owned(),
         Event::Up { region, replica, .. } => format!("{region} is up as {replica}"),
-        Event::Down { region, .. } => format!("{region} is down"),
+        Event::Suspect { region, replica, .. } => format!("{region} is silent: {replica}"),
+        Event::Unreachable { region, replica, .. } => format!("{region} is unreachable: {replica}"),
+        Event::LinkDown { region, replica, .. } => format!("the path to {region} is cut: {replica}"),
+        Event::GivenUp { region, replica, .. } => format!("{region} was gone for too long: {replica} is given up"),
+        Event::Isolated => "hears nobody".to_owned(),
+        Event::NotIsolated => "hears somebody again".to_owned(),
         Event::MemberJoined { replica } => format!("member {replica} joined"),
         Event::MemberRemoved { replica } => format!("member {replica} is removed"),
+        Event::RoleChanged { region, replica, role, .. } => format!("{region} is {role:?} as {replica}"),
         Event::Refused { region, fault, .. } => format!("refuses {region}: {fault}"),
-        Event::Unreachable { slot, why } => format!("address {} is unreachable: {why}", slot.0),
+        Event::DialFailed { address, why } => format!("{address} does not answer: {why}"),
         Event::ClockRefused { skew_ms } => format!("its clock is refused, about {skew_ms} ms off"),
         Event::ClockAccepted => "its clock is accepted again".to_owned(),
         Event::Removed => "learns that it was removed".to_owned(),
+        Event::CameBack { former, replica, kept, lost } => {
+            format!("comes back as {replica}, was {former}, keeps {kept} writes and loses {lost}")
+        }
+        Event::Reissued { written, outdated, lost } => {
+            format!("writes {written} again, {outdated} are outdated and {lost} lost")
+        }
+        Event::CertificateExpires { days } => format!("its certificate expires in {days} days"),
+        Event::Drained => "has handed everything over".to_owned(),
+        Event::Left => "has handed everything over and left".to_owned(),
         Event::DuplicateReplica { replica } => format!("replica id {replica} is in use twice"),
         Event::Unsendable { unsendable } => format!("cannot send {unsendable:?}"),
-        Event::Quarantined { fragments } => format!("skips {fragments} fragments"),
+        Event::Differs { region, partition, keys, .. } => {
+            format!("differs from {region} in {keys} keys of {partition}")
+        }
+        Event::Restored { region, partition, keys, .. } => format!("{region} restores {keys} keys of {partition}"),
+        Event::Quarantined { poison } => format!("skips {:?} of {:?}: {}", poison.key, poison.keyspace, poison.why),
     }
 }

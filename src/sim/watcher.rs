@@ -10,8 +10,9 @@
 //! * It changes nothing but by writes and waits, as a caller would; what it looks at it only reads.
 //! * Liars are not looked at: what a node with a mind of its own shows is its own affair.
 
+mod returns;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +23,8 @@ use super::check::{
 };
 use super::cluster::SimCluster;
 use super::oracle::{History, Key, Mutation, Record, Subject, cell, open, tree};
-use super::plan::{Ack, Action, Op, Setting};
+use super::plan::{Ack, Action, Op};
+use super::setting::Setting;
 use super::workload::{self, AtHost, COUNTERS, MAPS, REGISTERS, SETS, SPACES, Workload};
 use crate::crdt::{Cell, Ctx, Tree};
 use crate::id::{PartitionId, ReplicaId};
@@ -46,8 +48,10 @@ pub struct Watcher {
     /// What each host has newly seen and was not judged by yet.
     fresh: BTreeMap<usize, BTreeSet<Key>>,
     /// The latest instant by which anybody may have decided that something is over.
-    latest_ms: u64,
-    licences: BTreeMap<Key, Licence>,
+    pub(super) latest_ms: u64,
+    pub(super) licences: BTreeMap<Key, Licence>,
+    /// What some host has lost.
+    pub(super) damaged: BTreeSet<Key>,
     pending: Vec<Pending>,
     reached: Vec<Reached>,
     clients: BTreeMap<u8, Client>,
@@ -56,6 +60,8 @@ pub struct Watcher {
     /// What hosts had seen when everything healed.
     held: BTreeMap<ReplicaId, Vec<Ctx>>,
     looks: usize,
+    /// How many returns were looked at.
+    heeded: usize,
 }
 
 /// A mutation under way.
@@ -86,6 +92,7 @@ impl Watcher {
             fresh: BTreeMap::new(),
             latest_ms: 0,
             licences: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             pending: Vec::new(),
             reached: Vec::new(),
             clients: BTreeMap::new(),
@@ -93,6 +100,7 @@ impl Watcher {
             largest_write: 0,
             held: BTreeMap::new(),
             looks: 0,
+            heeded: 0,
         }
     }
 
@@ -116,6 +124,7 @@ impl Watcher {
         op: Op,
         ack: Option<Ack>,
     ) -> Result<(), Violation> {
+        self.heed(cluster)?;
         let at = cluster.place(at);
         let Some(store) = cluster.store(at).filter(|_| cluster.has_clients(at)) else { return Ok(()) };
         let now_ms = check::decides_ms(&store, cluster.now(at).wall_ms);
@@ -196,6 +205,7 @@ impl Watcher {
         at: impl Into<usize>,
         key: u8,
     ) -> Result<(), Violation> {
+        self.heed(cluster)?;
         let at = cluster.place(at);
         let Some(store) = cluster.store(at).filter(|_| cluster.has_clients(at)) else { return Ok(()) };
         let wall_ms = cluster.now(at).wall_ms;
@@ -232,27 +242,8 @@ impl Watcher {
             let spaces = if map { vec![MAPS, SETS, COUNTERS] } else { vec![REGISTERS] };
             spaces.into_iter().for_each(|space| self.licence(cluster, cluster.place(at), workload::key(space, key)));
         }
-        let looks_different = matches!(
-            action,
-            Action::Crash { .. }
-                | Action::CrashDonor { .. }
-                | Action::Stop { .. }
-                | Action::Clone { .. }
-                | Action::Remove { .. }
-                | Action::Skew { .. }
-                | Action::Pause { .. }
-        );
-        if looks_different { self.look(cluster) } else { Ok(()) }
-    }
-
-    /// A host is about to give a key's memory back: what it holds may be missing, there and wherever that goes.
-    fn licence(&mut self, cluster: &SimCluster, at: usize, key: Key) {
-        let Some(store) = cluster.store(at) else { return };
-        let Some(space) = store.spaces().find(key.space.name) else { return };
-        let stamp = store.with_entry(&KeyRef::new(&space, &key.name), |e| e.and_then(cell).map(Cell::stamp));
-        let licence = self.licences.entry(key).or_default();
-        licence.hole = true;
-        licence.stamps.extend(stamp);
+        self.note_damage(cluster, action);
+        if action.ends_or_shifts() { self.look(cluster) } else { Ok(()) }
     }
 
     /// Looks at all hosts after a step.
@@ -261,6 +252,9 @@ impl Watcher {
     /// [`Violation`] with the first thing that does not hold.
     pub fn after_step(&mut self, cluster: &mut SimCluster) -> Result<(), Violation> {
         cluster.all_given()?;
+        cluster.all_accused_rightly()?;
+        cluster.all_took_over_rightly()?;
+        cluster.all_returned_rightly()?;
         self.look(cluster)?;
         for (at, keys) in std::mem::take(&mut self.fresh) {
             keys.iter().try_for_each(|key| self.agrees(cluster, at, key))?;
@@ -283,6 +277,7 @@ impl Watcher {
 
     /// Looks at what every process has seen, and at the clocks, and takes in what waits have come to.
     fn look(&mut self, cluster: &SimCluster) -> Result<(), Violation> {
+        self.heed(cluster)?;
         self.bury(cluster);
         self.looked_at = cluster.elapsed();
         self.latest_ms = self.latest_ms.max(cluster.decides_ms());
@@ -313,7 +308,8 @@ impl Watcher {
         for at in over {
             self.fresh.remove(&at);
             if let Some(seat) = self.seats.remove(&at) {
-                self.ended.insert(seat.replica, seat.contexts);
+                let contexts = cluster.departed(seat.replica).cloned().unwrap_or(seat.contexts);
+                self.ended.insert(seat.replica, contexts);
                 self.ended_unseen += usize::from(cluster.elapsed() != self.looked_at);
             }
         }
@@ -328,7 +324,8 @@ impl Watcher {
                     keys.insert(key.clone());
                 }
                 Some(Subject::Space(space)) => {
-                    let here = |key: &&Key| partition_of(store, key) == Some(*id);
+                    let place = |key: &Key| Some(store.place(store.spaces().find(key.space.name)?.hash(&key.name)));
+                    let here = |key: &&Key| place(key) == Some(*id);
                     keys.extend(self.history.keys_of(*space).filter(here).cloned());
                 }
                 None => {}
@@ -367,15 +364,25 @@ impl Watcher {
 
     /// Holds a key at a host against history.
     fn agrees(&self, cluster: &SimCluster, at: usize, key: &Key) -> Result<(), Violation> {
+        let none = Licence::default();
+        self.agrees_but_for(cluster, (at, self.latest_ms), key, self.licences.get(key).unwrap_or(&none))
+    }
+
+    /// The same at another instant and with another licence.
+    pub(super) fn agrees_but_for(
+        &self,
+        cluster: &SimCluster,
+        (at, now_ms): (usize, u64),
+        key: &Key,
+        licence: &Licence,
+    ) -> Result<(), Violation> {
         let Some(store) = cluster.store(at) else { return Ok(()) };
         let Some(space) = store.spaces().find(key.space.name) else { return Ok(()) };
         let name = KeyRef::new(&space, &key.name);
         let id = store.place(name.hash);
         let Some(partition) = store.read(id) else { return Ok(()) };
-        let view = self.history.view(id, partition.ctx(), self.latest_ms).of(key);
-        let none = Licence::default();
-        let licence = self.licences.get(key).unwrap_or(&none);
-        check::agree(&view, partition.entry(&name), self.latest_ms, licence).map_err(at_host(at))
+        let view = self.history.view(id, partition.ctx(), now_ms).of(key);
+        check::agree(&view, partition.entry(&name), now_ms, licence).map_err(at_host(at))
     }
 
     // -- the end -------------------------------------------------------------------------------------
@@ -395,8 +402,10 @@ impl Watcher {
     /// Tells whether all honest hosts have joined one cluster and have seen the same.
     #[must_use]
     pub fn has_converged(&self, cluster: &SimCluster) -> bool {
-        let nodes: Vec<&Node> = cluster.honest().filter_map(|at| cluster.node(at)).collect();
+        let nodes: Vec<(usize, &Node)> = cluster.honest().filter_map(|at| Some((at, cluster.node(at)?))).collect();
         check::is_reached(&nodes)
+            && check::agreed(&nodes, self.setting.weather.loss).is_ok()
+            && self.mended(cluster).is_ok()
     }
 
     /// Checks that all honest hosts agree, on what history says, and that nothing got lost that must not.
@@ -407,6 +416,7 @@ impl Watcher {
         self.after_step(cluster)?;
         let nodes: Vec<(usize, &Node)> = cluster.honest().filter_map(|at| Some((at, cluster.node(at)?))).collect();
         check::reached(&nodes)?;
+        check::agreed(&nodes, self.setting.weather.loss)?;
         let Some(((one, first), others)) = nodes.split_first() else { return Ok(()) };
         for (at, node) in others {
             let (a, b): (&Store, &Store) = (first.store(), node.store());
@@ -417,17 +427,13 @@ impl Watcher {
             self.nothing_invented(node.store()).map_err(at_host(*at))?;
             check::accounted(node.store()).map_err(at_host(*at))?;
         }
+        self.mended(cluster)?;
         self.nothing_lost(cluster, &nodes)?;
         let patient = |wait: &&Pending| nodes.iter().any(|(at, _)| *at == wait.at);
         self.pending
             .iter()
             .filter(patient)
             .try_for_each(|wait| wait.has_time(cluster.now(wait.at).mono).map_err(at_host(wait.at)))
-    }
-
-    fn licence_of(&self, space: &str, name: &Bytes) -> Licence {
-        let found = self.licences.iter().find(|(key, _)| key.space.name == space && key.name == *name);
-        found.map(|(_, licence)| licence.clone()).unwrap_or_default()
     }
 
     /// Every key there is was written by somebody.
@@ -448,8 +454,8 @@ impl Watcher {
     fn nothing_lost(&self, cluster: &SimCluster, nodes: &[(usize, &Node)]) -> Result<(), Violation> {
         let survivors: BTreeSet<ReplicaId> = nodes.iter().map(|(_, node)| node.me().replica).collect();
         let Some(last) = self.seats.values().find(|seat| survivors.contains(&seat.replica)) else { return Ok(()) };
-        // One that was removed since, runs on, and is no orphan, was removed by mistake.
-        let runs = |replica| self.seats.values().any(|seat| seat.replica == replica) && !cluster.is_orphan(replica);
+        // One that was removed since, runs on, and is neither an orphan nor given up, was removed by mistake.
+        let runs = |replica| self.seats.values().any(|seat| seat.replica == replica) && !cluster.may_be_lost(replica);
         for (replica, contexts) in self.held.iter().filter(|(replica, _)| runs(**replica)) {
             let mut kept = contexts.iter().zip(&last.contexts);
             if let Some((held, last)) = kept.find(|(held, last)| !last.includes(held)) {
@@ -469,32 +475,15 @@ impl Watcher {
     /// [`Violation`] with the first thing that is left.
     pub fn at_rest(&mut self, cluster: &mut SimCluster) -> Result<(), Violation> {
         self.converged(cluster)?;
-        let complete = cluster.may_collect();
-        for at in cluster.honest().collect::<Vec<_>>() {
-            let Some(node) = cluster.node(at) else { continue };
-            check::queues_empty(node).map_err(at_host(at))?;
-            check::forgets_removed(node).map_err(at_host(at))?;
-            if complete {
+        self.nothing_differed(cluster)?;
+        let nodes: Vec<(usize, &Node)> = cluster.honest().filter_map(|at| Some((at, cluster.node(at)?))).collect();
+        check::somebody_active(&nodes, |at| cluster.takes_over(at))?;
+        for (at, node) in nodes {
+            check::at_ease(node, self.setting.weather.loss).map_err(at_host(at))?;
+            if cluster.may_collect() {
                 self.nothing_left(cluster, at, node)?;
             }
         }
         Ok(())
     }
-
-    fn nothing_left(&self, cluster: &SimCluster, at: usize, node: &Node) -> Result<(), Violation> {
-        let running: BTreeSet<ReplicaId> =
-            (0..cluster.host_count()).filter_map(|at| Some(cluster.node(at)?.me().replica)).collect();
-        if let Some(gone) = check::members(node).iter().find(|replica| !running.contains(replica)) {
-            let what = format!("r{at} counts {gone} as a member, which does not run");
-            return Err(Violation::new(Invariant::Quiescence, what));
-        }
-        let store: &Arc<Store> = node.store();
-        let now_ms = check::decides_ms(store, cluster.now(at).wall_ms);
-        let may_be_hole = |space: &str, name: &[u8]| self.licence_of(space, &Bytes::copy_from_slice(name)).hole;
-        check::nothing_left(store, now_ms, may_be_hole).map_err(at_host(at))
-    }
-}
-
-fn partition_of(store: &Store, key: &Key) -> Option<PartitionId> {
-    Some(store.place(store.spaces().find(key.space.name)?.hash(&key.name)))
 }

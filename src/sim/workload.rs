@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use super::cluster::SimCluster;
 use super::oracle::{Key, Mutation, Notes, Site, Space};
-use super::plan::{Op, OpKind, Setting};
+use super::plan::{Op, OpKind};
+use super::setting::Setting;
 use crate::config::Config;
 use crate::crdt::custom::{Erased, encode};
 use crate::crdt::{NEVER, Path};

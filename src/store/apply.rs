@@ -11,10 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::entry::{Body, Entry, Misfit};
-use super::fragment::{Applied, Batch, Fragment, Full, Refused};
+use super::fingerprint::Print;
+use super::fragment::{Applied, Batch, Fragment, Full, Misapplied, Refused};
 use super::keyspace::{Family, Keyspaces};
 use super::partition::{KeyRef, Partition};
-use crate::crdt::{Ctx, Path, Payload, Scope};
+use crate::crdt::{Ctx, Dot, Path, Payload, Scope};
 use crate::id::{KeyspaceId, ReplicaId};
 use crate::probe::{planted, sometimes};
 
@@ -112,6 +113,7 @@ impl Partition {
             self.inherit_holes(batch, around);
         }
         self.floor_inherited = true;
+        self.forgotten = self.forgotten.max(full.forgotten);
         if applied.quarantined == 0 {
             self.ctx.join(&batch.ctx);
             if !planted!(FrontierNotInherited) {
@@ -121,29 +123,43 @@ impl Partition {
                 self.floor.join(&full.floor);
             }
         }
+        // What was taken in here has no records.
+        self.history.clear();
         self.report(from, &batch.ctx);
         Ok(applied)
     }
 
-    fn join_fragment(&mut self, fragment: &Fragment, theirs: &Ctx, around: &Around<'_>, applied: &mut Applied) {
+    pub(super) fn join_fragment(
+        &mut self,
+        fragment: &Fragment,
+        theirs: &Ctx,
+        around: &Around<'_>,
+        applied: &mut Applied,
+    ) {
         let Some(space) = around.spaces.get(fragment.keyspace) else {
-            applied.quarantined += 1;
-            return;
+            return applied.reject(fragment, Misapplied::Unknown);
         };
         let slot = self.find_or_make(&KeyRef::new(&space, &fragment.key));
         let mine = std::mem::take(&mut self.ctx);
-        let joined = self.change(slot, &space, |e| e.join(fragment, &mine, theirs, space.merge()));
+        self.moved = Print::default();
+        let touched = fragment.touched();
+        let joined = self.change(slot, &space, Some(touched), |e| e.join(fragment, &mine, theirs, space.merge()));
         self.ctx = mine;
+        let mut news = Vec::new();
         match joined {
             Some(Ok(joined)) => {
-                self.note_covers(slot, fragment, applied);
+                news = self.note_covers(slot, fragment);
+                applied.news += u64::try_from(news.len()).unwrap_or(0);
                 applied.conflicts += u64::from(joined.conflict);
                 if joined.changed && space.is_watched() {
                     applied.changed.push((space.id(), fragment.key.clone()));
                 }
             }
             Some(Err(Misfit::Duplicate(found))) => applied.duplicates.push(found.replica),
-            Some(Err(Misfit::State(_))) | None => applied.quarantined += 1,
+            Some(Err(Misfit::State(_))) | None => {
+                let is_known = space.merge().is_some();
+                applied.reject(fragment, if is_known { Misapplied::Unreadable } else { Misapplied::Unknown });
+            }
         }
         match space.family() {
             Family::Epoch => {
@@ -157,11 +173,14 @@ impl Partition {
             }
             Family::Map | Family::Counter | Family::Set | Family::Custom => {}
         }
+        self.remember(slot, touched, space.family(), news.into_iter());
         self.settle(slot, &space, around.collect_before_ms);
         self.bound_log(slot);
     }
 
-    fn note_covers(&mut self, slot: u32, fragment: &Fragment, applied: &mut Applied) {
+    /// Notes the events a fragment covers; returns those that are new.
+    fn note_covers(&mut self, slot: u32, fragment: &Fragment) -> Vec<Dot> {
+        let mut news = Vec::new();
         for (dot, scope) in &fragment.covers {
             if self.ctx.has(*dot) {
                 continue;
@@ -173,8 +192,9 @@ impl Partition {
             if let Some(s) = self.slot_mut(slot) {
                 s.entry.mark(*dot, scope.clone());
             }
-            applied.news += 1;
+            news.push(*dot);
         }
+        news
     }
 
     /// Maps the sender does not have at all: an empty fragment of the whole key.
@@ -205,7 +225,7 @@ impl Partition {
             let Some(space) = around.spaces.get(fragment.keyspace) else { continue };
             let slot = self.find_or_make(&KeyRef::new(&space, &fragment.key));
             let paths = answered.remove(&(fragment.keyspace, &fragment.key)).unwrap_or_default();
-            self.change(slot, &space, |entry| {
+            self.change(slot, &space, Some(&Scope::Key), |entry| {
                 if let Body::Tree(tree) = &mut entry.body {
                     tree.inherit_hole(paths, &dots(fragment), &batch.ctx);
                 }
@@ -222,7 +242,8 @@ impl Partition {
             let Some((id, key)) = self.slot(slot).map(|s| (s.keyspace, s.key.clone())) else { continue };
             let Some(space) = around.spaces.get(id) else { continue };
             let held = theirs.get(&(id, &key)).map_or(&[][..], Vec::as_slice);
-            let changed = self.change(slot, &space, |entry| drop_absent_from(entry, held, &batch.ctx));
+            let changed =
+                self.change(slot, &space, Some(&Scope::Key), |entry| drop_absent_from(entry, held, &batch.ctx));
             if changed == Some(true) && space.is_watched() {
                 applied.changed.push((id, key));
             }

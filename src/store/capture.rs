@@ -85,7 +85,7 @@ impl Partition {
             .flat_map(|slot| self.full_fragments(slot))
             .collect();
         let batch = Batch { partition: self.id, ctx: self.ctx.clone(), fragments };
-        Full { batch, frontier: self.frontier.clone(), floor: self.floor.clone() }
+        Full { batch, frontier: self.frontier.clone(), floor: self.floor.clone(), forgotten: self.forgotten }
     }
 
     /// An evicted map answers for the paths it knows and admits the hole.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::fragment::Fragment;
 use super::keyspace::Family;
+use crate::clock::Hlc;
 use crate::crdt::custom::{BadState, MergeState};
 use crate::crdt::register::DuplicateReplica;
 use crate::crdt::{Cell, Ctx, Custom, Dot, NEVER, Path, Payload, Scope, Tree};
@@ -290,6 +291,20 @@ impl Entry {
         }
     }
 
+    /// Tells whether something of this was given back, or ended: it is known that something was written, not what.
+    pub(super) fn is_mute(&self) -> bool {
+        match &self.body {
+            Body::Register(cell) => cell.as_ref().is_some_and(|c| *c.payload() == Payload::Absent),
+            Body::Custom(custom) => custom.as_ref().as_ref().is_some_and(|c| c.state == Payload::Absent),
+            Body::Tree(tree) => tree.is_hole(),
+        }
+    }
+
+    /// Tells whether this is an evicted map that was not refilled as a whole.
+    pub(super) fn is_hole(&self) -> bool {
+        matches!(&self.body, Body::Tree(tree) if tree.is_hole())
+    }
+
     /// Tells whether every event of this entry is known to every member.
     #[must_use]
     pub fn is_settled(&self) -> bool {
@@ -302,10 +317,11 @@ impl Entry {
     }
 
     /// Drops what only a settled entry may drop: reset counters, and a grave older than
-    /// `collect_before_ms` (R-AGE). Does nothing while a dot is unstable.
-    pub fn settle(&mut self, collect_before_ms: u64) {
+    /// `collect_before_ms` (R-AGE). Does nothing while a dot is unstable. Returns the clock value of a register's grave that
+    /// went.
+    pub fn settle(&mut self, collect_before_ms: u64) -> Option<Hlc> {
         if !self.is_settled() {
-            return;
+            return None;
         }
         if let Body::Tree(tree) = &mut self.body {
             tree.settle();
@@ -315,7 +331,7 @@ impl Entry {
                 Body::Register(cell) => {
                     sometimes!(StubCollected, if cell.as_ref().is_some_and(|c| *c.payload() == Payload::Absent));
                     sometimes!(TombstoneCollected, if cell.as_ref().is_some_and(|c| *c.payload() == Payload::Tombstone));
-                    *cell = None;
+                    return cell.take().map(|cell| cell.stamp().hlc);
                 }
                 Body::Custom(custom) => {
                     sometimes!(CustomGraveCollected);
@@ -324,6 +340,7 @@ impl Entry {
                 Body::Tree(_) => {}
             }
         }
+        None
     }
 
     /// Gives memory back, locally and silently: a register's value goes and its stamp stays, a

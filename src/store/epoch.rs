@@ -22,7 +22,7 @@ use super::keyspace::{Family, Keyspace, Keyspaces};
 use super::partition::{KeyRef, Partition};
 use super::write::{Tick, Written};
 use crate::clock::Stamp;
-use crate::crdt::{Cell, Payload};
+use crate::crdt::{Cell, Payload, Scope};
 use crate::id::KeyspaceId;
 use crate::probe::sometimes;
 
@@ -126,7 +126,7 @@ impl Epochs {
     }
 
     /// Tells whether an epoch has cleared this state.
-    fn clears(&self, target: KeyspaceId, key: &[u8], cell: &Cell) -> bool {
+    pub(super) fn clears(&self, target: KeyspaceId, key: &[u8], cell: &Cell) -> bool {
         self.above(target, cell).any(|epoch| epoch.selector.selects(key, cell))
     }
 
@@ -182,7 +182,7 @@ impl Partition {
         let s = self.slot(slot).filter(|s| s.keyspace == space.id())?;
         let cell = cell_of(&s.entry).filter(|c| !c.is_grave() && self.epochs.clears(space.id(), &s.key, c));
         let key = cell.map(|_| s.key.clone())?;
-        self.change(slot, space, |entry| {
+        self.change(slot, space, Some(&Scope::Key), |entry| {
             if let Body::Register(Some(cell)) = &mut entry.body {
                 cell.forget();
             }
@@ -194,12 +194,17 @@ impl Partition {
     /// Returns the slots of the epochs that may have made a stub of an entry and that some member may lack: whoever is
     /// sent the stub must get them too, or it misses a value whose invalidation it has never heard of.
     pub(super) fn epochs_behind(&self, slot: u32) -> Vec<u32> {
+        let unstable = |slot: &u32| self.slot(*slot).is_some_and(|s| !matches!(s.entry.unstable, Unstable::None));
+        self.epochs_above(slot).into_iter().filter(unstable).collect()
+    }
+
+    /// Returns the slots of the epochs that may have made a stub of an entry.
+    pub(super) fn epochs_above(&self, slot: u32) -> Vec<u32> {
         let Some(s) = self.slot(slot).filter(|_| !self.epochs.0.is_empty()) else { return Vec::new() };
         let Some(cell) = cell_of(&s.entry).filter(|c| matches!(c.payload(), Payload::Absent)) else {
             return Vec::new();
         };
-        let unstable = |slot: &u32| self.slot(*slot).is_some_and(|s| !matches!(s.entry.unstable, Unstable::None));
-        self.epochs.above(s.keyspace, cell).map(|epoch| epoch.slot).filter(unstable).collect()
+        self.epochs.above(s.keyspace, cell).map(|epoch| epoch.slot).collect()
     }
 
     /// An epoch was collected: every member has it, nothing older can arrive any more.

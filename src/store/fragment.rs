@@ -4,11 +4,14 @@
 //! * `covers` of a captured fragment lists *all* unstable dots of its scope (R-COVER).
 //! * A batch's context was taken under the same lock as its fragments.
 
+use std::hash::Hasher;
+
 use bytes::Bytes;
+use siphasher::sip::SipHasher13;
 
 use crate::clock::Hlc;
 use crate::crdt::tree::Branch;
-use crate::crdt::{Cell, Ctx, Custom, Dot, Scope};
+use crate::crdt::{Cell, Ctx, Custom, Dot, Path, Payload, Scope};
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
 
 /// The state of one key restricted to a scope, plus every unstable dot of that scope.
@@ -37,6 +40,18 @@ impl Fragment {
         Self { keyspace, key, scope, cell: None, branch: Branch::default(), custom: None, covers: Vec::new() }
     }
 
+    /// Returns what of an entry joining it can change: its scope, or the whole key where it carries more than that.
+    #[must_use]
+    pub(super) fn touched(&self) -> &Scope {
+        let elems = self.branch.elems.iter().all(|(path, _)| self.scope.has(path));
+        let counters = self.branch.counters.iter().all(|(name, _)| match &self.scope {
+            Scope::Path(Path::Counter(own)) => own == name,
+            Scope::Path(_) => false,
+            Scope::Key => true,
+        });
+        if elems && counters { &self.scope } else { &Scope::Key }
+    }
+
     /// Returns roughly how many bytes it takes on the wire, for cutting batches.
     #[must_use]
     pub fn weight(&self) -> usize {
@@ -57,6 +72,21 @@ impl Fragment {
         let custom = self.custom.iter().flat_map(|c| c.merged.iter().map(|(r, seq)| Dot { replica: *r, seq: *seq }));
         let all = covers.chain(cell).chain(elems).chain(counts).chain(custom);
         all.filter(|dot| dot.replica == replica).map(|dot| dot.seq).max().unwrap_or(0)
+    }
+
+    /// Returns a digest of the key and a custom state: equal for equal ones, and different otherwise but for one in 2^64.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut hasher = SipHasher13::new();
+        hasher.write(&self.key);
+        if let Some(custom) = &self.custom {
+            hasher.write_u64(custom.generation.hlc.0);
+            hasher.write_u64(custom.generation.replica.0);
+            if let Payload::Value(state) = &custom.state {
+                hasher.write(state);
+            }
+        }
+        hasher.finish()
     }
 
     /// Returns the largest clock value inside.
@@ -89,6 +119,8 @@ pub struct Full {
     pub frontier: Ctx,
     /// That, and the dots whose log entries it dropped.
     pub floor: Ctx,
+    /// The largest clock value of a register's grave that the sender has collected.
+    pub forgotten: Hlc,
 }
 
 /// Why a batch was not applied. The partition is unchanged.
@@ -104,6 +136,33 @@ pub enum Refused {
     Scattered,
 }
 
+/// Why a fragment could not be joined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misapplied {
+    /// Nobody here knows its keyspace, or how to merge its type.
+    #[error("nobody here knows its keyspace or how to merge its type")]
+    Unknown,
+    /// Its type could not read its state or the one that is here.
+    #[error("its type cannot merge its state with the one that is here")]
+    Unreadable,
+}
+
+/// A fragment that could not be joined.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rejected {
+    /// Its keyspace.
+    pub keyspace: KeyspaceId,
+    /// Its key.
+    pub key: Bytes,
+    /// What [`Fragment::digest`] says of it.
+    pub digest: u64,
+    /// Its events, which stay missing.
+    pub dots: Vec<Dot>,
+    /// What was wrong.
+    pub why: Misapplied,
+}
+
 /// What applying a batch did.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Applied {
@@ -117,9 +176,19 @@ pub struct Applied {
     pub duplicates: Vec<ReplicaId>,
     /// Fragments that could not be joined and were skipped, with their dots left missing.
     pub quarantined: u64,
+    /// Those, one by one.
+    pub rejected: Vec<Rejected>,
 }
 
 impl Applied {
+    /// Notes a fragment that could not be joined.
+    pub(super) fn reject(&mut self, fragment: &Fragment, why: Misapplied) {
+        self.quarantined += 1;
+        let (keyspace, key, digest) = (fragment.keyspace, fragment.key.clone(), fragment.digest());
+        let dots = fragment.covers.iter().map(|(dot, _)| *dot).collect();
+        self.rejected.push(Rejected { keyspace, key, digest, dots, why });
+    }
+
     /// Adds another batch's effects.
     pub fn add(&mut self, other: Self) {
         self.changed.extend(other.changed);
@@ -127,6 +196,7 @@ impl Applied {
         self.conflicts += other.conflicts;
         self.duplicates.extend(other.duplicates);
         self.quarantined += other.quarantined;
+        self.rejected.extend(other.rejected);
     }
 }
 
@@ -134,7 +204,7 @@ impl Applied {
 mod tests {
     use super::*;
     use crate::clock::Stamp;
-    use crate::crdt::{Contribution, Elem, NEVER, Path, Payload};
+    use crate::crdt::{Contribution, Elem, NEVER};
 
     const SELF: ReplicaId = ReplicaId(1);
     const OTHER: ReplicaId = ReplicaId(2);
@@ -209,10 +279,22 @@ mod tests {
     #[test]
     fn what_several_batches_did_adds_up() {
         let key = |name: &'static [u8]| (KeyspaceId(0), Bytes::from_static(name));
-        let mut sum =
-            Applied { changed: vec![key(b"a")], news: 1, conflicts: 2, duplicates: vec![SELF], quarantined: 3 };
-        let other =
-            Applied { changed: vec![key(b"b")], news: 5, conflicts: 6, duplicates: vec![OTHER], quarantined: 7 };
+        let mut sum = Applied {
+            changed: vec![key(b"a")],
+            news: 1,
+            conflicts: 2,
+            duplicates: vec![SELF],
+            quarantined: 3,
+            ..Applied::default()
+        };
+        let other = Applied {
+            changed: vec![key(b"b")],
+            news: 5,
+            conflicts: 6,
+            duplicates: vec![OTHER],
+            quarantined: 7,
+            ..Applied::default()
+        };
         sum.add(other);
         let both = Applied {
             changed: vec![key(b"a"), key(b"b")],
@@ -220,6 +302,7 @@ mod tests {
             conflicts: 8,
             duplicates: vec![SELF, OTHER],
             quarantined: 10,
+            ..Applied::default()
         };
         assert_eq!(sum, both);
     }

@@ -12,26 +12,37 @@
 
 pub mod apply;
 pub mod capture;
+pub mod compare;
 mod dirty;
 pub mod entry;
 mod epoch;
+pub mod fingerprint;
 pub mod fragment;
+mod history;
 pub mod keyspace;
 pub mod log;
 pub mod partition;
+pub mod reissue;
+pub mod restore;
 pub mod stability;
 pub mod tally;
+mod verified;
 pub mod write;
 
 pub use apply::Around;
 pub use capture::{Budget, Captured};
+pub use compare::{Frozen, Listed};
 use dirty::Dirty;
 pub use entry::{Body, Entry};
 pub use epoch::Selector;
-pub use fragment::{Applied, Batch, Fragment, Full, Refused};
+pub use fragment::{Applied, Batch, Fragment, Full, Misapplied, Refused, Rejected};
+pub use history::{Hold, Unready};
 pub use keyspace::{Family, KEYSPACES_MAX, Keyspace, Keyspaces};
 pub use partition::{KeyRef, Partition};
+pub use reissue::{Estate, Reissued, Unsent};
+pub use restore::Restored;
 pub use tally::{Tallied, Tally};
+pub use verified::Compared;
 pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};
 
 use crate::clock::HlcClock;
@@ -71,6 +82,10 @@ pub enum Gate {
     ClockRefused,
     /// This replica was removed.
     Removed,
+    /// This replica hands over what it has, to end or to leave.
+    Draining,
+    /// This replica stands by: others write.
+    Standby,
     /// The cache was shut down, or its driver has ended: nobody is left to send a write. Final.
     Stopped,
 }
@@ -83,6 +98,8 @@ impl Gate {
             Self::ClockRefused => 2,
             Self::Removed => 3,
             Self::Stopped => 4,
+            Self::Draining => 5,
+            Self::Standby => 6,
         }
     }
 
@@ -92,6 +109,8 @@ impl Gate {
             2 => Self::ClockRefused,
             3 => Self::Removed,
             4 => Self::Stopped,
+            5 => Self::Draining,
+            6 => Self::Standby,
             _ => Self::Joining,
         }
     }
@@ -120,18 +139,30 @@ pub struct Cleared {
 /// All partitions of one replica.
 #[derive(Debug)]
 pub struct Store {
-    me: ReplicaId,
+    /// The replica that writes here.
+    me: AtomicU64,
     config: StoreConfig,
     clock: HlcClock,
     spaces: Keyspaces,
     partitions: Box<[RwLock<Partition>]>,
     dirty: Dirty,
     gate: AtomicU8,
+    /// Invalidations under way.
+    invalidating: AtomicU64,
     skew_ms: AtomicU64,
     shift: u32,
 }
 
 impl Store {
+    /// From now on graves go only when comparisons with all other members have found their leaves equal.
+    pub fn wait_for_comparisons(&self) {
+        for id in self.partition_ids() {
+            if let Some(mut partition) = self.lock(id) {
+                partition.wait_for_comparisons();
+            }
+        }
+    }
+
     /// Builds an empty store that accepts no writes until [`Store::set_gate`] opens it.
     #[must_use]
     pub fn new(me: ReplicaId, config: StoreConfig) -> Self {
@@ -139,22 +170,23 @@ impl Store {
         let records = (config.log_records_max / count).max(16);
         let ids = (0..count).filter_map(|p| u16::try_from(p).ok()).map(PartitionId);
         Self {
-            me,
+            me: AtomicU64::new(me.0),
             clock: HlcClock::default(),
             spaces: Keyspaces::new(config.keyspace_bytes, config.hash_key),
             partitions: ids.map(|id| RwLock::new(Partition::new(id, me, records))).collect(),
             dirty: Dirty::new(count),
             gate: AtomicU8::new(Gate::Joining.code()),
+            invalidating: AtomicU64::new(0),
             skew_ms: AtomicU64::new(0),
             shift: 64 - count.trailing_zeros(),
             config,
         }
     }
 
-    /// Returns this replica's id.
+    /// Returns the id of the replica that writes here: another one after [`Store::begin_anew`].
     #[must_use]
     pub fn me(&self) -> ReplicaId {
-        self.me
+        ReplicaId(self.me.load(Ordering::Relaxed))
     }
 
     /// Returns the sizes.
@@ -248,6 +280,21 @@ impl Store {
         selector: &Selector,
         wall_ms: u64,
     ) -> Result<(Vec<Cleared>, bool), WriteError> {
+        self.invalidating.fetch_add(1, Ordering::SeqCst);
+        // By writing it the gate is read as it is after that, not as it was a moment before.
+        self.gate.fetch_add(0, Ordering::SeqCst);
+        let done = self.clear(target, selector, wall_ms);
+        self.invalidating.fetch_sub(1, Ordering::SeqCst);
+        done
+    }
+
+    /// Tells whether an invalidation is under way that found the gate open and may write on.
+    #[must_use]
+    pub fn is_invalidating(&self) -> bool {
+        self.invalidating.fetch_add(0, Ordering::SeqCst) > 0
+    }
+
+    fn clear(&self, target: &Keyspace, selector: &Selector, wall_ms: u64) -> Result<(Vec<Cleared>, bool), WriteError> {
         let epochs = self.spaces.open_epochs(target).map_err(|_full| WriteError::TooManyKeyspaces)?;
         let key = selector.to_key();
         let at = KeyRef::new(&epochs, &key);
@@ -279,6 +326,8 @@ impl Store {
                 sometimes!(WriteRefusedAsRemoved);
                 return Err(WriteError::Removed);
             }
+            Gate::Draining => return Err(WriteError::Draining),
+            Gate::Standby => return Err(WriteError::Standby),
             Gate::Stopped => return Err(WriteError::Stopped),
         }
         if at.key.len() > self.config.key_bytes_max {
@@ -315,7 +364,7 @@ impl Store {
     /// invalidation under way is no exception but goes on: it ends in every partition.
     pub fn set_gate(&self, gate: Gate) {
         let next = |now| (Gate::from_code(now) != Gate::Stopped).then(|| gate.code());
-        let kept = self.gate.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_err();
+        let kept = self.gate.fetch_update(Ordering::SeqCst, Ordering::Relaxed, next).is_err();
         debug_assert!(!kept || self.gate() == Gate::Stopped, "only a store that is stopped stays as it is");
     }
 

@@ -12,15 +12,19 @@
 //! * Iteration over slots is in slot order; the hash index serves point lookups only.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use bytes::Bytes;
 use hashbrown::HashTable;
 
 use super::entry::Entry;
 use super::epoch::Epochs;
-use super::keyspace::Keyspace;
+use super::fingerprint::{Print, Table, of_path};
+use super::history::{History, Place, Record};
+use super::keyspace::{Family, Keyspace};
 use super::log::Log;
+use super::verified::Verified;
+use crate::clock::Hlc;
 use crate::crdt::{Ctx, Dot, NEVER, Scope};
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
 
@@ -81,6 +85,18 @@ pub struct Partition {
     pub(super) floor_inherited: bool,
     pub(super) truncated: Vec<u32>,
     pub(super) epochs: Epochs,
+    /// The largest stamp of a register's grave that was collected here, or where this partition was copied.
+    pub(super) forgotten: Hlc,
+    /// What the entries sum up to.
+    pub(super) table: Table,
+    /// What the latest events changed of that.
+    pub(super) history: History,
+    /// What comparisons have found equal.
+    pub(super) verified: Verified,
+    /// What the present event has changed of its key's sum so far.
+    pub(super) moved: Print,
+    /// Entries that hold something expired which had to stay.
+    pub(super) overdue: BTreeSet<u32>,
 }
 
 impl Partition {
@@ -105,6 +121,12 @@ impl Partition {
             floor_inherited: false,
             truncated: Vec::new(),
             epochs: Epochs::default(),
+            forgotten: Hlc::default(),
+            table: Table::default(),
+            history: History::default(),
+            verified: Verified::default(),
+            moved: Print::default(),
+            overdue: BTreeSet::new(),
         }
     }
 
@@ -143,6 +165,13 @@ impl Partition {
     #[must_use]
     pub fn binding_floor(&self) -> Option<&Ctx> {
         (self.floor_inherited || !self.truncated.is_empty()).then_some(&self.floor)
+    }
+
+    /// Returns the largest stamp of a register's grave that was collected here, or where this partition was copied. Of a
+    /// key that is not here nobody can tell what happened to it until then.
+    #[must_use]
+    pub fn forgotten(&self) -> Hlc {
+        self.forgotten
     }
 
     /// Returns the latest context a member reported.
@@ -220,15 +249,35 @@ impl Partition {
         let slots = &self.slots;
         let rehash = |s: &u32| slots.get(widen(*s)).and_then(Option::as_ref).map_or(0, |s| s.hash);
         self.index.insert_unique(at.hash, slot, rehash);
+        if self.table.is_crowded(self.len()) {
+            self.table = self.summed_up();
+        }
         slot
     }
 
-    /// Changes an entry and keeps accounting, expiry and emptiness in order.
-    pub(super) fn change<R>(&mut self, slot: u32, space: &Keyspace, f: impl FnOnce(&mut Entry) -> R) -> Option<R> {
+    /// Changes a scope of an entry, or nothing that counts, and keeps accounting, sums and expiry in order.
+    pub(super) fn change<R>(
+        &mut self,
+        slot: u32,
+        space: &Keyspace,
+        scope: Option<&Scope>,
+        f: impl FnOnce(&mut Entry) -> R,
+    ) -> Option<R> {
         let s = self.slots.get_mut(widen(slot))?.as_mut()?;
-        let before = s.entry.bytes();
+        let counted = |entry: &Entry| scope.map_or_else(Print::default, |scope| entry.print(s.hash, scope, 0));
+        let (before, print) = (s.entry.bytes(), counted(&s.entry));
+        let mute = s.entry.is_mute();
         let result = f(&mut s.entry);
-        let after = s.entry.bytes();
+        let (after, now) = (s.entry.bytes(), counted(&s.entry));
+        let delta = now.sum.wrapping_sub(print.sum);
+        if delta != 0 {
+            self.table.add(s.hash, delta);
+        }
+        self.moved.sum = self.moved.sum.wrapping_add(delta);
+        self.moved.soonest = if mute { 0 } else { self.moved.soonest.min(print.soonest).min(now.soonest) };
+        if s.entry.is_hole() {
+            self.table.mark_partial(s.hash);
+        }
         if before != after {
             space.account(before, after);
         }
@@ -250,6 +299,22 @@ impl Partition {
             s.entry.mark(dot, scope);
         }
         dot
+    }
+
+    /// Notes what the events of one step did to the sums.
+    pub(super) fn remember(&mut self, slot: u32, scope: &Scope, family: Family, dots: impl Iterator<Item = Dot>) {
+        let Some(hash) = self.slot(slot).map(|s| s.hash) else { return };
+        let place = match (family, scope) {
+            (Family::Epoch, _) => Place::Beyond,
+            (_, Scope::Key) => Place::Key,
+            (_, Scope::Path(path)) => Place::At(of_path(hash, path)),
+        };
+        let Print { sum: mut delta, soonest } = std::mem::take(&mut self.moved);
+        let step = self.history.next_step();
+        for dot in dots {
+            self.history.push(Record { dot, hash, place, step, delta, soonest });
+            delta = 0;
+        }
     }
 
     /// Drops an entry of which nothing is left.

@@ -13,8 +13,8 @@
 use std::cmp::Reverse;
 
 use super::keyspace::{Keyspace, Keyspaces};
-use super::partition::{KeyRef, Partition};
-use crate::crdt::{Ctx, Dot, NEVER, Seen};
+use super::partition::{KeyRef, Partition, Slot};
+use crate::crdt::{Ctx, Dot, NEVER, Scope, Seen};
 use crate::id::ReplicaId;
 use crate::probe::{planted, sometimes};
 
@@ -38,7 +38,7 @@ impl Partition {
         } else {
             sometimes!(ReportAwaited);
         }
-        self.collect_graves(spaces, collect_before_ms);
+        self.collect_graves(others, spaces, collect_before_ms);
     }
 
     fn reports_of(&self, others: &[ReplicaId]) -> Option<Vec<Ctx>> {
@@ -62,6 +62,7 @@ impl Partition {
         sometimes!(LogDrainedBehindFrontier, if self.frontier.includes(stable) && !done.is_empty());
         self.frontier.join(stable);
         self.floor.join(stable);
+        self.history.forget(&self.frontier);
         for (dot, slot) in done {
             self.log.remove(dot);
             let Some(s) = self.slot_mut(slot) else { continue };
@@ -102,28 +103,17 @@ impl Partition {
         let Some(s) = self.slot_mut(slot) else { return };
         sometimes!(SettledHeldForFloor, if held && s.entry.is_settled());
         if !held && s.entry.is_settled() {
-            let grave = s.entry.grave_ms().filter(|ms| *ms > collect_before_ms);
-            self.change(slot, space, |entry| entry.settle(collect_before_ms));
+            let before_ms = if self.verified.is_waiting_for_comparisons() { 0 } else { collect_before_ms };
+            let Some(s) = self.slot(slot) else { return };
+            let grave = s.entry.grave_ms().filter(|ms| *ms > before_ms);
+            let gone = self.change(slot, space, None, |entry| entry.settle(before_ms)).flatten();
+            self.forgotten = self.forgotten.max(gone.unwrap_or_default());
             if let Some(ms) = grave {
                 sometimes!(YoungGraveKept);
                 self.graves.push(Reverse((ms, slot)));
             }
         }
         self.drop_if_empty(slot, space);
-    }
-
-    fn collect_graves(&mut self, spaces: &Keyspaces, collect_before_ms: u64) {
-        while let Some(Reverse((ms, slot))) = self.graves.peek().copied() {
-            if ms > collect_before_ms {
-                return;
-            }
-            self.graves.pop();
-            let still = self.slot(slot).filter(|s| s.entry.grave_ms() == Some(ms)).map(|s| s.keyspace);
-            sometimes!(GraveOverwritten, if still.is_none());
-            if let Some(space) = still.and_then(|id| spaces.get(id)) {
-                self.settle(slot, &space, collect_before_ms);
-            }
-        }
     }
 
     /// Drops what expired by `now_ms`, a bounded amount per call; returns whether more is due.
@@ -137,7 +127,8 @@ impl Partition {
             let Some(id) = self.slot(slot).filter(|s| s.timer == deadline).map(|s| s.keyspace) else { continue };
             let Some(space) = spaces.get(id) else { continue };
             let held = self.floor_inherited;
-            self.change(slot, &space, |entry| entry.expire(now_ms, held));
+            let counted = (!planted!(FingerprintMissesExpiry)).then_some(&Scope::Key);
+            self.change(slot, &space, counted, |entry| entry.expire(now_ms, held));
             self.rearm(slot, now_ms);
             self.settle(slot, &space, collect_before_ms);
         }
@@ -151,6 +142,10 @@ impl Partition {
         let timer = s.entry.next_deadline(now_ms).unwrap_or(NEVER);
         if timer != NEVER || !planted!(SweptEntryStays) {
             s.timer = timer;
+        }
+        let had_to_stay = s.entry.next_deadline(0).is_some_and(|deadline| deadline <= now_ms);
+        if had_to_stay {
+            self.overdue.insert(slot);
         }
         if timer != NEVER {
             self.queue_deadline(timer, slot);
@@ -185,8 +180,17 @@ impl Partition {
     pub fn evict(&mut self, at: &KeyRef<'_>, collect_before_ms: u64) -> bool {
         let Some(slot) = self.find(at) else { return false };
         let held = self.floor_inherited;
-        let evicted = self.change(slot, at.space, |entry| entry.evict(held)).unwrap_or(false);
-        self.settle(slot, at.space, collect_before_ms);
+        let evicted = self.change(slot, at.space, Some(&Scope::Key), |entry| entry.evict(held)).unwrap_or(false);
+        if evicted {
+            self.table.mark_partial(at.hash);
+        }
+        // What was given back here proves nothing: no comparison is to find it.
+        let may_go = |s: &Slot| s.entry.is_settled() && s.entry.grave_ms().is_some_and(|ms| ms <= collect_before_ms);
+        if evicted && self.slot(slot).is_some_and(may_go) {
+            self.bury(slot, at.space);
+        } else {
+            self.settle(slot, at.space, collect_before_ms);
+        }
         evicted
     }
 

@@ -113,6 +113,8 @@ fn each_gate_refuses_writes_for_its_own_reason() {
         (Gate::Joining, WriteError::NotJoined),
         (Gate::ClockRefused, WriteError::ClockRefused { skew_ms: 77 }),
         (Gate::Removed, WriteError::Removed),
+        (Gate::Draining, WriteError::Draining),
+        (Gate::Standby, WriteError::Standby),
     ] {
         store.set_gate(gate);
         assert_eq!(store.gate(), gate);

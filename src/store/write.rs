@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::entry::{Body, Entry};
+use super::fingerprint::Print;
 use super::partition::{KeyRef, Partition};
 use crate::clock::{Hlc, HlcClock, Stamp};
 use crate::crdt::custom::BadState;
@@ -63,8 +64,10 @@ impl Partition {
     ) -> Written {
         let slot = self.find_or_make(at);
         let hlc = tick.next();
-        let dot = self.mint(slot, scope);
-        self.change(slot, at.space, |entry| f(entry, hlc, dot));
+        let dot = self.mint(slot, scope.clone());
+        self.moved = Print::default();
+        self.change(slot, at.space, Some(&scope), |entry| f(entry, hlc, dot));
+        self.remember(slot, &scope, at.space.family(), std::iter::once(dot));
         self.bound_log(slot);
         Written { dot, stamp: Stamp { hlc, replica: dot.replica } }
     }
@@ -193,7 +196,7 @@ impl Partition {
         sometimes!(RemovedUnseenFromHole, if tree.siblings(path).is_empty());
         if planted!(RemoveWithoutDot) {
             let (slot, dot) = (self.find_or_make(at), Dot { replica: self.me, seq: self.seq });
-            self.change(slot, at.space, |entry| {
+            self.change(slot, at.space, Some(&Scope::Key), |entry| {
                 if let Body::Tree(tree) = &mut entry.body {
                     tree.remove(path);
                 }

@@ -2,20 +2,21 @@
 //!
 //! ```text
 //! control = kind fields          (a hello's fields are a map, see the neighbouring file)
-//! beat    = replica seq clock sent wall [echo held]
+//! beat    = replica seq clock sent wall [echo held] suspects gives_up
 //! ```
 
 use std::collections::BTreeSet;
 
 use super::context::{put_changed, put_ctxs, take_changed, take_ctxs, take_partition};
 use super::hello::{put_hello, take_hello};
-use super::limits::{Counted, Limits, Unsendable};
-use super::message::{Beat, Control};
-use super::pack::{Pen, Reader, malformed};
+use super::limits::{ADDRESSES_MAX, Counted, Limits, Unsendable, within};
+use super::message::{Beat, Control, SUSPECTS_MAX};
+use super::pack::{Pen, Reader, malformed, width};
+use super::repair::{put_repair, take_repair};
 use crate::clock::Hlc;
-use crate::crdt::{Member, MemberSet};
+use crate::crdt::{Member, MemberSet, Profile};
 use crate::error::PeerFault;
-use crate::id::{NodeId, RegionId, ReplicaId};
+use crate::id::{NodeId, RegionId, ReplicaId, Role};
 
 const HELLO: u64 = 0;
 const READY: u64 = 1;
@@ -25,6 +26,11 @@ const REPORT: u64 = 4;
 const REPORT_NOW: u64 = 5;
 const NEED_FULL: u64 = 6;
 const GOODBYE: u64 = 7;
+const REPAIR: u64 = 8;
+
+const ACTIVE: u64 = 0;
+const STANDBY: u64 = 1;
+const DRAINING: u64 = 2;
 
 pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) -> Result<(), Unsendable> {
     let mut pen = Pen::new(out, limits);
@@ -38,10 +44,14 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) 
             put_members(&mut pen, members)?;
             put_ctxs(&mut pen, ctxs)?;
         }
-        Control::Join => pen.uint(JOIN),
-        Control::JoinDone { hlc } => {
+        Control::Join { ctxs } => {
+            pen.uint(JOIN);
+            put_ctxs(&mut pen, ctxs)?;
+        }
+        Control::JoinDone { hlc, resumed } => {
             pen.uint(JOIN_DONE);
             pen.uint(hlc.0);
+            put_ctxs(&mut pen, resumed)?;
         }
         Control::Report { hlc, changed, members } => {
             pen.uint(REPORT);
@@ -58,6 +68,10 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) 
             pen.uint(u64::from(partition.0));
         }
         Control::Goodbye => pen.uint(GOODBYE),
+        Control::Repair(repair) => {
+            pen.uint(REPAIR);
+            put_repair(&mut pen, repair)?;
+        }
     }
     Ok(())
 }
@@ -67,8 +81,8 @@ pub(super) fn take_control(input: &[u8], limits: Limits) -> Result<Control, Peer
     let control = match reader.uint()? {
         HELLO => Control::Hello(take_hello(&mut reader)?),
         READY => Control::Ready { members: take_members(&mut reader)?, ctxs: take_ctxs(&mut reader)? },
-        JOIN => Control::Join,
-        JOIN_DONE => Control::JoinDone { hlc: Hlc(reader.uint()?) },
+        JOIN => Control::Join { ctxs: take_ctxs(&mut reader)? },
+        JOIN_DONE => Control::JoinDone { hlc: Hlc(reader.uint()?), resumed: take_ctxs(&mut reader)? },
         REPORT => Control::Report {
             hlc: Hlc(reader.uint()?),
             changed: take_changed(&mut reader)?,
@@ -77,6 +91,7 @@ pub(super) fn take_control(input: &[u8], limits: Limits) -> Result<Control, Peer
         REPORT_NOW => Control::ReportNow,
         NEED_FULL => Control::NeedFull { partition: take_partition(&mut reader)? },
         GOODBYE => Control::Goodbye,
+        REPAIR => Control::Repair(take_repair(&mut reader)?),
         _ => return Err(malformed("a control message is of no known kind")),
     };
     reader.end()?;
@@ -92,9 +107,37 @@ pub(super) fn put_members(pen: &mut Pen<'_>, set: &MemberSet) -> Result<(), Unse
         pen.uint(member.since_ms);
         pen.flag(member.sponsor.is_some());
         member.sponsor.map_or(Ok(()), |sponsor| pen.replica(sponsor))?;
+        put_profile(pen, &member.profile)?;
     }
     put_ids(pen, &set.removed)?;
-    put_ids(pen, &set.orphans)
+    put_ids(pen, &set.orphans)?;
+    put_ids(pen, &set.expelled)
+}
+
+fn put_profile(pen: &mut Pen<'_>, profile: &Profile) -> Result<(), Unsendable> {
+    pen.uint(profile.version);
+    pen.uint(match profile.role {
+        Role::Active => ACTIVE,
+        Role::Standby => STANDBY,
+        Role::Draining => DRAINING,
+    });
+    within("number of addresses", width(profile.addresses.len()), ADDRESSES_MAX)?;
+    pen.count(profile.addresses.len());
+    profile.addresses.iter().try_for_each(|address| pen.text(address))
+}
+
+fn take_profile(reader: &mut Reader<'_>) -> Result<Profile, PeerFault> {
+    let version = reader.uint()?;
+    let role = match reader.uint()? {
+        ACTIVE => Role::Active,
+        STANDBY => Role::Standby,
+        DRAINING => Role::Draining,
+        _ => return Err(malformed("a member's role is none that is known")),
+    };
+    let count = reader.uint()?;
+    within("number of addresses", count, ADDRESSES_MAX)?;
+    let addresses = (0..count).map(|_| reader.text().map(str::to_owned)).collect::<Result<_, _>>()?;
+    Ok(Profile { version, addresses, role })
 }
 
 fn put_ids(pen: &mut Pen<'_>, ids: &BTreeSet<ReplicaId>) -> Result<(), Unsendable> {
@@ -109,7 +152,7 @@ pub(super) fn take_members(reader: &mut Reader<'_>) -> Result<MemberSet, PeerFau
         let replica = reader.replica()?;
         let (node, region, since_ms) = (take_node(reader)?, RegionId::new(reader.text()?), reader.uint()?);
         let sponsor = if reader.flag()? { Some(reader.replica()?) } else { None };
-        let member = Member { node, region, since_ms, sponsor };
+        let member = Member { profile: take_profile(reader)?, ..Member::new(node, region, since_ms, sponsor) };
         if set.members.last_key_value().is_some_and(|(last, _)| *last >= replica) {
             return Err(malformed("the members do not ascend"));
         }
@@ -117,6 +160,7 @@ pub(super) fn take_members(reader: &mut Reader<'_>) -> Result<MemberSet, PeerFau
     }
     set.removed = take_ids(reader, "the removed members do not ascend")?;
     set.orphans = take_ids(reader, "the orphans do not ascend")?;
+    set.expelled = take_ids(reader, "the expelled members do not ascend")?;
     Ok(set)
 }
 
@@ -153,6 +197,10 @@ pub(super) fn put_beat(out: &mut Vec<u8>, beat: &Beat, limits: Limits) {
         pen.uint(sent_ns);
         pen.uint(held_ns);
     }
+    for named in [&beat.suspects, &beat.gives_up] {
+        pen.count(named.len().min(SUSPECTS_MAX));
+        named.iter().take(SUSPECTS_MAX).for_each(|replica| pen.uint(replica.0));
+    }
 }
 
 pub(super) fn take_beat(input: &[u8], limits: Limits) -> Result<Beat, PeerFault> {
@@ -164,7 +212,25 @@ pub(super) fn take_beat(input: &[u8], limits: Limits) -> Result<Beat, PeerFault>
         sent_ns: reader.uint()?,
         wall_ms: reader.uint()?,
         echo: if reader.flag()? { Some((reader.uint()?, reader.uint()?)) } else { None },
+        suspects: take_silent(&mut reader)?,
+        gives_up: take_silent(&mut reader)?,
     };
     reader.end()?;
     Ok(beat)
+}
+
+fn take_silent(reader: &mut Reader<'_>) -> Result<BTreeSet<ReplicaId>, PeerFault> {
+    let (len, max) = (reader.uint()?, u64::try_from(SUSPECTS_MAX).unwrap_or(u64::MAX));
+    if len > max {
+        return Err(PeerFault::OverLimit { what: "number of silent members", len, max });
+    }
+    let mut silent = BTreeSet::new();
+    for _ in 0..len {
+        let replica = ReplicaId(reader.uint()?);
+        if silent.last().is_some_and(|last| *last >= replica) {
+            return Err(malformed("the silent members do not ascend"));
+        }
+        silent.insert(replica);
+    }
+    Ok(silent)
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! frame = from clock n part*
-//! part  = (partition << 2 | last << 1 | chunk) [session index] [context [frontier floor]] n fragment*
+//! part  = (partition << 2 | last << 1 | chunk) [session index] [context [frontier floor forgotten]] n fragment*
+//!       | (partition << 2 | last << 1) answer n fragment*                     what is restored
 //! ```
 //!
 //! # Invariants
@@ -13,8 +14,8 @@ use super::context::{partition, put_ctx, take_ctx};
 use super::fragment::{FragmentsIn, FragmentsOut};
 use super::limits::{Counted, Limits, Unsendable, within};
 use super::mark::Run;
-use super::message::{Frame, FullChunk, Part};
-use super::pack::{Pen, Reader, malformed};
+use super::message::{Frame, FullChunk, Part, Restore};
+use super::pack::{Pen, Reader};
 use super::spaces::{SpacesIn, SpacesOut};
 use crate::clock::Hlc;
 use crate::crdt::Ctx;
@@ -62,9 +63,15 @@ fn put_part(pen: &mut Pen<'_>, out: &mut FragmentsOut<'_>, part: &Part) -> Resul
                 put_ctx(pen, &chunk.ctx)?;
                 put_ctx(pen, &chunk.frontier)?;
                 put_ctx(pen, &chunk.floor)?;
+                pen.uint(chunk.forgotten.0);
             }
             let known = if chunk.index == 0 { &chunk.ctx } else { &Ctx::default() };
             put_fragments(pen, out, known, &chunk.fragments)
+        }
+        Part::Restore(restore) => {
+            pen.uint(number | LAST);
+            pen.flag(restore.is_answer);
+            put_fragments(pen, out, &Ctx::default(), &restore.fragments)
         }
     }
 }
@@ -98,6 +105,7 @@ pub(super) fn take_frame(input: &[u8], spaces: &Keyspaces, limits: Limits) -> Re
         let fragments = parts.iter_mut().flat_map(|part| match part {
             Part::Batch(batch) => &mut batch.fragments,
             Part::FullChunk(chunk) => &mut chunk.fragments,
+            Part::Restore(restore) => &mut restore.fragments,
         });
         for fragment in fragments {
             fragment.keyspace = opened.get(&fragment.keyspace).copied().unwrap_or(fragment.keyspace);
@@ -111,7 +119,9 @@ fn take_part(reader: &mut Reader<'_>, fragments: &mut FragmentsIn<'_>) -> Result
     let partition = partition(head >> 2)?;
     if head & CHUNK == 0 {
         if head & LAST != 0 {
-            return Err(malformed("a batch says that it is the last chunk"));
+            let is_answer = reader.flag()?;
+            let fragments = take_fragments(reader, fragments, &Ctx::default())?;
+            return Ok(Part::Restore(Restore { partition, is_answer, fragments }));
         }
         let ctx = take_ctx(reader)?;
         let fragments = take_fragments(reader, fragments, &ctx)?;
@@ -119,11 +129,12 @@ fn take_part(reader: &mut Reader<'_>, fragments: &mut FragmentsIn<'_>) -> Result
     }
     let (session, index) = (reader.uint()?, reader.uint()?);
     within("chunk number", index, u64::from(u32::MAX))?;
-    let (mut ctx, mut frontier, mut floor) = (Ctx::default(), Ctx::default(), Ctx::default());
+    let (mut ctx, mut frontier, mut floor, mut forgotten) = (Ctx::default(), Ctx::default(), Ctx::default(), Hlc(0));
     if index == 0 {
         ctx = take_ctx(reader)?;
         frontier = take_ctx(reader)?;
         floor = take_ctx(reader)?;
+        forgotten = Hlc(reader.uint()?);
     }
     Ok(Part::FullChunk(FullChunk {
         partition,
@@ -134,6 +145,7 @@ fn take_part(reader: &mut Reader<'_>, fragments: &mut FragmentsIn<'_>) -> Result
         ctx,
         frontier,
         floor,
+        forgotten,
     }))
 }
 

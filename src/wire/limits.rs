@@ -17,6 +17,8 @@ use crate::probe::sometimes;
 pub const SEQ_MAX: u64 = 1 << 56;
 /// Deepest nesting of any value in a message.
 pub const DEPTH_MAX: u64 = 16;
+/// Most addresses of one member: one for each kind of network it is on.
+pub const ADDRESSES_MAX: u64 = 4;
 
 /// The bounds of one message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,6 +9,8 @@
 //! * Control messages are ordered; [`Control::Hello`] is the first one in both directions.
 //! * No stamp in a frame is above the frame's clock.
 
+use std::collections::BTreeSet;
+
 use crate::clock::Hlc;
 use crate::crdt::MemberSet;
 use crate::crdt::{Ctx, Seen};
@@ -33,6 +35,19 @@ pub enum Part {
     Batch(Batch),
     /// A piece of a full synchronisation.
     FullChunk(FullChunk),
+    /// What a comparison found to differ.
+    Restore(Restore),
+}
+
+/// Present versions of keys that two copies hold differently at the meet of their contexts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Restore {
+    /// The partition.
+    pub partition: PartitionId,
+    /// It answers one of the receiver's, and is not answered.
+    pub is_answer: bool,
+    /// The whole keys, without dots.
+    pub fragments: Vec<Fragment>,
 }
 
 impl Part {
@@ -42,6 +57,7 @@ impl Part {
         match self {
             Self::Batch(batch) => batch.partition,
             Self::FullChunk(chunk) => chunk.partition,
+            Self::Restore(restore) => restore.partition,
         }
     }
 
@@ -51,6 +67,7 @@ impl Part {
         match self {
             Self::Batch(batch) => &batch.fragments,
             Self::FullChunk(chunk) => &chunk.fragments,
+            Self::Restore(restore) => &restore.fragments,
         }
     }
 }
@@ -73,6 +90,8 @@ pub struct FullChunk {
     pub frontier: Ctx,
     /// That, and the dots whose log entries it dropped. Only in piece 0.
     pub floor: Ctx,
+    /// The largest clock value of a register's grave that the sender has collected. Only in piece 0.
+    pub forgotten: Hlc,
     /// The state.
     pub fragments: Vec<Fragment>,
 }
@@ -90,11 +109,16 @@ pub enum Control {
         ctxs: Vec<(PartitionId, Ctx)>,
     },
     /// Please be my donor.
-    Join,
-    /// The donor has sent every partition in full.
+    Join {
+        /// What a former donor, which went away, has given of each partition.
+        ctxs: Vec<(PartitionId, Ctx)>,
+    },
+    /// The donor has sent every partition in full, or what was missing of it.
     JoinDone {
         /// The donor's clock; the joiner observes it before it writes.
         hlc: Hlc,
+        /// Partitions of which only what was missing was sent, and what the joiner has seen when it has come.
+        resumed: Vec<(PartitionId, Ctx)>,
     },
     /// What I have seen since my last report on this stream.
     Report {
@@ -116,6 +140,119 @@ pub enum Control {
     },
     /// I am leaving on purpose.
     Goodbye,
+    /// A step of a comparison of both copies.
+    Repair(Repair),
+}
+
+/// A step of a comparison. Whoever begins it is the *asker*, the other the *teller*.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Repair {
+    /// The asker's sums of some partitions, one after the other.
+    Verify {
+        /// What is not visible after this instant does not count, in Unix milliseconds.
+        horizon_ms: u64,
+        /// Makes what is cut short differ from one comparison to the next.
+        salt: u64,
+        /// The first partition.
+        first: PartitionId,
+        /// Of each partition a check of its context, and the sum of that and of all that counts.
+        sums: Vec<(u8, u64)>,
+    },
+    /// Which of these sums the teller has as well. Of the others a snapshot follows, of a few at a time.
+    Answer {
+        /// The first partition.
+        first: PartitionId,
+        /// For each partition whether it is equal.
+        equal: Vec<bool>,
+    },
+    /// The teller's copy of a partition.
+    Snapshot(Snapshot),
+    /// The asker wants the snapshot again, with fewer leaves or with more detail.
+    Ask {
+        /// The partition.
+        partition: PartitionId,
+        /// How many leaves the table is to be folded to at most.
+        leaves: u32,
+        /// Leaves of that table to be left out.
+        without: BTreeSet<u32>,
+        /// With the sums of buckets.
+        detail: bool,
+    },
+    /// The asker's leaves of the buckets that differ.
+    Leaves {
+        /// The partition.
+        partition: PartitionId,
+        /// How many leaves the table is folded to.
+        leaves: u32,
+        /// Which buckets differ.
+        buckets: Vec<bool>,
+        /// The sums of their leaves, a byte each.
+        sums: Vec<u8>,
+    },
+    /// The keys the teller holds in the leaves that differ.
+    List {
+        /// The partition.
+        partition: PartitionId,
+        /// How many leaves the table is folded to.
+        leaves: u32,
+        /// By leaf, a short id of each key and what it holds.
+        listed: Vec<(u32, Vec<u16>)>,
+    },
+    /// Which of the listed keys the asker does not hold so.
+    Want {
+        /// The partition.
+        partition: PartitionId,
+        /// For each listed key, in order.
+        ids: Vec<bool>,
+    },
+    /// The comparison is over, and what was found equal.
+    Done {
+        /// The partition.
+        partition: PartitionId,
+        /// Of how many leaves; of none if nothing could be said.
+        leaves: u32,
+        /// Those of which nothing could be said.
+        without: BTreeSet<u32>,
+    },
+}
+
+impl Repair {
+    /// Returns the partition it is about, the last one of several.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        let last = |first: &PartitionId, count: usize| {
+            PartitionId(first.0.saturating_add(u16::try_from(count.saturating_sub(1)).unwrap_or(u16::MAX)))
+        };
+        match self {
+            Self::Verify { first, sums, .. } => last(first, sums.len()),
+            Self::Answer { first, equal } => last(first, equal.len()),
+            Self::Snapshot(snapshot) => snapshot.partition,
+            Self::Ask { partition, .. }
+            | Self::Leaves { partition, .. }
+            | Self::List { partition, .. }
+            | Self::Want { partition, .. }
+            | Self::Done { partition, .. } => *partition,
+        }
+    }
+}
+
+/// What a partition sums up to at a context.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// The partition.
+    pub partition: PartitionId,
+    /// What is not visible after this instant does not count, in Unix milliseconds.
+    pub horizon_ms: u64,
+    /// Everything that was seen.
+    pub ctx: Ctx,
+    /// How many leaves the table has.
+    pub leaves: u32,
+    /// Leaves that are left out.
+    pub without: BTreeSet<u32>,
+    /// The sum of all others.
+    pub root: u64,
+    /// The sums of buckets of leaves, two bytes each; none if they were not asked for.
+    pub buckets: Vec<u8>,
 }
 
 /// The first message on a link. Its bytes name every field, so that later versions may add some.
@@ -153,8 +290,12 @@ pub struct Hello {
     pub compression: Vec<String>,
 }
 
+/// Members a beat names as suspected at most, so that it fits a datagram: where more are silent, hardly anybody is left to
+/// agree with.
+pub const SUSPECTS_MAX: usize = 32;
+
 /// A heartbeat. Any of them may get lost or overtaken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Beat {
     /// The sender's replica.
     pub replica: ReplicaId,
@@ -169,4 +310,8 @@ pub struct Beat {
     pub echo: Option<(u64, u64)>,
     /// The sender's wall clock in Unix milliseconds.
     pub wall_ms: u64,
+    /// Members the sender does not hear, at most [`SUSPECTS_MAX`].
+    pub suspects: BTreeSet<ReplicaId>,
+    /// Members the sender votes to remove, at most [`SUSPECTS_MAX`].
+    pub gives_up: BTreeSet<ReplicaId>,
 }

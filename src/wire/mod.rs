@@ -23,11 +23,12 @@ pub mod limits;
 mod mark;
 pub mod message;
 mod pack;
+mod repair;
 mod scope;
 mod spaces;
 pub mod version;
 
 pub use codec::{Decoder, Encoder};
 pub use limits::{Limits, Unsendable};
-pub use message::{Beat, Control, Frame, FullChunk, Hello, Part};
+pub use message::{Beat, Control, Frame, FullChunk, Hello, Part, Repair, Restore, SUSPECTS_MAX, Snapshot};
 pub use version::{MIN_VERSION, VERSION, negotiate};

@@ -16,8 +16,9 @@ fn full(partition: PartitionId, ctx: &Ctx) -> Part {
 
 /// All of a partition, without a value, and only some of it stable.
 fn full_of(partition: PartitionId, ctx: &Ctx, stable: &Ctx) -> Part {
-    let (ctx, frontier, floor, fragments) = (ctx.clone(), stable.clone(), stable.clone(), Vec::new());
-    Part::FullChunk(FullChunk { partition, session: 1, index: 0, last: true, ctx, frontier, floor, fragments })
+    let (ctx, frontier, floor) = (ctx.clone(), stable.clone(), stable.clone());
+    let (index, last, forgotten, fragments) = (0, true, Hlc::default(), Vec::new());
+    Part::FullChunk(FullChunk { partition, session: 1, index, last, ctx, frontier, floor, forgotten, fragments })
 }
 
 /// A joiner that has copied a partition from a donor which died, and now copies everything from the good node.
@@ -37,7 +38,7 @@ fn second_donor_of(first: &Ctx, second: &Ctx, stable: &Ctx) -> Bench {
     bench.control(GOOD, &Control::Hello(good));
     let ids = bench.store.partition_ids();
     ids.for_each(|id| bench.frame(GOOD, 20, vec![full_of(id, second, stable)]));
-    bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS) });
+    bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS), resumed: Vec::new() });
     bench
 }
 
@@ -88,7 +89,7 @@ fn a_node_that_lived_with_one_whom_strangers_had_removed_begins_again() {
     for (removed, known, ends) in [(true, false, true), (true, true, false), (false, false, false)] {
         let mut bench = Bench::new();
         let region = RegionId::new("ap-southeast");
-        let member = |node| Member { node: node_id(node), region: region.clone(), since_ms: 1, sponsor: None };
+        let member = |node| Member::new(node_id(node), region.clone(), 1, None);
         let mut members = MemberSet::default();
         members.add(ReplicaId(20), &member(2));
         bench.control(GOOD, &Control::Ready { members, ctxs: Vec::new() });
@@ -114,7 +115,7 @@ fn a_founder_that_lives_with_one_removed_here_is_an_orphan() {
     for (lives, fenced) in [(true, true), (false, false)] {
         let mut bench = Bench::new();
         let region = RegionId::new("ap-southeast");
-        let member = |node| Member { node: node_id(node), region: region.clone(), since_ms: 1, sponsor: None };
+        let member = |node| Member::new(node_id(node), region.clone(), 1, None);
         let mut members = MemberSet::default();
         members.add(ReplicaId(20), &member(2));
         members.add(ReplicaId(40), &member(4));
@@ -145,7 +146,7 @@ fn an_orphan_that_has_not_seen_what_is_stable_here_is_removed() {
     ] {
         let mut bench = Bench::new();
         let region = RegionId::new("ap-southeast");
-        let member = |node, sponsor| Member { node: node_id(node), region: region.clone(), since_ms: 1, sponsor };
+        let member = |node, sponsor| Member::new(node_id(node), region.clone(), 1, sponsor);
         let mut members = MemberSet::default();
         members.add(ReplicaId(20), &member(2, None));
         members.add(ReplicaId(40), &member(4, None));
@@ -168,8 +169,7 @@ fn a_joiner_judges_an_orphan_by_what_that_one_has_said() {
         let mut bench = Bench::joiner();
         bench.link_up(GOOD, identity(2, "eu-central"));
         let orphan = bench.hello();
-        let member =
-            |node, region| Member { node: node_id(node), region: RegionId::new(region), since_ms: 1, sponsor: None };
+        let member = |node, region| Member::new(node_id(node), RegionId::new(region), 1, None);
         let mut members = MemberSet { orphans: [ReplicaId(30)].into(), ..MemberSet::default() };
         members.add(ReplicaId(20), &member(2, "eu-central"));
         members.add(ReplicaId(30), &member(3, "ap-southeast"));
@@ -185,7 +185,7 @@ fn a_joiner_judges_an_orphan_by_what_that_one_has_said() {
         bench.control(BAD, &Control::Hello(Hello { joined: true, ctxs: vec![(PartitionId(0), seen_by_it)], ..orphan }));
         let stable = |id: PartitionId| seen(20, u64::from(id.index() == 0));
         bench.store.partition_ids().for_each(|id| bench.frame(GOOD, 20, vec![full(id, &stable(id))]));
-        bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS) });
+        bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS), resumed: Vec::new() });
         assert!(bench.node.stats().joined);
         assert_eq!(bench.node.members().is_removed(ReplicaId(30)), fenced);
     }

@@ -52,7 +52,8 @@ impl Pair {
         let up = |peer, dialled| Input::LinkUp { link: LINK, peer, dialled };
         let ups = VecDeque::from([(0, up(them, Some(PeerSlot(0)))), (1, up(us, None))]);
         pair.deliver(ups);
-        let met = |pair: &Self| pair.nodes.iter().all(|node| node.stats().joined && node.stats().members == 2);
+        let met =
+            |pair: &Self| pair.nodes.iter().all(|node| node.stats().joined && node.stats().cluster.members.len() == 2);
         while !met(&pair) {
             pair.deadline();
         }
@@ -76,7 +77,11 @@ impl Pair {
                     }
                     Output::Beat { link, bytes } => inputs.push_back((1 - at, Input::Beat { link, bytes })),
                     Output::Resolved { id, outcome } => self.resolved.push((id, outcome)),
-                    Output::Dial { .. } | Output::Close { .. } | Output::Event(_) | Output::Changed(_) => {}
+                    Output::Dial { .. }
+                    | Output::Close { .. }
+                    | Output::Event(_)
+                    | Output::Changed(_)
+                    | Output::Repaired(_) => {}
                 }
             }
         }

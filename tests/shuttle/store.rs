@@ -78,7 +78,7 @@ impl Mirror {
         let covered = batch.fragments.iter().flat_map(|f| &f.covers).map(|(dot, _)| dot.seq);
         assert_eq!(covered.max().unwrap_or(0), batch.ctx.of(ME).map_or(0, |seen| seen.max()), "fragments and context");
         let around = Around { spaces: self.0.spaces(), collect_before_ms: 0 };
-        let full = Full { batch, frontier: chunk.frontier, floor: chunk.floor };
+        let full = Full { batch, frontier: chunk.frontier, floor: chunk.floor, forgotten: chunk.forgotten };
         self.0.lock(full.batch.partition).unwrap().apply_full(ME, &full, &around).unwrap();
     }
 
@@ -148,7 +148,7 @@ fn what_is_captured_for_one_peer_shows_what_its_context_says() {
             match peer.next_part(&store) {
                 Some(Part::Batch(batch)) => mirror.take(&batch),
                 Some(Part::FullChunk(chunk)) => mirror.take_full(chunk),
-                None => {}
+                Some(Part::Restore(_)) | None => {}
             }
         };
         write_and(&store, || [false, true, false].into_iter().for_each(capture));

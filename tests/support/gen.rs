@@ -11,12 +11,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::custom::Erased;
-use driftless::crdt::members::{Member, MemberSet};
+use driftless::crdt::members::{Member, MemberSet, Profile};
 use driftless::crdt::tree::Branch;
 use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Reset, Scope, Seen};
-use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId};
+use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
-use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part};
+use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part, Repair, Restore, Snapshot};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
@@ -267,16 +267,23 @@ pub(crate) fn batch() -> impl Strategy<Value = Batch> {
 
 pub(crate) fn chunk() -> impl Strategy<Value = FullChunk> {
     let place = (any::<u64>(), prop_oneof![Just(0), any::<u32>()], any::<bool>());
-    (partition(), place, [ctx(), ctx(), ctx()], vec(fragment(), 0..8)).prop_map(
-        |(partition, (session, index, last), ctxs, fragments)| {
+    (partition(), place, [ctx(), ctx(), ctx()], any::<u64>(), vec(fragment(), 0..8)).prop_map(
+        |(partition, (session, index, last), ctxs, hlc, fragments)| {
             let [ctx, frontier, floor] = if index == 0 { ctxs } else { Default::default() };
-            FullChunk { partition, session, index, last, ctx, frontier, floor, fragments }
+            let forgotten = Hlc(if index == 0 { hlc } else { 0 });
+            FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments }
         },
     )
 }
 
 pub(crate) fn frame() -> impl Strategy<Value = Frame> {
-    let part = prop_oneof![3 => batch().prop_map(Part::Batch), 1 => chunk().prop_map(Part::FullChunk)];
+    let restore = (partition(), any::<bool>(), vec(fragment(), 0..8))
+        .prop_map(|(partition, is_answer, fragments)| Restore { partition, is_answer, fragments });
+    let part = prop_oneof![
+        3 => batch().prop_map(Part::Batch),
+        1 => chunk().prop_map(Part::FullChunk),
+        1 => restore.prop_map(Part::Restore),
+    ];
     (replica(), vec(part, 0..4)).prop_map(|(from, parts)| Frame { from, hlc: CLOCK, parts })
 }
 
@@ -288,11 +295,27 @@ fn node() -> impl Strategy<Value = NodeId> {
     any::<u128>().prop_map(|id| NodeId(uuid::Uuid::from_u128(id)))
 }
 
+fn profile() -> impl Strategy<Value = Profile> {
+    let role = prop_oneof![Just(Role::Active), Just(Role::Standby), Just(Role::Draining)];
+    (any::<u64>(), vec("[a-z]{1,8}:[0-9]{1,5}", 0..4), role).prop_map(|(version, addresses, role)| Profile {
+        version,
+        addresses,
+        role,
+    })
+}
+
 pub(crate) fn members() -> impl Strategy<Value = MemberSet> {
-    let member = (node(), region(), any::<u64>(), proptest::option::of(replica()))
-        .prop_map(|(node, region, since_ms, sponsor)| Member { node, region, since_ms, sponsor });
-    (btree_map(replica(), member, 0..4), btree_set(replica(), 0..3), btree_set(replica(), 0..3))
-        .prop_map(|(members, removed, orphans)| MemberSet { members, removed, orphans })
+    let member = (node(), region(), any::<u64>(), proptest::option::of(replica()), profile()).prop_map(
+        |(node, region, since, sponsor, profile)| Member { profile, ..Member::new(node, region, since, sponsor) },
+    );
+    let ids = || btree_set(replica(), 0..3);
+    (btree_map(replica(), member, 0..4), ids(), ids(), ids()).prop_map(|(members, removed, orphans, expelled)| {
+        let mut set = MemberSet { members, orphans, expelled, ..MemberSet::default() };
+        for replica in removed {
+            set.remove(replica);
+        }
+        set
+    })
 }
 
 pub(crate) fn ctxs() -> impl Strategy<Value = Vec<(PartitionId, Ctx)>> {
@@ -341,15 +364,64 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
         1 => (members(), ctxs()).prop_map(|(members, ctxs)| Control::Ready { members, ctxs }),
         3 => (hlc(), changed, proptest::option::of(members()))
             .prop_map(|(hlc, changed, members)| Control::Report { hlc, changed, members }),
-        1 => hlc().prop_map(|hlc| Control::JoinDone { hlc }),
+        1 => (hlc(), ctxs()).prop_map(|(hlc, resumed)| Control::JoinDone { hlc, resumed }),
+        1 => ctxs().prop_map(|ctxs| Control::Join { ctxs }),
         1 => partition().prop_map(|partition| Control::NeedFull { partition }),
-        1 => prop_oneof![Just(Control::Join), Just(Control::ReportNow), Just(Control::Goodbye)],
+        1 => prop_oneof![Just(Control::ReportNow), Just(Control::Goodbye)],
+        2 => repair().prop_map(Control::Repair),
+    ]
+}
+
+fn repair() -> impl Strategy<Value = Repair> {
+    let bits = || vec(any::<bool>(), 0..40);
+    let run = || vec(any::<u8>(), 0..40);
+    let leaves = || btree_set(0..1_u32 << 16, 0..6);
+    let width = || (0..17_u32).prop_map(|bits| 1 << bits);
+    let listed = vec(vec(any::<u16>(), 0..5), 0..6).prop_map(|all| (3..).step_by(7).zip(all).collect());
+    let snapshot = (partition(), any::<u64>(), ctx(), width(), leaves(), any::<u64>(), run()).prop_map(
+        |(partition, horizon_ms, ctx, leaves, without, root, buckets)| {
+            Repair::Snapshot(Snapshot { partition, horizon_ms, ctx, leaves, without, root, buckets })
+        },
+    );
+    prop_oneof![
+        (any::<u64>(), any::<u64>(), partition(), vec(any::<(u8, u64)>(), 0..9))
+            .prop_map(|(horizon_ms, salt, first, sums)| Repair::Verify { horizon_ms, salt, first, sums }),
+        (partition(), bits()).prop_map(|(first, equal)| Repair::Answer { first, equal }),
+        snapshot,
+        (partition(), width(), leaves(), any::<bool>()).prop_map(|(partition, leaves, without, detail)| Repair::Ask {
+            partition,
+            leaves,
+            without,
+            detail
+        }),
+        (partition(), width(), bits(), run()).prop_map(|(partition, leaves, buckets, sums)| Repair::Leaves {
+            partition,
+            leaves,
+            buckets,
+            sums
+        }),
+        (partition(), width(), listed).prop_map(|(partition, leaves, listed)| Repair::List {
+            partition,
+            leaves,
+            listed
+        }),
+        (partition(), bits()).prop_map(|(partition, ids)| Repair::Want { partition, ids }),
+        (partition(), prop_oneof![Just(0), width()], leaves()).prop_map(|(partition, leaves, without)| Repair::Done {
+            partition,
+            leaves,
+            without
+        }),
     ]
 }
 
 pub(crate) fn beat() -> impl Strategy<Value = Beat> {
     let times = (any::<u64>(), any::<u64>(), any::<u64>());
-    (replica(), any::<u64>(), times, proptest::option::of((any::<u64>(), any::<u64>()))).prop_map(
-        |(replica, seq, (hlc, sent_ns, wall_ms), echo)| Beat { replica, seq, hlc: Hlc(hlc), sent_ns, echo, wall_ms },
+    let echo = proptest::option::of((any::<u64>(), any::<u64>()));
+    let silent = || btree_set(replica(), 0..4);
+    (replica(), any::<u64>(), times, echo, silent(), silent()).prop_map(
+        |(replica, seq, (hlc, sent_ns, wall_ms), echo, suspects, gives_up)| {
+            let hlc = Hlc(hlc);
+            Beat { replica, seq, hlc, sent_ns, echo, wall_ms, suspects, gives_up }
+        },
     )
 }

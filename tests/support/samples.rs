@@ -6,17 +6,18 @@
 #![allow(dead_code, clippy::allow_attributes, reason = "the test and the writer use different parts")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use driftless::clock::{Hlc, Stamp};
 use driftless::crdt::custom::Erased;
-use driftless::crdt::members::{Member, MemberSet};
+use driftless::crdt::members::{Member, MemberSet, Profile};
 use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Reset, Scope, Seen};
-use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId};
+use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
-use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part};
+use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part, Repair, Restore, Snapshot};
 
 const A: ReplicaId = ReplicaId(0x1111_2222_3333_4444);
 const B: ReplicaId = ReplicaId(0x9999_aaaa_bbbb_cccc);
@@ -56,9 +57,19 @@ pub(crate) fn samples() -> Vec<(&'static str, Message)> {
         .collect();
     all.extend(frames().into_iter().map(|(name, frame)| (name, Message::Frame(frame))));
     all.extend(controls().into_iter().map(|(name, control)| (name, Message::Control(control))));
-    let beat = Beat { replica: A, seq: 7, hlc: CLOCK, sent_ns: 5_000_000_000, echo: None, wall_ms: MS };
-    all.push(("beat", Message::Beat(beat)));
-    all.push(("beat_echo", Message::Beat(Beat { echo: Some((4_900_000_000, 12_345)), ..beat })));
+    let beat = Beat {
+        replica: A,
+        seq: 7,
+        hlc: CLOCK,
+        sent_ns: 5_000_000_000,
+        echo: None,
+        wall_ms: MS,
+        suspects: BTreeSet::new(),
+        gives_up: BTreeSet::new(),
+    };
+    all.push(("beat", Message::Beat(beat.clone())));
+    all.push(("beat_echo", Message::Beat(Beat { echo: Some((4_900_000_000, 12_345)), ..beat.clone() })));
+    all.push(("beat_suspects", Message::Beat(Beat { suspects: [A, B].into(), gives_up: [B].into(), ..beat })));
     all
 }
 
@@ -222,6 +233,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ctx,
         frontier,
         floor,
+        forgotten: Hlc(if index == 0 { 7 << 16 } else { 0 }),
         fragments: fragments(),
     };
     let mut stable = Ctx::default();
@@ -241,20 +253,31 @@ fn frames() -> Vec<(&'static str, Frame)> {
         ("full_first", frame(vec![Part::FullChunk(chunk(0, false, [ctx(), stable.clone(), stable]))])),
         ("full_last", frame(vec![Part::FullChunk(chunk(1, true, Default::default()))])),
         ("frame_compressed", frame(vec![Part::Batch(batch(9, many))])),
+        (
+            "frame_restored",
+            frame(vec![Part::Restore(Restore { partition: PartitionId(9), is_answer: true, fragments: bare() })]),
+        ),
     ]
 }
 
+/// Some whole keys without dots.
+fn bare() -> Vec<Fragment> {
+    let whole = |fragment: Fragment| Fragment { scope: Scope::Key, covers: Vec::new(), ..fragment };
+    fragments().into_iter().flat_map(|(_, all)| all).take(5).map(whole).collect()
+}
+
 fn members() -> MemberSet {
-    let member = |node, region, sponsor| Member {
-        node: NodeId(uuid::Uuid::from_u128(node)),
-        region: RegionId::new(region),
-        since_ms: MS,
-        sponsor,
-    };
+    let member =
+        |node, region, sponsor| Member::new(NodeId(uuid::Uuid::from_u128(node)), RegionId::new(region), MS, sponsor);
+    let literal = SocketAddr::from(([10, 0, 0, 2], 7_400)).to_string();
+    let addresses = vec!["cache-2.eu.example:7400".to_owned(), literal];
+    let profile = Profile { version: 3, addresses, role: Role::Standby };
+    let eu = Member { profile, ..member(2, "eu-central", Some(A)) };
     MemberSet {
-        members: BTreeMap::from([(A, member(1, "us-east", None)), (B, member(2, "eu-central", Some(A)))]),
+        members: BTreeMap::from([(A, member(1, "us-east", None)), (B, eu)]),
         removed: BTreeSet::from([ReplicaId(5)]),
         orphans: BTreeSet::from([B]),
+        expelled: BTreeSet::from([ReplicaId(5)]),
     }
 }
 
@@ -278,15 +301,43 @@ fn controls() -> Vec<(&'static str, Control)> {
         ctxs: ctxs(),
         compression: vec!["zstd".to_owned()],
     };
-    vec![
+    let mut all = vec![
         ("hello", Control::Hello(hello)),
         ("ready", Control::Ready { members: members(), ctxs: ctxs() }),
-        ("join", Control::Join),
-        ("join_done", Control::JoinDone { hlc: CLOCK }),
+        ("join", Control::Join { ctxs: Vec::new() }),
+        ("join_again", Control::Join { ctxs: vec![(PartitionId(3), ctx())] }),
+        ("join_done", Control::JoinDone { hlc: CLOCK, resumed: vec![(PartitionId(3), ctx())] }),
         ("report", Control::Report { hlc: CLOCK, changed: changed.clone(), members: None }),
         ("report_members", Control::Report { hlc: CLOCK, changed, members: Some(members()) }),
         ("report_now", Control::ReportNow),
         ("need_full", Control::NeedFull { partition: PartitionId(300) }),
         ("goodbye", Control::Goodbye),
+    ];
+    all.extend(repairs().into_iter().map(|(name, repair)| (name, Control::Repair(repair))));
+    all
+}
+
+fn repairs() -> Vec<(&'static str, Repair)> {
+    let (partition, without) = (PartitionId(5), BTreeSet::from([1, 300]));
+    let sums = vec![(7, 0x1122_3344_5566_7788), (0, 1)];
+    let (horizon_ms, buckets) = (MS + 15_000, vec![false, true, true]);
+    let snapshot = Snapshot {
+        partition,
+        horizon_ms,
+        ctx: ctx(),
+        leaves: 512,
+        without: without.clone(),
+        root: u64::MAX,
+        buckets: vec![1, 2, 3, 4],
+    };
+    vec![
+        ("repair_verify", Repair::Verify { horizon_ms, salt: 0xfeed, first: partition, sums }),
+        ("repair_answer", Repair::Answer { first: partition, equal: vec![true; 9] }),
+        ("repair_snapshot", Repair::Snapshot(snapshot)),
+        ("repair_ask", Repair::Ask { partition, leaves: 512, without, detail: true }),
+        ("repair_leaves", Repair::Leaves { partition, leaves: 512, buckets: buckets.clone(), sums: vec![9; 8] }),
+        ("repair_list", Repair::List { partition, leaves: 16, listed: vec![(0, vec![1, 0xfffe]), (15, Vec::new())] }),
+        ("repair_want", Repair::Want { partition, ids: buckets }),
+        ("repair_done", Repair::Done { partition, leaves: 16, without: [3, 7].into() }),
     ]
 }

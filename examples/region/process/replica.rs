@@ -101,7 +101,9 @@ impl Replica {
         }
         let mut config = Config::wan(&setup.region, &setup.listen.to_string())
             .identity(IdentityConfig::in_dir(&setup.identity))
-            .peers(setup.peers.iter().map(SocketAddr::to_string));
+            .peers(setup.peers.iter().map(SocketAddr::to_string))
+            // All are given, and in the demo each pair has a path of its own: nobody may find another beside it.
+            .advertise(Vec::<String>::new());
         // The demo's relay is nobody else's: a dedicated link, on which a lost packet is bad luck
         // and not a sign that somebody wants a share.
         config.replication.loss_tolerant = !setup.transport.no_loss_tolerance;

@@ -86,7 +86,6 @@ fn add(counter: &AtomicU64, n: usize) {
 pub(crate) struct Wan {
     links: BTreeMap<(usize, usize), Arc<Link>>,
     relays: BTreeMap<(usize, usize), Arc<Relay>>,
-    severed: Vec<usize>,
     _lanes: JoinSet<()>,
 }
 
@@ -108,7 +107,7 @@ impl Wan {
             }
             relays.insert((dialler, target), relay);
         }
-        Ok(Self { links, relays, severed: Vec::new(), _lanes: lanes })
+        Ok(Self { links, relays, _lanes: lanes })
     }
 
     /// Returns where `dialler` finds `target`.
@@ -129,20 +128,18 @@ impl Wan {
     }
 
     /// Cuts a region off from all others.
-    pub(crate) fn cut(&mut self, site: usize) {
-        self.severed.push(site);
-        self.switch();
+    pub(crate) fn cut(&self, site: usize) {
+        self.switch(|from, to| from == site || to == site, true);
     }
 
     /// Connects a region again.
-    pub(crate) fn heal(&mut self, site: usize) {
-        self.severed.retain(|s| *s != site);
-        self.switch();
+    pub(crate) fn heal(&self, site: usize) {
+        self.switch(|from, to| from == site || to == site, false);
     }
 
-    fn switch(&self) {
-        for ((from, to), link) in &self.links {
-            let severed = self.severed.contains(from) || self.severed.contains(to);
+    /// Cuts the directed links that `which` picks by where they begin and end, or connects them again.
+    pub(crate) fn switch(&self, which: impl Fn(usize, usize) -> bool, severed: bool) {
+        for (_, link) in self.links.iter().filter(|((from, to), _)| which(*from, *to)) {
             link.severed.store(severed, Ordering::Release);
         }
     }
@@ -305,7 +302,7 @@ mod tests {
     #[test]
     fn nothing_passes_while_cut_and_everything_after_the_heal() {
         run(async {
-            let Pair { mut wan, dialler, target } = pair(FLAT).await;
+            let Pair { wan, dialler, target } = pair(FLAT).await;
             let door = wan.entrance(0, 1).unwrap();
             wan.cut(0);
             dialler.send_to(b"lost", door).await.unwrap();
@@ -317,6 +314,27 @@ mod tests {
             let mut buffer = [0; 64];
             let (len, _) = target.recv_from(&mut buffer).await.unwrap();
             assert_eq!(&buffer[..len], b"found");
+        });
+    }
+
+    #[test]
+    fn a_cut_of_one_direction_leaves_the_other() {
+        run(async {
+            let Pair { wan, dialler, target } = pair(FLAT).await;
+            let door = wan.entrance(0, 1).unwrap();
+            let mut buffer = [0; 64];
+            dialler.send_to(b"first", door).await.unwrap();
+            let (_, back) = target.recv_from(&mut buffer).await.unwrap();
+            wan.switch(|from, to| (from, to) == (1, 0), true);
+            target.send_to(b"lost", back).await.unwrap();
+            dialler.send_to(b"second", door).await.unwrap();
+            assert_eq!(target.recv_from(&mut buffer).await.unwrap().0, 6);
+            while wan.traffic(1, 0).cut == 0 {
+                tokio::task::yield_now().await;
+            }
+            wan.switch(|_, _| true, false);
+            target.send_to(b"found", back).await.unwrap();
+            assert_eq!(dialler.recv_from(&mut buffer).await.unwrap().0, 5);
         });
     }
 

@@ -127,7 +127,18 @@ fn drive(mut end: DriverEnd, commands: usize) {
     for _ in 0..commands {
         match block_on(end.commands.recv()) {
             Some(Command::Wait { mark, reply, .. }) => begun.push((waits.begin(reply), mark)),
-            Some(Command::Stats { .. } | Command::ResetLag | Command::Shutdown { .. }) => {}
+            Some(
+                Command::Stats { .. }
+                | Command::ResetLag
+                | Command::Remove { .. }
+                | Command::Rejoin { .. }
+                | Command::Present { .. }
+                | Command::Drain { .. }
+                | Command::Resume { .. }
+                | Command::Assume { .. }
+                | Command::Repair { .. }
+                | Command::Shutdown { .. },
+            ) => {}
             None => return,
         }
         if begun.len() == 2 {

@@ -41,6 +41,8 @@ pub(super) struct Parcel<T> {
     pub(super) held: bool,
     /// Its sender is gone: nobody sends it again.
     pub(super) orphaned: bool,
+    /// It came to a host that stood still.
+    pub(super) overslept: bool,
     /// Its place among everything that was ever sent, once it was.
     pub(super) order: u64,
     pub(super) item: T,
@@ -49,7 +51,8 @@ pub(super) struct Parcel<T> {
 impl<T> Parcel<T> {
     /// Addresses something that arrives whatever happens.
     pub(super) fn new(from: usize, to: usize, link: LinkId, item: T) -> Self {
-        Self { from, to, link, stream: None, bytes: 0, perishable: false, held: false, orphaned: false, order: 0, item }
+        let (held, orphaned, overslept) = (false, false, false);
+        Self { from, to, link, stream: None, bytes: 0, perishable: false, held, orphaned, overslept, order: 0, item }
     }
 
     /// Addresses something that may be swallowed.
@@ -151,7 +154,8 @@ impl<T: Clone> Flight<T> {
     /// What comes later than the way alone explains goes on its way again.
     pub(super) fn hasten(&mut self, now: Mono) {
         let soon = now.plus(self.conditions.weather().delay_max * 3);
-        let delayed = |((at, _), p): &(&(Mono, u64), &Parcel<T>)| *at > soon && !p.perishable && p.from != p.to;
+        let may = |p: &Parcel<T>| !p.perishable && (p.from != p.to || p.overslept);
+        let delayed = |((at, _), p): &(&(Mono, u64), &Parcel<T>)| *at > soon && may(p);
         let late: Vec<(Mono, u64)> = self.queue.iter().filter(delayed).map(|(key, _)| *key).collect();
         let late: Vec<Parcel<T>> = late.into_iter().filter_map(|key| self.queue.remove(&key)).collect();
         let lanes = late.iter().filter_map(Parcel::lane).collect();
@@ -196,13 +200,14 @@ impl<T: Clone> Flight<T> {
     /// Returns what has arrived by `now`.
     pub(super) fn pop(&mut self, now: Mono) -> Option<Parcel<T>> {
         loop {
-            let parcel = self.queue.first_entry().filter(|e| e.key().0 <= now)?.remove();
+            let mut parcel = self.queue.first_entry().filter(|e| e.key().0 <= now)?.remove();
             if self.conditions.is_cut(parcel.from, parcel.to) {
                 self.hold(parcel);
                 continue;
             }
             let Some(until) = self.conditions.asleep_until(parcel.to, now) else { return Some(parcel) };
             if parcel.is_repeated() || until.since(now) < NAP {
+                parcel.overslept = true;
                 self.arrive(until, parcel);
             }
         }
@@ -219,7 +224,7 @@ mod tests {
     }
 
     fn flight(loss: f64) -> Flight<u32> {
-        let weather = Weather { delay_min: ms(1), delay_max: ms(50), loss, duplicate: 0.0, corrupt: 0.0 };
+        let weather = Weather { delay_min: ms(1), delay_max: ms(50), loss, ..Weather::default() };
         Flight::new(Conditions::new(weather, 3))
     }
 
@@ -282,6 +287,17 @@ mod tests {
         let came = drain(&mut flight, Mono(0).plus(ms(400)));
         assert_eq!(came.iter().filter(|n| **n != 99).copied().collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
         assert!(came.contains(&99));
+    }
+
+    #[test]
+    fn after_a_calm_nobody_waits_for_what_it_has_missed() {
+        let (mut flight, wake) = (flight(0.0), Mono(0).plus(ms(60_000)));
+        flight.conditions.stand_still(Mono(0), 1, wake, true);
+        flight.arrive(Mono(0).plus(ms(10)), Parcel::new(1, 1, LinkId(1), 1));
+        flight.arrive(Mono(0).plus(ms(30_000)), Parcel::new(1, 1, LinkId(1), 2));
+        assert!(drain(&mut flight, Mono(0).plus(ms(20))).is_empty());
+        flight.calm(Mono(0).plus(ms(20)));
+        assert_eq!(drain(&mut flight, Mono(0).plus(ms(200))), [1], "a timer that has not run out goes on");
     }
 
     #[test]

@@ -28,8 +28,11 @@ pub(in crate::sim) fn admitted(
         (Gate::Joining, Some(WriteError::NotJoined))
         | (Gate::ClockRefused, Some(WriteError::ClockRefused { .. }))
         | (Gate::Removed, Some(WriteError::Removed))
+        | (Gate::Draining, Some(WriteError::Draining))
+        | (Gate::Standby, Some(WriteError::Standby))
         | (Gate::Stopped, Some(WriteError::Stopped)) => true,
-        (Gate::Open | Gate::Joining | Gate::ClockRefused | Gate::Removed | Gate::Stopped, _) => false,
+        (Gate::Open | Gate::Joining | Gate::ClockRefused | Gate::Removed, _)
+        | (Gate::Draining | Gate::Standby | Gate::Stopped, _) => false,
     };
     if right {
         return Ok(());

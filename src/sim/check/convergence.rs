@@ -17,11 +17,13 @@ use crate::sim::oracle::{cell, custom, tree};
 use crate::store::{Body, Entry, Gate, Store};
 
 /// Tells whether nodes have joined one cluster and have seen the same.
-pub(in crate::sim) fn is_reached(nodes: &[&Node]) -> bool {
-    let Some((first, others)) = nodes.split_first() else { return true };
+pub(in crate::sim) fn is_reached(nodes: &[(usize, &Node)]) -> bool {
+    let Some(((_, first), others)) = nodes.split_first() else { return true };
     let mine = members(first);
-    nodes.iter().all(|node| node.store().gate() == Gate::Open && mine.contains(&node.me().replica))
-        && others.iter().all(|node| members(node) == mine && same_contexts(first.store(), node.store()).is_none())
+    let is_in =
+        |node: &Node| matches!(node.store().gate(), Gate::Open | Gate::Standby) && mine.contains(&node.me().replica);
+    let same = |node: &Node| members(node) == mine && same_contexts(first.store(), node.store()).is_none();
+    nodes.iter().all(|(_, node)| is_in(node)) && others.iter().all(|(_, node)| same(node))
 }
 
 /// Returns the members a node knows that were not removed, in order.
@@ -42,7 +44,7 @@ pub(in crate::sim) fn reached(nodes: &[(usize, &Node)]) -> Result<(), Violation>
     let broken = |what: String| Err(Violation::new(Invariant::Convergence, what));
     let Some(((one, first), others)) = nodes.split_first() else { return Ok(()) };
     for (at, node) in nodes {
-        if node.store().gate() != Gate::Open {
+        if !matches!(node.store().gate(), Gate::Open | Gate::Standby) {
             return broken(format!("r{at} is {:?}", node.store().gate()));
         }
         if !members(first).contains(&node.me().replica) {

@@ -12,6 +12,7 @@ mod clocks;
 mod convergence;
 mod effect;
 mod memory;
+mod profiles;
 mod rest;
 mod seat;
 mod session;
@@ -25,8 +26,9 @@ pub use agreement::{Licence, agree};
 pub(super) use clocks::{Stamps, decides_ms, later_than_seen, numbered};
 pub(super) use convergence::{is_reached, members, reached, same_state};
 pub(super) use effect::Author;
-pub(super) use memory::{accounted, bounded, forgets_removed, within_budget};
-pub(super) use rest::{nothing_left, queues_empty};
+pub(super) use memory::{accounted, bounded, within_budget};
+pub(super) use profiles::{agreed, somebody_active};
+pub(super) use rest::{at_ease, nothing_left};
 pub(super) use seat::{News, Seat, stable_everywhere};
 pub(super) use session::{Client, Moment};
 
@@ -98,6 +100,13 @@ invariants! {
     Effect,
     /// Nothing ends earlier or later than its deadline by more than the clocks are off (I14).
     Expiry,
+    /// Nobody is called unreachable by a node that hears nobody, nor if nobody agrees; once healed everybody is heard.
+    Liveness,
+    /// Members agree on what each says of itself, no earlier word of one replaces a later, every two find each other, and no
+    /// standby takes over while somebody active may be there.
+    Membership,
+    /// What one copy lost silently is given back, and in health nothing is found to differ (I1).
+    Repair,
     /// A wait ends when its deadline passes (I11).
     Waits,
     /// The same plan gives the same trace (I13).

@@ -5,8 +5,10 @@
 //!   tombstone, stub, reset or expired contribution, shell or epoch; and a hole only where somebody evicted.
 //! * Nothing waits to be sent, staged, applied or answered.
 
+use super::memory::forgets_removed;
 use super::{Invariant, Violation};
 use crate::crdt::{Cell, Custom, Tree};
+use crate::membership::Reach;
 use crate::node::Node;
 use crate::store::{Body, Entry, Family, Partition, Store};
 
@@ -22,8 +24,34 @@ const QUEUES: [&str; 6] = [
     "dirty partitions",
 ];
 
+/// Loss beyond which five beats in a row get lost now and then.
+const BEATS_ARRIVE: f64 = 0.05;
+
+/// Checks that nothing waits at a node, that it keeps nothing of the removed, and that it hears everybody.
+pub(in crate::sim) fn at_ease(node: &Node, loss: f64) -> Result<(), Violation> {
+    queues_empty(node)?;
+    forgets_removed(node)?;
+    if loss <= BEATS_ARRIVE { suspects_nobody(node) } else { Ok(()) }
+}
+
+/// Checks that a node suspects nobody any more.
+fn suspects_nobody(node: &Node) -> Result<(), Violation> {
+    let broken = |what: String| Err(Violation::new(Invariant::Liveness, what));
+    if node.is_isolated() {
+        return broken("it still takes itself for isolated".to_owned());
+    }
+    let others = node.members().live().map(|(replica, _)| replica).filter(|replica| *replica != node.me().replica);
+    for replica in others {
+        let reach = node.reach(replica);
+        if reach != Some(Reach::Up) {
+            return broken(format!("{replica} is {reach:?} although everything has healed"));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that nothing waits at a node.
-pub(in crate::sim) fn queues_empty(node: &Node) -> Result<(), Violation> {
+fn queues_empty(node: &Node) -> Result<(), Violation> {
     let gauges = node.gauges();
     for name in QUEUES {
         let size = gauges.of(name).map(|gauge| gauge.size);

@@ -25,6 +25,8 @@ pub(in crate::sim) struct Seat {
     dropped: Vec<Dropped>,
     /// The members it knew.
     members: BTreeSet<ReplicaId>,
+    /// The latest that it knew of what each of them says of itself.
+    profiles: BTreeMap<ReplicaId, u64>,
 }
 
 /// What it had dropped from the log of a partition.
@@ -48,7 +50,14 @@ impl Seat {
     pub(in crate::sim) fn new(node: &Node, wall_ms: u64) -> Self {
         let partitions = node.store().partition_count();
         let (contexts, dropped) = (vec![Ctx::default(); partitions], vec![Dropped::default(); partitions]);
-        Self { replica: node.me().replica, wall_ms_max: wall_ms, contexts, dropped, members: members(node) }
+        Self {
+            replica: node.me().replica,
+            wall_ms_max: wall_ms,
+            contexts,
+            dropped,
+            members: BTreeSet::new(),
+            profiles: profiles(node),
+        }
     }
 
     /// Looks again.
@@ -70,8 +79,32 @@ impl Seat {
         let known = members(node);
         news.witnesses.retain(|replica| known.contains(replica) && *replica != self.replica);
         self.members = known;
+        self.hear(node)?;
         Ok(news)
     }
+}
+
+impl Seat {
+    /// What a process knows of a member is never older than what it knew, as long as that is a member. Who joins puts aside
+    /// what it knew when its donor goes away.
+    fn hear(&mut self, node: &Node) -> Result<(), Violation> {
+        let known = profiles(node);
+        if !node.stats().joined {
+            self.profiles.clear();
+            return Ok(());
+        }
+        let older = |(replica, version): &(&ReplicaId, &u64)| known.get(*replica).is_some_and(|now| now < *version);
+        if let Some((replica, version)) = self.profiles.iter().find(older) {
+            let what = format!("word {version} of {replica} was replaced by word {:?}", known.get(replica));
+            return Err(Violation::new(Invariant::Membership, what));
+        }
+        self.profiles = known;
+        Ok(())
+    }
+}
+
+fn profiles(node: &Node) -> BTreeMap<ReplicaId, u64> {
+    node.members().live().map(|(replica, member)| (replica, member.profile.version)).collect()
 }
 
 fn members(node: &Node) -> BTreeSet<ReplicaId> {

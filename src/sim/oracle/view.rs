@@ -141,7 +141,9 @@ impl KeyView<'_> {
         writes.max_by_key(|r| r.stamp).copied()
     }
 
-    fn is_invalidated(&self, stamp: Stamp, tags: &[Bytes]) -> bool {
+    /// Tells whether an invalidation with a larger stamp than a write's matches it.
+    #[must_use]
+    pub fn is_invalidated(&self, stamp: Stamp, tags: &[Bytes]) -> bool {
         let place = (self.view.partition, self.key.space);
         let epochs = self.view.history.epochs.get(&place).into_iter().flatten();
         epochs

@@ -21,7 +21,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::network::Weather;
-use super::plan::{Action, Carrier, HOSTS_MAX, Op, OpKind, Plan, Setting, Step};
+use super::plan::{Action, Op, OpKind, Plan, Step};
+use super::setting::{Carrier, HOSTS_MAX, Setting};
 
 /// Declares the classes once: the enum and all of them.
 macro_rules! classes {
@@ -68,8 +69,16 @@ classes! {
     Join,
     /// Replicas an operator removes, and zombies.
     Remove,
+    /// Hosts that are gone for so long that the others give them up.
+    Absence,
     /// Two processes with one identity.
     Clone,
+    /// Nodes that are configured with some of the others only.
+    Sparse,
+    /// A host whose address changes.
+    Move,
+    /// Nodes that stand by, and operators that promote and demote.
+    Roles,
     /// A small budget of memory.
     Memory,
     /// Values so large that everything with a limit meets it, in some of the seeds.
@@ -88,6 +97,9 @@ classes! {
     Acks,
     /// Clients that move between nodes with a token.
     Reads,
+    /// A host that loses part of what it holds and does not notice. Of a class of its own, with faults beside it that
+    /// spread no loss: a join or a full synchronisation believes its donor.
+    Damage,
 }
 
 /// A named way to draw plans.
@@ -102,15 +114,42 @@ pub struct Profile {
     carrier: Carrier,
 }
 
+/// Every class but damage, which few seeds have.
+const USUAL: &[Class] = match Class::ALL.split_last() {
+    Some((_, usual)) => usual,
+    None => &[],
+};
+
+/// One in so many seeds of a profile of everything has damage.
+const DAMAGED_ONE_IN: u64 = 64;
+
 /// What every profile may have beside its faults.
 const CALM: &[Class] = &[Class::Ttl, Class::Acks, Class::Reads];
+
+const DAMAGE: Profile = Profile {
+    name: "damage",
+    about: "a host that loses part of what it holds, on a network that loses, delays and is cut",
+    always: &[Class::Damage],
+    maybe: &[
+        Class::Loss,
+        Class::Duplicate,
+        Class::Delay,
+        Class::Cuts,
+        Class::Clogs,
+        Class::Slow,
+        Class::Ttl,
+        Class::Acks,
+        Class::Reads,
+    ],
+    carrier: Carrier::Messages,
+};
 
 const PROFILES: &[Profile] = &[
     Profile {
         name: "swarm",
         about: "every class of fault, each on in half of the seeds",
         always: &[],
-        maybe: Class::ALL,
+        maybe: USUAL,
         carrier: Carrier::Messages,
     },
     Profile {
@@ -153,6 +192,9 @@ const PROFILES: &[Profile] = &[
             Class::Join,
             Class::Remove,
             Class::Clone,
+            Class::Sparse,
+            Class::Move,
+            Class::Roles,
             Class::Cuts,
             Class::Pause,
             Class::Delay,
@@ -195,12 +237,13 @@ const PROFILES: &[Profile] = &[
         ],
         carrier: Carrier::Messages,
     },
+    DAMAGE,
     #[cfg(feature = "net")]
     Profile {
         name: "quic",
         about: "every class of fault over quinn-proto instead of messages; slower",
         always: &[],
-        maybe: Class::ALL,
+        maybe: USUAL,
         carrier: Carrier::Quic,
     },
 ];
@@ -233,6 +276,9 @@ impl Profile {
     /// Returns the plan of a seed.
     #[must_use]
     pub fn plan(&self, seed: u64) -> Plan {
+        if self.maybe == USUAL && seed % DAMAGED_ONE_IN == DAMAGED_ONE_IN - 1 {
+            return Self { carrier: self.carrier, ..DAMAGE }.plan(seed);
+        }
         let mut rng = fastrand::Rng::with_seed(seed);
         let maybe = self.maybe.iter().copied().filter(|_| rng.bool());
         let on: BTreeSet<Class> = self.always.iter().copied().chain(maybe.collect::<Vec<_>>()).collect();
@@ -353,9 +399,11 @@ fn setting(rng: &mut fastrand::Rng, on: &BTreeSet<Class>, carrier: Carrier) -> S
     };
     let spare = if on.contains(&Class::Join) { rng.usize(..=2).min(HOSTS_MAX - nodes) } else { 0 };
     let hosts = (1_u64 << (nodes + spare)) - 1;
+    let roles = on.contains(&Class::Roles);
     Setting {
         nodes,
         spare,
+        seeds: if on.contains(&Class::Sparse) { seeds(rng, nodes + spare) } else { Vec::new() },
         partitions: 1 << rng.u8(..3),
         log_records_max: if on.contains(&Class::Truncate) && rng.bool() { rng.usize(4..128) } else { 1 << 16 },
         keyspace_bytes: if on.contains(&Class::Memory) { log_uniform(rng, 500, 20_000) } else { 1 << 30 },
@@ -363,11 +411,19 @@ fn setting(rng: &mut fastrand::Rng, on: &BTreeSet<Class>, carrier: Carrier) -> S
         express: rng.bool(),
         ttl_ms_max: if on.contains(&Class::Ttl) { log_uniform(rng, 100, 60_000) } else { 0 },
         value_bytes: if on.contains(&Class::Large) && rng.u8(..4) == 0 { value_bytes(rng, carrier) } else { 0 },
+        forget_after_ms: if on.contains(&Class::Absence) { rng.u32(2_000..20_000) } else { 0 },
+        standbys: if roles && rng.bool() { rng.u64(..) & rng.u64(..) & hosts } else { 0 },
+        take_over_ms: if roles { rng.u32(..5_000) } else { 0 },
         weather: weather(rng, on),
         carrier,
         newer: if on.contains(&Class::Newer) { rng.u64(..) & hosts } else { 0 },
         liars: if liars { 1 << rng.usize(..nodes) } else { 0 },
     }
+}
+
+/// Each knows every fourth of the others, and whoever else it must for all to be found.
+fn seeds(rng: &mut fastrand::Rng, hosts: usize) -> Vec<u16> {
+    (0..hosts).map(|_| rng.u16(..) & rng.u16(..)).map(|bits| bits & 0x1ff).collect()
 }
 
 /// Over QUIC none: a link whose packets get lost, are changed or overtake each other carries less than bounds that know
@@ -389,7 +445,7 @@ fn weather(rng: &mut fastrand::Rng, on: &BTreeSet<Class>) -> Weather {
         (5, 60)
     };
     let (delay_min, delay_max) = (Duration::from_millis(delay_min), Duration::from_millis(delay_max));
-    Weather { delay_min, delay_max, loss, duplicate, corrupt }
+    Weather { delay_min, delay_max, loss, duplicate, corrupt, bursts: None }
 }
 
 /// A number from `low` to `high`, each doubling as likely as every other.
@@ -433,7 +489,7 @@ mod tests {
         }
         let name = |action: &Action| format!("{action:?}").split([' ', '{']).next().unwrap().to_owned();
         let drawn: BTreeSet<String> = plans.iter().flat_map(|p| &p.steps).map(|s| name(&s.action)).collect();
-        assert_eq!(drawn.len(), 20, "every action but rest: {drawn:?}");
+        assert_eq!(drawn.len(), 26, "every action but rest: {drawn:?}");
     }
 
     #[test]

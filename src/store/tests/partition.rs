@@ -8,7 +8,7 @@ use super::super::{
     Applied, Batch, Budget, ENTRY_BYTES_MAX, FIELDS_MAX, Family, Fragment, Full, KeyRef, Keyspace, Keyspaces,
     Partition, Refused,
 };
-use crate::clock::{HlcClock, Stamp};
+use crate::clock::{Hlc, HlcClock, Stamp};
 use crate::crdt::{Ctx, Custom, Dot, NEVER, Path, Payload, Scope};
 use crate::error::WriteError;
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
@@ -264,7 +264,7 @@ fn a_batch_that_would_leave_too_many_gaps_is_refused_and_one_that_closes_some_is
     let full = |dots: &mut dyn Iterator<Item = Dot>| {
         let mut batch = Batch { partition: PartitionId(0), ctx: Ctx::default(), fragments: Vec::new() };
         dots.for_each(|dot| batch.ctx.add(dot));
-        Full { batch, frontier: Ctx::default(), floor: Ctx::default() }
+        Full { batch, frontier: Ctx::default(), floor: Ctx::default(), forgotten: Hlc::default() }
     };
     let around = Around { spaces: &one.spaces, collect_before_ms: 0 };
     let refused = one.partition.apply_full(PEER, &full(&mut scattered(ReplicaId(11), 1)), &around);

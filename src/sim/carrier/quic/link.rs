@@ -155,7 +155,8 @@ impl Link {
     /// Adjusts the send window as often as the shell's ticks would have.
     pub(super) fn follow_delay(&mut self, now: Instant, quic: &mut Connection) {
         while self.window_at <= now {
-            quic.set_send_window(self.window.follow(quic.rtt(), quic.min_rtt()));
+            let congestion_window = quic.congestion_state().window();
+            quic.set_send_window(self.window.follow(quic.rtt(), quic.min_rtt(), congestion_window));
             self.window_at += WINDOW_EVERY;
         }
     }

@@ -44,6 +44,25 @@ pub(super) fn stop(draw: &mut Draw, from: u64) {
     }
 }
 
+/// A host hands over in the midst of writes and leaves or ends, perhaps while it cannot be heard by some, and comes back
+/// as another.
+pub(super) fn leave(draw: &mut Draw, from: u64) {
+    let at = draw.host();
+    draw.writes(from, at, 4, 60);
+    if draw.is_on(Class::Cuts) && draw.rng.bool() {
+        let to = draw.other(at);
+        draw.at(from, Action::Cut { from: at, to });
+    }
+    let leave = draw.rng.bool();
+    draw.at(from + 60, Action::Drain { at, leave });
+    let by = draw.other(at);
+    draw.deletes(from, by, 2, 2_000);
+    if draw.rng.bool() {
+        let back = from + 60 + draw.while_ms();
+        draw.at(back, Action::Start { at });
+    }
+}
+
 /// Every node is restarted, one after the other, as for an upgrade.
 pub(super) fn rolling(draw: &mut Draw, from: u64) {
     let (gap, mut ms) = (draw.rng.u64(300..6_000), from);
@@ -297,4 +316,58 @@ fn clone_of(draw: &mut Draw, from: u64, of: u8) {
     let copy = draw.hosts();
     draw.writes(from + 1_000, of, 3, 3_000);
     draw.writes(from + 1_000, copy, 3, 3_000);
+}
+
+/// Writes at one that is cut off, of which the others know nothing; they write and delete the same keys before or after.
+fn writes_in_vain(draw: &mut Draw, from: u64, at: u8, until: u64) {
+    let by = draw.other(at);
+    for _ in 0..draw.rng.usize(1..4) {
+        let key = draw.rng.u8(..draw.keys);
+        let before = from.saturating_sub(draw.rng.u64(100..2_000));
+        if draw.rng.bool() {
+            draw.write_key(before, by, OpKind::Set, key);
+        }
+        let kind = if draw.rng.u8(..3) == 0 { OpKind::Delete } else { OpKind::Set };
+        let ms = from + draw.rng.u64(..until.saturating_sub(from).max(1));
+        draw.write_key(ms, at, kind, key);
+        if draw.rng.u8(..3) == 0 {
+            let kind = if draw.rng.bool() { OpKind::Delete } else { OpKind::Set };
+            let ms = from + draw.rng.u64(..until.saturating_sub(from).max(1));
+            draw.write_key(ms, by, kind, key);
+        }
+    }
+}
+
+/// One is removed while it is cut off and writes on, and is told that it may come back when it hears of that, or too
+/// early, or twice.
+pub(super) fn called_back(draw: &mut Draw, from: u64) {
+    let at = draw.node();
+    let by = draw.other(at);
+    draw.at(from, Action::Isolate { at });
+    let removed = from + 500 + draw.soon_ms();
+    draw.at(removed, Action::Remove { by, at });
+    let end = removed + if draw.rng.bool() { draw.soon_ms() } else { 11_000 + draw.while_ms() };
+    writes_in_vain(draw, from + 100, at, end);
+    draw.at(end, Action::Heal);
+    for _ in 0..draw.rng.u8(1..4) {
+        let ms = end + draw.rng.u64(..8_000);
+        draw.at(ms, Action::Rejoin { at });
+    }
+    draw.writes(end + 8_000, at, 2, 2_000);
+}
+
+/// One is given up while it is cut off and writes on, and comes back by itself.
+pub(super) fn given_up_and_back(draw: &mut Draw, from: u64) {
+    let at = draw.node();
+    let forget = u64::from(draw.setting.forget_after_ms.max(2_000));
+    draw.at(from, Action::Isolate { at });
+    let end = from + 2_000 + forget + if draw.rng.bool() { draw.soon_ms() } else { 11_000 + draw.while_ms() };
+    writes_in_vain(draw, from + 100, at, end);
+    draw.at(end, Action::Heal);
+    if draw.rng.u8(..4) == 0 {
+        let by = draw.other(at);
+        let ms = end + draw.soon_ms();
+        draw.at(ms, Action::Remove { by, at });
+    }
+    draw.writes(end + 2_000, at, 2, 4_000);
 }

@@ -13,6 +13,7 @@ mod keys;
 mod members;
 mod network;
 mod state;
+mod strangers;
 
 use super::{Class, Draw, log_uniform, small};
 use crate::sim::plan::{Action, OpKind};
@@ -25,15 +26,18 @@ use keys::{
     truncated_one_way,
 };
 use members::{
-    all_but_one, all_spares, clone, clone_apart, crash, crash_after_write, delete_then_join, delete_then_restart,
-    donor_behind_dies, donor_dies, donor_of_a_spare_dies, join_and_leave, join_under_writes, remove_each_other,
-    remove_the_dead, rolling, stop, unheard_of, zombie,
+    all_but_one, all_spares, called_back, clone, clone_apart, crash, crash_after_write, delete_then_join,
+    delete_then_restart, donor_behind_dies, donor_dies, donor_of_a_spare_dies, given_up_and_back, join_and_leave,
+    join_under_writes, leave, remove_each_other, remove_the_dead, rolling, stop, unheard_of, zombie,
 };
-use network::{alone, bridge, deletes_behind_a_cut, flapping, halves, one_way, slow, swizzle};
+use network::{
+    alone, bridge, deletes_behind_a_cut, flapping, gone_for_long, halves, halves_for_long, one_way, slow, swizzle,
+};
 use state::{
-    ahead_of_a_joiner, bulk, evict_and_join, evicted_apart, evictions, lies, lies_while_joining,
+    ahead_of_a_joiner, bulk, damage, evict_and_join, evicted_apart, evictions, lies, lies_while_joining,
     lies_while_one_is_away, pressure, truncations,
 };
+use strangers::{founded_apart, moves, roles_change, strangers_part, the_active_die};
 
 type Story = fn(&mut Draw, u64);
 
@@ -58,12 +62,24 @@ fn stories(class: Class) -> &'static [Story] {
         Class::FarFuture => &[far_future, starts_in_the_future],
         Class::Pause => &[pause, pause, pause_across_a_collection, long_pause],
         Class::Crash => &[crash, crash, crash_after_write, all_but_one, donor_dies, donor_dies, delete_then_restart],
-        Class::Stop => &[stop, rolling],
+        Class::Stop => &[stop, rolling, leave, leave],
         Class::Join => &[join_under_writes, donor_of_a_spare_dies, all_spares, delete_then_join, join_and_leave],
-        Class::Remove => {
-            &[remove_the_dead, zombie, zombie, remove_each_other, unheard_of, donor_behind_dies, donor_behind_dies]
-        }
+        Class::Remove => &[
+            remove_the_dead,
+            zombie,
+            zombie,
+            called_back,
+            called_back,
+            remove_each_other,
+            unheard_of,
+            donor_behind_dies,
+            donor_behind_dies,
+        ],
+        Class::Absence => &[gone_for_long, halves_for_long, given_up_and_back, given_up_and_back],
         Class::Clone => &[clone, clone_apart],
+        Class::Sparse => &[strangers_part, founded_apart],
+        Class::Move => &[moves, moves],
+        Class::Roles => &[roles_change, the_active_die],
         Class::Memory => &[pressure],
         Class::Large => &[bulk, ahead_of_a_joiner],
         Class::Evict => &[evictions, evict_and_join, evicted_at_once, evicted_apart],
@@ -71,6 +87,7 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Ttl => {
             &[ended_apart, ended_apart, extended_apart, extended_apart, many_at_once, ended_before_a_step_back]
         }
+        Class::Damage => &[damage],
         Class::Liars => &[lies, lies_while_one_is_away, lies_while_joining],
         Class::Loss | Class::Duplicate | Class::Corrupt | Class::Delay | Class::Newer | Class::Acks | Class::Reads => {
             &[]

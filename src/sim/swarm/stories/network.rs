@@ -26,6 +26,37 @@ pub(super) fn halves(draw: &mut Draw, from: u64) {
     draw.heal(end);
 }
 
+/// A host is cut off, stands still or is down for about as long as the others wait for it, while everybody writes.
+pub(super) fn gone_for_long(draw: &mut Draw, from: u64) {
+    let at = draw.node();
+    let by = draw.other(at);
+    let gone = u64::from(draw.setting.forget_after_ms) + draw.rng.u64(..4_000);
+    draw.writes(from, by, 3, 300);
+    let begins = from + draw.rng.u64(..500);
+    let action = match draw.rng.u8(..4) {
+        0 if draw.is_on(Class::Crash) => Action::Crash { at },
+        1 if draw.is_on(Class::Pause) => Action::Pause { at, ms: u32::try_from(gone).unwrap_or(u32::MAX) },
+        _ => Action::Isolate { at },
+    };
+    draw.at(begins, action);
+    draw.writes(begins, at, 3, gone);
+    draw.deletes(begins, by, 3, gone);
+    draw.at(begins + gone, Action::Heal);
+    let back = begins + gone + draw.soon_ms();
+    draw.at(back, Action::Start { at });
+}
+
+/// Two parts of about the same size, for about as long as one would wait for the other.
+pub(super) fn halves_for_long(draw: &mut Draw, from: u64) {
+    let at = (draw.nodes() / 2).max(1);
+    draw.at(from, Action::Split { at });
+    let end = from + u64::from(draw.setting.forget_after_ms) + draw.rng.u64(..4_000);
+    let (here, there) = (draw.rng.u8(..at), draw.rng.u8(at..draw.nodes().max(at + 1)));
+    draw.writes(from, here, 3, end - from);
+    draw.deletes(from, there, 3, end - from);
+    draw.heal(end);
+}
+
 /// Two groups that only one host connects.
 pub(super) fn bridge(draw: &mut Draw, from: u64) {
     let middle = draw.node();

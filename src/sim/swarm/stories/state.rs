@@ -75,6 +75,19 @@ pub(super) fn evictions(draw: &mut Draw, from: u64) {
     }
 }
 
+/// Entries settle, and the first host loses some of them. It is always the same one: what all have lost is gone.
+pub(super) fn damage(draw: &mut Draw, from: u64) {
+    let by = draw.other(0);
+    for key in 0..draw.keys {
+        draw.write_key(from, by, OpKind::Set, key);
+    }
+    let settled = from + draw.rng.u64(500..6_000);
+    for _ in 0..draw.rng.u8(1..8) {
+        let (key, ms) = (draw.rng.u8(..draw.keys), settled + draw.soon_ms());
+        draw.at(ms, Action::Damage { at: 0, key });
+    }
+}
+
 /// Entries settle, a host gives them back, and then has to serve a joiner or take a late update.
 pub(super) fn evict_and_join(draw: &mut Draw, from: u64) {
     let at = draw.node();

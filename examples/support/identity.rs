@@ -1,7 +1,7 @@
-//! Who the regions are: a certificate authority for this run, and a directory for each region.
+//! Who the nodes are: a certificate authority for this run, and a directory for each node.
 //!
 //! # Invariants
-//! * A region is issued one certificate, so its node keeps its identity when it is started again.
+//! * A node is issued one certificate, so it keeps its identity when it is started again.
 //! * The directory is removed when the run ends; the authority's key is never written to it.
 
 use std::error::Error;
@@ -20,31 +20,36 @@ pub(crate) struct Identities {
 }
 
 impl Identities {
-    /// Makes a fresh authority, and in a fresh directory what each region needs.
-    pub(crate) fn issue(regions: &[&str]) -> Result<Self, Box<dyn Error>> {
-        let dir = std::env::temp_dir().join(format!("driftless-three-regions-{}", std::process::id()));
+    /// Makes a fresh authority, and in a fresh directory of this demo what each node needs: its name, its region and its
+    /// identity.
+    pub(crate) fn issue(demo: &str, nodes: &[(String, &str, NodeId)]) -> Result<Self, Box<dyn Error>> {
+        let dir = std::env::temp_dir().join(format!("driftless-{demo}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         // From here on the directory is removed whatever happens.
         let identities = Self { dir };
         let authority = DevCa::new()?;
-        for region in regions {
-            let node = NodeId(Uuid::from_u128(fastrand::u128(..)));
-            let pem = authority.issue(&Leaf::new(uri_of(&RegionId::new(region), node)))?;
-            let dir = identities.of(region);
+        for (name, region, node) in nodes {
+            let pem = authority.issue(&Leaf::new(uri_of(&RegionId::new(region), *node)))?;
+            let dir = identities.of(name);
             pem.write(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         }
         Ok(identities)
     }
 
-    /// Returns the directory with a region's certificate and key.
-    pub(crate) fn of(&self, region: &str) -> PathBuf {
-        self.dir.join(region)
+    /// Returns the directory with a node's certificate and key.
+    pub(crate) fn of(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// Returns a file in the directory of this run.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
+}
+
+/// Returns a fresh identity.
+pub(crate) fn fresh_node() -> NodeId {
+    NodeId(Uuid::from_u128(fastrand::u128(..)))
 }
 
 impl Drop for Identities {

@@ -1,0 +1,142 @@
+//! Which region serves a client: ranked by policy, health, lag and load.
+//!
+//! A [`Table`] holds what is known of each region and answers at once, without asking anybody. Every answer names the
+//! region to go to and, in order, those to go to if that one fails. What the failure detector says of a region counts from
+//! the moment it says it; what callers report of their requests opens a circuit breaker per region.
+//!
+//! # Invariants
+//! * A region that is unreachable, drained by the router or behind an open breaker is never named; one whose members all
+//!   stand by or drain comes after every one that takes writes.
+//! * The same table, client and instant give the same answer.
+//! * No clock is read here: `now` is a parameter.
+
+mod breaker;
+mod geo;
+mod limiter;
+mod table;
+
+use std::time::Duration;
+
+pub use geo::Location;
+pub use table::{Client, RegionState, Route, Table};
+
+use crate::id::RegionId;
+
+/// How regions are ranked among those that are equally well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Policy {
+    /// The nearest in time: the client's own region, then by the distance between the places if both are known, otherwise
+    /// by the round trip from here.
+    #[default]
+    Latency,
+    /// The nearest in space. Places that are not known come last.
+    Distance,
+    /// The lowest [`RegionProfile::priority`]; of equal ones the nearest in time.
+    Priority,
+    /// Clients are spread by [`RegionProfile::weight`], the same client always to the same region while that is well
+    /// (weighted rendezvous hashing; Thaler and Ravishankar, *Using Name-Based Mappings to Increase Hit Rates*, 1998).
+    Weighted,
+}
+
+/// How many requests a region takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rate {
+    /// Requests per second in the long run, at least one.
+    pub per_second: u32,
+    /// Requests at once after a pause.
+    pub burst: u32,
+}
+
+/// What an operator knows of a region.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RegionProfile {
+    /// The region.
+    pub region: RegionId,
+    /// Where it is.
+    pub location: Option<Location>,
+    /// For [`Policy::Priority`]: the lowest comes first. Default 100.
+    pub priority: u32,
+    /// For [`Policy::Weighted`]: its share among all. Default 100; 0 takes only what others cannot.
+    pub weight: u32,
+    /// What is sent there from here at most. Default: everything.
+    pub rate: Option<Rate>,
+}
+
+impl RegionProfile {
+    /// Returns the profile of a region of which nothing is known but its name.
+    #[must_use]
+    pub fn new(region: &str) -> Self {
+        Self { region: RegionId::new(region), location: None, priority: 100, weight: 100, rate: None }
+    }
+
+    /// Says where it is, in degrees.
+    #[must_use]
+    pub fn at(mut self, latitude: f64, longitude: f64) -> Self {
+        self.location = Some(Location { latitude, longitude });
+        self
+    }
+}
+
+/// How a router chooses.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RouterConfig {
+    /// How regions are ranked.
+    pub policy: Policy,
+    /// What is known of regions beforehand. Regions that are not named here are known from the cluster.
+    pub regions: Vec<RegionProfile>,
+    /// How long a region that was unreachable must be well again before clients are sent back. Default 30 s.
+    pub stable_for: Duration,
+    /// A region whose writes take longer than this to get here comes after those that are in time. Default 2 s.
+    pub lag_max: Duration,
+    /// Requests in a row that fail before a region's breaker opens. Default 5; at least 1.
+    pub failures: u32,
+    /// How long a breaker stays open before one request may try; twice as long each time that one fails, up to
+    /// 16 times. Default 1 s.
+    pub open_for: Duration,
+}
+
+impl Default for RouterConfig {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            regions: Vec::new(),
+            stable_for: Duration::from_secs(30),
+            lag_max: Duration::from_secs(2),
+            failures: 5,
+            open_for: Duration::from_secs(1),
+        }
+    }
+}
+
+/// No region can be named.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// No region is known at all.
+    #[error("no region is known; has the node joined?")]
+    NoRegions,
+    /// Regions are known, and none of them can take a request.
+    #[error("none of {known} regions can be used: each is unreachable, draining or failing; try again later")]
+    NoHealthyRegions {
+        /// How many regions are known.
+        known: usize,
+    },
+    /// Every region that is well has as many requests as it takes.
+    #[error("all regions that can be used have as many requests as they take; try again in {} ms", retry_after.as_millis())]
+    Overloaded {
+        /// When one of them takes a request again.
+        retry_after: Duration,
+    },
+    /// Every region that could be used was tried.
+    #[error("all of {} regions failed; the last said: {last}", tried.len())]
+    AllFailed {
+        /// Those that were tried, in order.
+        tried: Vec<RegionId>,
+        /// What the last one said.
+        last: String,
+    },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! Who can be reached, judged by whole clusters in virtual time: what each node says when others crash, when paths are
+//! cut one way or both, when it is alone, and that nobody is declared gone who is not.
+#![cfg(feature = "sim")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use std::time::Duration;
+
+use driftless::Event;
+use driftless::id::ReplicaId;
+use driftless::membership::Reach;
+use driftless::sim::{Action, SimCluster, SimConfig, Weather};
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A cluster that has formed, of regions 150 ms apart there and back.
+fn formed(seed: u64, nodes: usize, loss: f64) -> SimCluster {
+    let weather = Weather { delay_min: ms(70), delay_max: ms(80), loss, ..Weather::default() };
+    formed_of(seed, SimConfig { nodes, weather, ..SimConfig::default() })
+}
+
+fn formed_of(seed: u64, config: SimConfig) -> SimCluster {
+    let nodes = config.nodes;
+    let mut cluster = SimCluster::new(seed, config).unwrap();
+    let linked = |c: &SimCluster| (0..nodes).all(|at| c.node(at).unwrap().stats().peers.len() == nodes - 1);
+    assert!(cluster.run_until(ms(20_000), linked).is_some(), "seed {seed}: the cluster forms");
+    cluster.run_for(ms(3_000 + seed * 7));
+    (0..nodes).for_each(|at| drop(cluster.take_events(at)));
+    cluster
+}
+
+fn replica(cluster: &SimCluster, at: usize) -> ReplicaId {
+    cluster.replica(at).unwrap()
+}
+
+/// What `at` knows of whether `of` can be reached.
+fn reach(cluster: &SimCluster, at: usize, of: ReplicaId) -> Option<Reach> {
+    cluster.node(at).unwrap().reach(of)
+}
+
+fn declared(cluster: &mut SimCluster, at: usize) -> usize {
+    cluster.take_events(at).iter().filter(|event| matches!(event, Event::Unreachable { .. })).count()
+}
+
+#[test]
+fn all_survivors_agree_within_a_second_that_a_node_is_gone() {
+    let mut took: Vec<Duration> = Vec::new();
+    for seed in 0..40 {
+        let mut cluster = formed(seed, 5, 0.01);
+        let gone = replica(&cluster, 4);
+        cluster.crash(4);
+        let agree = |c: &SimCluster| (0..4).all(|at| reach(c, at, gone) == Some(Reach::Unreachable));
+        took.push(cluster.run_until(ms(5_000), agree).unwrap_or(Duration::MAX));
+        assert!((0..4).all(|at| declared(&mut cluster, at) == 1), "seed {seed}: each says so once, and of nobody else");
+        cluster.start(4).unwrap();
+        let back = cluster.run_until(ms(20_000), |c| {
+            let again = replica(c, 4);
+            (0..4).all(|at| reach(c, at, again) == Some(Reach::Up) && reach(c, at, gone).is_none())
+        });
+        assert!(back.is_some(), "seed {seed}: its next copy takes its place");
+    }
+    took.sort_unstable();
+    assert!(took[20] <= ms(650) && took[39] < ms(1_000), "{took:?}");
+}
+
+#[test]
+fn a_path_that_is_cut_is_told_from_a_node_that_is_gone() {
+    for one_way in [true, false] {
+        let mut cluster = formed(1, 3, 0.0);
+        cluster.cut_one_way(1, 0);
+        if !one_way {
+            cluster.cut_one_way(0, 1);
+        }
+        cluster.run_for(ms(1_400));
+        let (zero, one) = (replica(&cluster, 0), replica(&cluster, 1));
+        assert_eq!(reach(&cluster, 0, one), Some(Reach::Cut), "one way: {one_way}");
+        assert_eq!(reach(&cluster, 1, zero), Some(if one_way { Reach::Up } else { Reach::Cut }));
+        assert!((0..3).all(|at| declared(&mut cluster, at) == 0), "2 hears both");
+        cluster.heal();
+        let healed = |c: &SimCluster| reach(c, 0, one) == Some(Reach::Up) && reach(c, 1, zero) == Some(Reach::Up);
+        assert!(cluster.run_until(ms(10_000), healed).is_some());
+    }
+}
+
+#[test]
+fn a_node_that_is_alone_says_so_and_declares_nobody() {
+    let mut cluster = formed(2, 4, 0.0);
+    let alone = replica(&cluster, 0);
+    cluster.isolate(0);
+    cluster.run_for(ms(60_000));
+    assert!(cluster.node(0).unwrap().is_isolated());
+    let events = cluster.take_events(0);
+    assert!(events.contains(&Event::Isolated) && !events.iter().any(|e| matches!(e, Event::Unreachable { .. })));
+    for at in 1..4 {
+        assert_eq!(declared(&mut cluster, at), 1);
+        assert_eq!(reach(&cluster, at, alone), Some(Reach::Unreachable));
+    }
+    cluster.heal();
+    let back =
+        |c: &SimCluster| !c.node(0).unwrap().is_isolated() && (1..4).all(|at| reach(c, at, alone) == Some(Reach::Up));
+    assert!(cluster.run_until(ms(10_000), back).is_some());
+    assert!(cluster.take_events(0).contains(&Event::NotIsolated));
+}
+
+#[test]
+fn two_halves_declare_each_other_and_of_two_nodes_each_the_other() {
+    let mut cluster = formed(3, 4, 0.0);
+    let ids: Vec<ReplicaId> = (0..4).map(|at| replica(&cluster, at)).collect();
+    assert!(cluster.perform(Action::Split { at: 2 }));
+    cluster.run_for(ms(1_500));
+    for (at, others) in [(0, [2, 3]), (1, [2, 3]), (2, [0, 1]), (3, [0, 1])] {
+        assert!(others.iter().all(|other| reach(&cluster, at, ids[*other]) == Some(Reach::Unreachable)), "{at}");
+    }
+    let mut pair = formed(3, 2, 0.0);
+    let other = replica(&pair, 1);
+    pair.isolate(1);
+    let took = pair.run_until(ms(5_000), |c| reach(c, 0, other) == Some(Reach::Unreachable)).unwrap();
+    assert!((ms(600)..ms(900)).contains(&took), "{took:?}: longer than where there is somebody to ask");
+    assert!(!pair.node(0).unwrap().is_isolated());
+}
+
+#[test]
+fn loss_alone_makes_nobody_unreachable() {
+    for (seed, loss) in [(1, 0.01), (2, 0.05), (3, 0.05)] {
+        let mut cluster = formed(seed, 5, loss);
+        cluster.run_for(ms(600_000));
+        assert!((0..5).all(|at| declared(&mut cluster, at) == 0), "seed {seed}, {loss}");
+    }
+}
+
+/// A host that stood still heard nobody, and that was its own fault.
+#[test]
+fn who_stood_still_accuses_nobody() {
+    let mut cluster = formed(4, 4, 0.0);
+    assert!(cluster.perform(Action::Pause { at: 3, ms: 5_000 }));
+    cluster.run_for(ms(15_000));
+    assert_eq!(declared(&mut cluster, 3), 0);
+    assert!((0..3).all(|at| declared(&mut cluster, at) == 1));
+    let slept = replica(&cluster, 3);
+    assert!((0..3).all(|at| reach(&cluster, at, slept) == Some(Reach::Up)));
+}
+
+/// Hosts away for a quarter of a minute, where members are given up after ten seconds.
+#[test]
+fn a_majority_gives_up_who_is_gone_for_too_long_and_half_gives_up_nobody() {
+    for (nodes, apart, gone) in [(3, 1, true), (5, 2, true), (4, 2, false), (2, 1, false)] {
+        let weather = Weather { loss: 0.0, ..Weather::default() };
+        let mut config = SimConfig { nodes, weather, ..SimConfig::default() };
+        config.node.membership.forget_after = Some(ms(10_000));
+        let mut cluster = formed_of(1, config);
+        let away: Vec<ReplicaId> = (0..apart).map(|at| replica(&cluster, at)).collect();
+        assert!(cluster.perform(Action::Split { at: u8::try_from(apart).unwrap() }));
+        cluster.run_for(ms(10_000));
+        let is_member = |c: &SimCluster, at: usize, of: ReplicaId| c.node(at).unwrap().members().get(of).is_some();
+        assert!(
+            (0..nodes).all(|at| away.iter().all(|of| is_member(&cluster, at, *of))),
+            "{nodes}: not before the time"
+        );
+        cluster.run_for(ms(2_000));
+        for at in apart..nodes {
+            assert!(away.iter().all(|of| is_member(&cluster, at, *of) != gone), "{nodes}: seen by the larger part");
+        }
+        let here: Vec<ReplicaId> = (apart..nodes).map(|at| replica(&cluster, at)).collect();
+        assert!((0..apart).all(|at| here.iter().all(|of| is_member(&cluster, at, *of))), "{nodes}: a minority waits");
+        cluster.heal();
+        cluster.run_for(ms(10_000));
+        for at in 0..apart {
+            assert_eq!(cluster.take_events(at).contains(&Event::Removed), gone, "{nodes}: who was given up is told");
+        }
+    }
+}
