@@ -279,7 +279,12 @@ fn a_clone_takes_the_place_of_the_older_process() {
     assert!(cluster.is_clone(3) && !cluster.perform(Action::Clone { of: 3 }));
     assert!(cluster.run_until(ms(10_000), |c| c.is_removed(1)).is_some());
     cluster.run_for(ms(2_000));
-    assert!(cluster.take_events(1).contains(&Event::Removed), "the older one is told");
+    let clone = cluster.replica(3).unwrap();
+    let (told, told_clone) = (cluster.take_events(1), cluster.take_events(3));
+    assert!(told.contains(&Event::Removed), "the older one is told");
+    assert!(told.contains(&Event::Twin { replica: clone }), "and of whom there is instead");
+    let twins = told_clone.iter().filter(|event| **event == Event::Twin { replica: older }).count();
+    assert_eq!(twins, 1, "the clone is told that it is one, once");
     assert_eq!(set(&mut cluster, 1, "k", b"v"), Err(WriteError::Removed));
     assert!(set(&mut cluster, 3, "k", b"v").is_ok(), "the clone is the node now");
     assert!(cluster.run_until(ms(5_000), converged).is_some());

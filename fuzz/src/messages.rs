@@ -359,7 +359,7 @@ fn hello(u: &mut Unstructured<'_>) -> Made<Hello> {
 
 /// Any message of the control stream.
 pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
-    Ok(match u.int_in_range(0..=11)? {
+    Ok(match u.int_in_range(0..=12)? {
         10..=11 => Control::Repair(repair(u)?),
         0..=1 => Control::Hello(hello(u)?),
         2 => Control::Ready { members: members(u)?, ctxs: ctxs(u)? },
@@ -368,6 +368,7 @@ pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
         5 => Control::ReportNow,
         6 => Control::NeedFull { partition: partition(u)? },
         7 => Control::Goodbye,
+        12 => Control::Twin { replica: replica(u)? },
         _ => {
             let changed = some(u, 3, |u| Ok((partition(u)?, some(u, 3, |u| Ok((replica(u)?, seen(u)?)))?)))?;
             let members = if bool::arbitrary(u)? { Some(members(u)?) } else { None };

@@ -21,6 +21,7 @@ impl Node {
             self.note_other_link(link);
         }
         let seeks = !self.join.is_joined();
+        self.has_parted(link);
         self.slots.down(link, self.me.replica, now.mono, seeks, &mut self.rng);
         // A link of a former replica is none of this one.
         let code = code.filter(|_| self.links.contains_key(&link) || self.is_removed());

@@ -115,7 +115,11 @@ impl Node {
         if self.members.is_removed(hello.replica) {
             sometimes!(RemovedRefused);
             let (fault, code) = (PeerFault::Removed { replica: hello.replica }, self.refusal_of(hello.replica));
-            return self.fault_with(link, fault, code);
+            self.refused(link, fault.clone());
+            if !self.part(now, link, hello.replica) {
+                self.close(link, code, &fault.to_string());
+            }
+            return;
         }
         if self.check_clock(self.peers_now(now, link, &hello), now.wall_ms).is_err() {
             // The peer sees us as ahead and is about to close the link for it.

@@ -170,7 +170,9 @@ impl Node {
         let links: Vec<LinkId> = self.sessions().filter(|(_, s)| s.replica == replica).map(|(id, _)| id).collect();
         let code = self.refusal_of(replica);
         for link in links {
-            self.close(link, code, "the replica was removed from the cluster");
+            if !self.part(now, link, replica) {
+                self.close(link, code, "the replica was removed from the cluster");
+            }
         }
     }
 
@@ -181,7 +183,9 @@ impl Node {
         if !self.has_left() {
             self.event(Event::Removed);
         }
+        self.end_partings();
         self.report(now);
+        self.part_from_all(now);
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.close(link, CloseCode::Goodbye, "this replica was removed from the cluster");

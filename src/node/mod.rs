@@ -41,6 +41,7 @@ mod role;
 mod send;
 pub mod stats;
 mod tick;
+mod twins;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -80,6 +81,7 @@ use rejoin::Past;
 use repair::Repairs;
 use role::Part;
 use tick::Timers;
+use twins::Twins;
 
 /// Who this node is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -124,6 +126,7 @@ pub struct Node {
     outbox: Outbox,
     waits: Waits,
     pen: Pen,
+    twins: Twins,
     quarantine: Quarantine,
     /// Partitions to collect at the next report.
     touched: BTreeSet<PartitionId>,
@@ -182,6 +185,7 @@ impl Node {
             outbox,
             waits: Waits::default(),
             pen: Pen::default(),
+            twins: Twins::default(),
             quarantine: Quarantine::default(),
             touched: BTreeSet::new(),
             received_bytes: 0,
@@ -314,6 +318,7 @@ impl Node {
         while self.outbox.due().is_some() {
             self.flush(now);
         }
+        self.end_partings();
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             if let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) {
@@ -346,11 +351,15 @@ impl Node {
 
     fn fault_with(&mut self, link: LinkId, fault: PeerFault, code: CloseCode) {
         let reason = fault.to_string();
+        self.refused(link, fault);
+        self.close(link, code, &reason);
+    }
+
+    fn refused(&mut self, link: LinkId, fault: PeerFault) {
         if let Some(l) = self.links.get(&link) {
             let (node, region) = (l.identity.node, l.identity.region.clone());
             self.event(Event::Refused { node, region, fault });
         }
-        self.close(link, code, &reason);
     }
 
     /// A message too large for any receiver stays here: its dots stay missing elsewhere, loudly.

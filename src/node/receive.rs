@@ -39,6 +39,9 @@ impl Node {
     }
 
     pub(super) fn on_control(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
+        if self.is_parting(now, link, bytes) {
+            return;
+        }
         let message = match self.decoder.decode_control(bytes, &self.limits) {
             Ok(message) => message,
             Err(fault) => return self.fault(link, fault),
@@ -63,6 +66,7 @@ impl Node {
             (Control::Report { hlc: _, changed, members }, true) => {
                 if let Some(members) = members {
                     self.hear(now, link, &members);
+                    self.hear_last_words(now, link, &members);
                     if planted!(ReportDropped) {
                         return;
                     }
@@ -85,6 +89,7 @@ impl Node {
             }
             (Control::Repair(message), true) => self.on_repair_message(now, link, message),
             (Control::Goodbye, true) => {}
+            (Control::Twin { replica }, true) => self.on_twin(replica),
         }
     }
 
@@ -126,6 +131,7 @@ impl Node {
             | Control::ReportNow
             | Control::NeedFull { .. }
             | Control::Repair(_)
+            | Control::Twin { .. }
             | Control::Goodbye => Ok(()),
         }
     }

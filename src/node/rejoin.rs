@@ -155,6 +155,7 @@ impl Node {
         }
         sometimes!(CameBack);
         sometimes!(CameBackAgain, if self.past.returns > 1);
+        self.end_partings();
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.close(link, CloseCode::Goodbye, "this process goes on as another replica");

@@ -156,6 +156,7 @@ impl Node {
                 lost.push(*id);
             }
         }
+        self.judge_partings(now);
         for link in lost {
             self.close(link, CloseCode::Silent, "silent for too long");
         }

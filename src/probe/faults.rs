@@ -207,6 +207,8 @@ faults! {
     ReissueRevives,
     /// It is never written again.
     NotReissued,
+    /// Who was restarted is told of its former self as of another process.
+    TwinPresumed,
     /// A process that an operator removed comes back by itself.
     ExpelledComesBack,
     /// Members that were heard of too late are taken for any other (R-ORPHAN).

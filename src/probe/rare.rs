@@ -381,6 +381,10 @@ rare! {
     CameBackAgain,
     /// A process whose replica was removed stayed away, because an operator had removed it or a copy had its place.
     StaysAway,
+    /// A process was told that another one with its identity lives.
+    TwinTold,
+    /// A removed replica whose node has another one said nothing any more: its process is gone.
+    NoLastWords,
     /// A process that was to stay away came back when it was told to.
     RejoinedOnOrder,
     /// A process that had come back heard that an operator had removed what it was before.

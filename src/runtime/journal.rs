@@ -66,6 +66,9 @@ impl Journal {
                     "this replica was removed, or its history does not fit that of the others: writes are refused"
                 );
             }
+            Event::Twin { replica } => {
+                tracing::error!(%replica, "another process has this node's identity: end one of them");
+            }
             Event::CameBack { former, replica, kept, lost } => {
                 tracing::warn!(%former, %replica, kept, lost, "this process goes on as another replica, and joins again");
             }

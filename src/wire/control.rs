@@ -27,6 +27,7 @@ const REPORT_NOW: u64 = 5;
 const NEED_FULL: u64 = 6;
 const GOODBYE: u64 = 7;
 const REPAIR: u64 = 8;
+const TWIN: u64 = 9;
 
 const ACTIVE: u64 = 0;
 const STANDBY: u64 = 1;
@@ -72,6 +73,10 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) 
             pen.uint(REPAIR);
             put_repair(&mut pen, repair)?;
         }
+        Control::Twin { replica } => {
+            pen.uint(TWIN);
+            pen.replica(*replica)?;
+        }
     }
     Ok(())
 }
@@ -92,6 +97,7 @@ pub(super) fn take_control(input: &[u8], limits: Limits) -> Result<Control, Peer
         NEED_FULL => Control::NeedFull { partition: take_partition(&mut reader)? },
         GOODBYE => Control::Goodbye,
         REPAIR => Control::Repair(take_repair(&mut reader)?),
+        TWIN => Control::Twin { replica: reader.replica()? },
         _ => return Err(malformed("a control message is of no known kind")),
     };
     reader.end()?;

@@ -142,6 +142,11 @@ pub enum Control {
     Goodbye,
     /// A step of a comparison of both copies.
     Repair(Repair),
+    /// Another process with your identity lives, or did until now: this is its replica, which was removed.
+    Twin {
+        /// The replica.
+        replica: ReplicaId,
+    },
 }
 
 /// A step of a comparison. Whoever begins it is the *asker*, the other the *teller*.

@@ -368,6 +368,7 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
         1 => ctxs().prop_map(|ctxs| Control::Join { ctxs }),
         1 => partition().prop_map(|partition| Control::NeedFull { partition }),
         1 => prop_oneof![Just(Control::ReportNow), Just(Control::Goodbye)],
+        1 => replica().prop_map(|replica| Control::Twin { replica }),
         2 => repair().prop_map(Control::Repair),
     ]
 }

@@ -312,6 +312,7 @@ fn controls() -> Vec<(&'static str, Control)> {
         ("report_now", Control::ReportNow),
         ("need_full", Control::NeedFull { partition: PartitionId(300) }),
         ("goodbye", Control::Goodbye),
+        ("twin", Control::Twin { replica: ReplicaId(7) }),
     ];
     all.extend(repairs().into_iter().map(|(name, repair)| (name, Control::Repair(repair))));
     all
