@@ -3,8 +3,8 @@
 //! When one of them joins, the other's replica is removed. Whether a process is left behind that replica nobody can tell
 //! from its silence, nor from what it had sent before: most often it is the one that was restarted. So a link of a removed
 //! replica whose node has another one is not closed at once, by neither side: it *parts*. The removed one says its last
-//! words, that it was removed, which only a process that lives can say. If the other one is heard after that link came up,
-//! it lives as well, and both are told.
+//! words, that it was removed, which only a process that lives can say. If the other one's link was up by then, and it is
+//! heard after this link came up, both lived at the same time, and both are told.
 //!
 //! # Invariants
 //! * Nothing but last words, and the answer, is taken from a link that parts (R-FENCE), and it parts for a few seconds at
@@ -22,6 +22,7 @@ use crate::id::{NodeId, ReplicaId};
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
+use crate::node::link::{Link, Session};
 use crate::node::output::{CloseCode, Output};
 use crate::probe::{planted, sometimes};
 use crate::wire::Control;
@@ -41,8 +42,8 @@ struct Parting {
     replica: ReplicaId,
     since: Mono,
     until: Mono,
-    /// The peer has said that it was removed.
-    lives: bool,
+    /// When the peer said that it was removed.
+    said: Option<Mono>,
 }
 
 /// What is known of other processes with the identity of a node.
@@ -81,7 +82,7 @@ impl Node {
         let Some((node, since)) = self.links.get(&link).map(|l| (l.identity.node, l.since)) else { return };
         self.drop_link(link);
         let until = now.mono.plus(PARTING_MAX);
-        self.twins.partings.insert(link, Parting { node, replica, since, until, lives: false });
+        self.twins.partings.insert(link, Parting { node, replica, since, until, said: None });
     }
 
     /// Tells whether a link parts, and listens to what is said there.
@@ -102,7 +103,7 @@ impl Node {
         if let Some(parting) = self.twins.partings.get_mut(&link)
             && said.is_removed(parting.replica)
         {
-            parting.lives = true;
+            parting.said = Some(now.mono);
             self.judge_partings(now);
         }
     }
@@ -113,24 +114,27 @@ impl Node {
         for link in links {
             let Some(parting) = self.twins.partings.get(&link) else { continue };
             let (replica, is_over) = (parting.replica, parting.until <= now.mono);
-            let lives = parting.lives || (is_over && planted!(TwinPresumed));
-            let other = lives.then(|| self.other_alive(parting)).flatten();
+            let said = parting.said.or_else(|| (is_over && planted!(TwinPresumed)).then_some(now.mono));
+            let other = said.and_then(|said| self.other_alive(parting, said));
             if let Some((other_link, other)) = other {
                 self.send_control(link, &Control::Twin { replica: other });
                 self.send_control(other_link, &Control::Twin { replica });
             }
             if other.is_some() || is_over {
-                sometimes!(NoLastWords, if !lives);
+                sometimes!(NoLastWords, if said.is_none());
                 self.end_parting(link);
             }
         }
     }
 
-    /// Returns another replica of a node that was heard since the link to this one came up.
-    fn other_alive(&self, parting: &Parting) -> Option<(LinkId, ReplicaId)> {
-        let is_of_node = |id: LinkId| self.links.get(&id).is_some_and(|l| l.identity.node == parting.node);
-        let mut others = self.sessions().filter(|(id, s)| is_of_node(*id) && s.replica != parting.replica);
-        others.find(|(_, s)| s.beats.heard_at() > parting.since).map(|(id, s)| (id, s.replica))
+    /// Returns another replica of a node that was there when this one said its last words, and was heard since the link to
+    /// this one came up.
+    fn other_alive(&self, parting: &Parting, said: Mono) -> Option<(LinkId, ReplicaId)> {
+        let was_there = |l: &Link| l.identity.node == parting.node && l.since <= said;
+        let others = self.links.iter().filter(|(_, l)| was_there(l));
+        let mut others = others.filter_map(|(id, l)| l.session.as_deref().map(|session| (*id, session)));
+        let heard = |s: &Session| s.replica != parting.replica && s.beats.heard_at() > parting.since;
+        others.find(|(_, s)| heard(s)).map(|(id, s)| (id, s.replica))
     }
 
     /// Another process of this node lives.
