@@ -114,7 +114,9 @@ impl Node {
         }
         if self.members.is_removed(hello.replica) {
             sometimes!(RemovedRefused);
-            let (fault, code) = (PeerFault::Removed { replica: hello.replica }, self.refusal_of(hello.replica));
+            sometimes!(BelowFloorRefused, if self.members.is_folded(hello.replica));
+            let code = self.refusal_of(link, hello.replica, hello.joined);
+            let fault = PeerFault::Removed { replica: hello.replica };
             return self.fault_with(link, fault, code);
         }
         if self.check_clock(self.peers_now(now, link, &hello), now.wall_ms).is_err() {
@@ -255,6 +257,7 @@ impl Node {
             replica: hello.replica,
             joined: hello.joined,
             donated: false,
+            knocks: None,
             up: true,
             peer: Peer::new(spread(count, hello.ctxs), now.mono),
             reports: ReportLog::new(std::mem::take(&mut place.told)),
