@@ -14,7 +14,7 @@
 //! # Invariants
 //! * What it says only grows; [`MemberSet::join`] is associative, commutative and idempotent.
 //! * A removed id stays removed (R-FENCE), whether its addition was ever heard of or not.
-//! * Nothing at or below a floor is named. It counts as one that was a member here and was removed.
+//! * Nothing at or below a floor is named, but for the last that an operator removed. It counts as one that was a member here and was removed.
 //! * An older profile never replaces a later one. Of a removed replica none is kept.
 //! * An orphan stays one; whether that matters is for each member to judge by what it has found stable (R-ORPHAN).
 //!
@@ -136,15 +136,19 @@ impl MemberSet {
         for replica in &other.removed {
             changed |= self.remove(*replica);
         }
-        let known = self.orphans.len() + self.expelled.len();
-        let (orphans, expelled) = (self.unfolded(&other.orphans), self.unfolded(&other.expelled));
+        let (known, ordered) = (self.orphans.len(), self.expelled.clone());
+        let orphans: Vec<ReplicaId> = other.orphans.iter().copied().filter(|r| !self.is_folded(*r)).collect();
         self.orphans.extend(orphans);
-        self.expelled.extend(expelled);
-        changed || self.orphans.len() + self.expelled.len() > known
+        self.expelled.extend(&other.expelled);
+        self.forget_orders();
+        changed || self.orphans.len() > known || self.expelled != ordered
     }
 
-    fn unfolded(&self, ids: &BTreeSet<ReplicaId>) -> Vec<ReplicaId> {
-        ids.iter().copied().filter(|replica| !self.is_folded(*replica)).collect()
+    /// Of the orders against replicas below a floor forgets all but the last: it counts for what the process is now.
+    fn forget_orders(&mut self) {
+        let last: BTreeMap<Tag, ReplicaId> =
+            self.expelled.iter().filter(|r| self.is_folded(**r)).map(|r| (r.tag(), *r)).collect();
+        self.expelled.retain(|r| last.get(&r.tag()).is_none_or(|last| r >= last));
     }
 
     /// Removes every replica up to each of `floors`; returns whether that was news.
@@ -157,17 +161,17 @@ impl MemberSet {
             }
         }
         if raised {
-            let Self { members, removed, orphans, expelled, floors } = self;
+            let Self { members, removed, orphans, floors, .. } = self;
             let stays = |replica: &ReplicaId| floors.get(&replica.tag()).is_none_or(|floor| replica > floor);
             members.retain(|replica, _| stays(replica));
-            [removed, orphans, expelled].into_iter().for_each(|ids| ids.retain(|replica| stays(replica)));
+            [removed, orphans].into_iter().for_each(|ids| ids.retain(|replica| stays(replica)));
+            self.forget_orders();
         }
         raised
     }
 
     /// Folds away what came before the lowest live replica of each tag, up to the last one that was removed; returns whether
-    /// there was any. So the last replica of a node that has no other stays named, and an operator's order against it with
-    /// it, and no live one is ever removed by this, whoever else has its tag.
+    /// there was any. So the last replica of a node that has no other stays named, and what is known of it, and no live one is ever removed by this, whoever else has its tag.
     pub fn raise_floors(&mut self) -> bool {
         let mut below: BTreeMap<Tag, ReplicaId> = BTreeMap::new();
         let ordered = self.expelled.iter().filter(|replica| !self.is_succeeded(**replica)).copied();
@@ -509,7 +513,9 @@ mod tests {
         assert!(here.is_barred(began(5)));
         here.join(&of_node(&[11], &[]));
         assert!(here.raise_floors() && here.floors == [(NODE.tag(), began(5))].into());
-        assert!(here.expelled.is_empty() && here.live().count() == 2);
+        assert_eq!((here.expelled.clone(), here.live().count()), ([began(5)].into(), 2), "it may still be heard of");
+        let order = |ms| MemberSet { expelled: [began(ms)].into(), ..MemberSet::default() };
+        assert!(!here.join(&order(4)) && here.expelled.len() == 1, "an older one is no news");
     }
 
     #[test]

@@ -163,8 +163,10 @@ pub(super) fn take_members(reader: &mut Reader<'_>) -> Result<MemberSet, PeerFau
     set.orphans = take_ids(reader, "the orphans do not ascend")?;
     set.expelled = take_ids(reader, "the expelled members do not ascend")?;
     set.floors = take_floors(reader)?;
-    let named = set.members.keys().chain(&set.removed).chain(&set.orphans).chain(&set.expelled);
-    if named.copied().any(|replica| set.is_folded(replica)) {
+    let named = set.members.keys().chain(&set.removed).chain(&set.orphans);
+    let orders: Vec<Tag> = set.expelled.iter().filter(|r| set.is_folded(**r)).map(|r| r.tag()).collect();
+    let twice = orders.iter().zip(orders.iter().skip(1)).any(|(one, next)| one == next);
+    if twice || named.copied().any(|replica| set.is_folded(replica)) {
         return Err(malformed("a replica is named that is below its floor"));
     }
     Ok(set)
