@@ -3,9 +3,13 @@
 //! # Invariants
 //! * A [`NodeId`] and a [`RegionId`] outlive a process; a [`ReplicaId`] never does: it is fresh at
 //!   every process start, so a dot of a lost memory can never be issued twice.
-//! * Ids are made in the shell and passed in; nothing here draws a random number.
+//! * The replicas of one node follow each other in order, as long as its clock does not go back: so of all that ever were
+//!   the last one that is gone says enough.
+//! * Ids are made from the shell's clock; nothing here draws a random number or reads one.
 
 use std::fmt;
+use std::hash::Hasher;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -22,11 +26,79 @@ impl fmt::Display for NodeId {
     }
 }
 
+/// Bits of a replica's id that say when it began: milliseconds until 2248.
+const INCARNATION_BITS: u32 = 43;
+const INCARNATION_MAX: u64 = (1 << INCARNATION_BITS) - 1;
+
+impl NodeId {
+    /// Returns the tag of its replicas.
+    #[must_use]
+    pub fn tag(self) -> Tag {
+        let mut hasher = siphasher::sip::SipHasher13::new_with_keys(0, 0);
+        hasher.write(self.0.as_bytes());
+        Tag((hasher.finish() >> INCARNATION_BITS).max(1))
+    }
+}
+
+/// What the ids of all replicas of a node begin with: a hash of the node's id, so two nodes may share one by chance.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Tag(u64);
+
+impl Tag {
+    /// Returns the ids that begin with it.
+    #[must_use]
+    pub fn ids(self) -> RangeInclusive<ReplicaId> {
+        let first = self.0 << INCARNATION_BITS;
+        ReplicaId(first)..=ReplicaId(first | INCARNATION_MAX)
+    }
+
+    /// Tells whether ids of it follow each other in order. Those made by hand, below 2^43, need not.
+    #[must_use]
+    pub fn is_ordered(self) -> bool {
+        self.0 > 0
+    }
+}
+
 /// The identity of one running copy, fresh at every process start.
 ///
-/// It is the actor of every [`Dot`](crate::crdt::Dot) and breaks ties between stamps.
+/// It is the actor of every [`Dot`](crate::crdt::Dot) and breaks ties between stamps. Its high 21 bits are the [`Tag`] of its
+/// node, the others say when it began, so later replicas of a node have larger ids.
+///
+/// ```
+/// use driftless::id::{NodeId, ReplicaId};
+///
+/// let node = NodeId(uuid::Uuid::from_u128(7));
+/// let first = ReplicaId::new(node, 1_700_000_000_000);
+/// assert_eq!(first.tag(), node.tag());
+/// // The clock went back; the order does not.
+/// assert!(first.after(1_600_000_000_000) > first);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct ReplicaId(pub u64);
+
+impl ReplicaId {
+    /// Makes the id of a replica of `node` that begins now, in Unix milliseconds.
+    #[must_use]
+    pub fn new(node: NodeId, wall_ms: u64) -> Self {
+        Self::of(node.tag(), wall_ms)
+    }
+
+    fn of(tag: Tag, incarnation: u64) -> Self {
+        Self(tag.0 << INCARNATION_BITS | incarnation.min(INCARNATION_MAX))
+    }
+
+    /// Returns the tag of its node.
+    #[must_use]
+    pub fn tag(self) -> Tag {
+        Tag(self.0 >> INCARNATION_BITS)
+    }
+
+    /// Makes the id of a replica of the same node that begins now, and after this one whatever the clock says.
+    #[must_use]
+    pub fn after(self, wall_ms: u64) -> Self {
+        Self::of(self.tag(), wall_ms.max((self.0 & INCARNATION_MAX).saturating_add(1)))
+    }
+}
 
 impl fmt::Display for ReplicaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -104,5 +176,24 @@ impl KeyspaceId {
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_of_a_node_follow_each_other_whatever_the_clock_says() {
+        let node = NodeId(Uuid::from_u128(9));
+        let (early, late) = (ReplicaId::new(node, 5), ReplicaId::new(node, 6));
+        assert!(early < late && early.after(6) == late && late.after(1) == ReplicaId::new(node, 7));
+        let other = NodeId(Uuid::from_u128(10));
+        assert_ne!(node.tag(), other.tag());
+        for replica in [early, late.after(0), ReplicaId::new(node, u64::MAX), ReplicaId::new(node, 0)] {
+            assert!(replica.tag() == node.tag() && node.tag().ids().contains(&replica) && replica.0 > 0);
+            assert!(!other.tag().ids().contains(&replica));
+        }
+        assert!(node.tag().is_ordered() && !ReplicaId(7).tag().is_ordered());
     }
 }

@@ -22,8 +22,10 @@ use bytes::Bytes;
 use crdts::{CmRDT, CvRDT, LWWReg, Orswot, PNCounter, ResetRemove};
 use driftless::clock::{Hlc, HlcClock, Stamp};
 use driftless::crdt::custom::{Erased, decode, encode};
-use driftless::crdt::{Cell, Counter, Ctx, Custom, Dot, Elem, OrMap, Path, Payload, Scope, Seen, Tree};
-use driftless::id::ReplicaId;
+use driftless::crdt::{
+    Cell, Counter, Ctx, Custom, Dot, Elem, Member, MemberSet, OrMap, Path, Payload, Profile, Scope, Seen, Tree,
+};
+use driftless::id::{NodeId, ReplicaId};
 use driftless::store::{Batch, Fragment};
 use driftless::wire::{Decoder, Encoder, Frame, Limits, Part};
 use proptest::prelude::*;
@@ -95,6 +97,25 @@ fn customs() -> impl Strategy<Value = Custom> {
     )
 }
 
+/// What may be known of the replicas three nodes were, one of them with ids made by hand.
+fn member_sets() -> impl Strategy<Value = MemberSet> {
+    let replica = || (0..3_u64, 1..7_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 41 | incarnation));
+    let ids = move || prop::collection::btree_set(replica(), 0..4);
+    (ids(), ids(), ids(), ids(), ids(), 0..3_u64).prop_map(|(members, removed, orphans, expelled, floors, version)| {
+        let mut set = MemberSet { orphans, expelled, ..MemberSet::default() };
+        for replica in members {
+            let profile = Profile { version, ..Profile::default() };
+            set.add(replica, &Member { profile, ..Member::new(NodeId(uuid::Uuid::nil()), "eu".into(), 1, None) });
+        }
+        removed.into_iter().for_each(|replica| {
+            set.remove(replica);
+        });
+        let floors = floors.into_iter().filter(|floor| floor.tag().is_ordered()).map(|floor| (floor.tag(), floor));
+        set.join(&MemberSet { floors: floors.collect(), ..MemberSet::default() });
+        set
+    })
+}
+
 fn merged<T: CvRDT + Clone>(a: &T, b: &T) -> T {
     let mut joined = a.clone();
     joined.merge(b.clone());
@@ -146,6 +167,29 @@ proptest! {
         let mut touched = a.clone();
         touched.extend(dot(at, 10), deadline);
         prop_assert_eq!(merged(&a, &touched), touched);
+    }
+
+    #[test]
+    fn member_sets_are_a_semilattice_that_tells_what_is_news(a in member_sets(), o in member_sets(), c in member_sets()) {
+        let join = |a: &MemberSet, b: &MemberSet| {
+            let mut joined = a.clone();
+            let changed = joined.join(b);
+            assert_eq!(changed, joined != *a, "news is what changed");
+            joined
+        };
+        semilattice(join, &a, &o, &c);
+        let joined = join(&a, &o);
+        let all = || (0..3_u64).flat_map(|tag| (1..7_u64).map(move |n| ReplicaId(tag << 41 | n)));
+        for replica in all() {
+            prop_assert_eq!(joined.is_removed(replica), a.is_removed(replica) || o.is_removed(replica), "{}", replica);
+            prop_assert_eq!(joined.knows(replica), a.knows(replica) || o.knows(replica), "{}", replica);
+        }
+        let mut raised = joined.clone();
+        raised.raise_floors();
+        for replica in all() {
+            prop_assert!(raised.get(replica) == joined.get(replica) && (raised.is_removed(replica) || !joined.is_removed(replica)));
+        }
+        prop_assert_eq!(join(&raised, &joined), raised, "what was folded is no news");
     }
 
     #[test]

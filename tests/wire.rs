@@ -348,7 +348,7 @@ fn hello_with(edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>)
         bytes.extend(rmp_serde::to_vec(name).unwrap());
         bytes.extend(rmp_serde::to_vec(value).unwrap());
     }
-    for (name, value) in [("node", &[9_u8; 16][..]), ("members", &[0, 0, 0, 0]), ("ctxs", &[0])] {
+    for (name, value) in [("node", &[9_u8; 16][..]), ("members", &[0, 0, 0, 0, 0]), ("ctxs", &[0])] {
         bytes.extend(rmp_serde::to_vec(name).unwrap());
         bytes.extend(rmp_serde::to_vec(serde_bytes::Bytes::new(value)).unwrap());
     }

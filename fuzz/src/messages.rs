@@ -325,7 +325,10 @@ fn members(u: &mut Unstructured<'_>) -> Made<MemberSet> {
     };
     let members = some(u, 3, |u| Ok((replica(u)?, member(u)?)))?.into_iter().collect();
     let mut ids = || Ok(some(u, 2, replica)?.into_iter().collect());
-    Ok(MemberSet { members, removed: ids()?, orphans: ids()?, expelled: ids()? })
+    let mut set = MemberSet { members, removed: ids()?, orphans: ids()?, expelled: ids()?, ..MemberSet::default() };
+    let floors = ids()?.into_iter().map(|floor| (floor.tag(), floor)).collect();
+    set.join(&MemberSet { floors, ..MemberSet::default() });
+    Ok(set)
 }
 
 /// One of few nodes.

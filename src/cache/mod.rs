@@ -140,7 +140,7 @@ impl Cache {
         let identity = Identity::load(config.node.identity.as_ref().ok_or(StartError::NoIdentity)?)?;
         identity.must_name(&config.node.region, config.node.node)?;
         let name = identity.name();
-        let me = Me { node: name.node, region: name.region.clone(), replica: fresh_replica() };
+        let me = Me { node: name.node, region: name.region.clone(), replica: fresh_replica(name.node) };
 
         let store = Arc::new(Store::new(me.replica, config.store()));
         for custom in &config.custom {

@@ -5,12 +5,16 @@
 //! ever. A restarted node's new replica *succeeds* the old one: both changes are in one value and
 //! travel in one message, so nobody ever waits for a report of the old id.
 //!
+//! So that the replicas a node once was do not pile up, the set has *floors*: of each node's replicas, which follow each other
+//! in order ([`ReplicaId`]), every one up to the floor is removed, and nothing else is said of it.
+//!
 //! What a member says of itself ([`Profile`]) is a register that only it writes, so a count of its changes orders them:
 //! the id is new with each process, and nobody else uses it.
 //!
 //! # Invariants
-//! * Both parts only grow; [`MemberSet::join`] is associative, commutative and idempotent.
+//! * What it says only grows; [`MemberSet::join`] is associative, commutative and idempotent.
 //! * A removed id stays removed (R-FENCE), whether its addition was ever heard of or not.
+//! * Nothing at or below a floor is named, but for the last that an operator removed. It counts as one that was a member here and was removed.
 //! * An older profile never replaces a later one. Of a removed replica none is kept.
 //! * An orphan stays one; whether that matters is for each member to judge by what it has found stable (R-ORPHAN).
 //!
@@ -18,7 +22,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{NodeId, RegionId, ReplicaId, Role};
+use crate::id::{NodeId, RegionId, ReplicaId, Role, Tag};
 use crate::probe::planted;
 
 /// What a member says of itself, and may change.
@@ -75,6 +79,9 @@ impl Member {
     }
 }
 
+/// Most removed replicas of one node that no floor covers when another replica of it is let in.
+pub const INCARNATIONS_MAX: usize = 64;
+
 /// Every replica that ever joined, and those of them that were removed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MemberSet {
@@ -86,6 +93,8 @@ pub struct MemberSet {
     pub orphans: BTreeSet<ReplicaId>,
     /// Those that an operator removed: their processes do not come back by themselves.
     pub expelled: BTreeSet<ReplicaId>,
+    /// Every replica up to these of its node is removed.
+    pub floors: BTreeMap<Tag, ReplicaId>,
 }
 
 impl MemberSet {
@@ -94,6 +103,9 @@ impl MemberSet {
     /// One id under two members is a duplicated id, which the hello refuses; here the larger
     /// member is kept so that all copies agree.
     pub fn add(&mut self, replica: ReplicaId, member: &Member) -> bool {
+        if self.is_folded(replica) {
+            return false;
+        }
         let mut member = member.clone();
         if self.removed.contains(&replica) {
             member.profile = Profile::default();
@@ -106,6 +118,9 @@ impl MemberSet {
 
     /// Removes a replica for ever; returns whether that was news.
     pub fn remove(&mut self, replica: ReplicaId) -> bool {
+        if self.is_folded(replica) {
+            return false;
+        }
         if let Some(member) = self.members.get_mut(&replica) {
             member.profile = Profile::default();
         }
@@ -114,17 +129,94 @@ impl MemberSet {
 
     /// Adds what `other` knows; returns whether anything changed.
     pub fn join(&mut self, other: &Self) -> bool {
-        let mut changed = false;
+        let mut changed = !planted!(FloorForgotten) && self.fold(other.floors.values().copied());
         for (replica, member) in &other.members {
             changed |= self.add(*replica, member);
         }
         for replica in &other.removed {
             changed |= self.remove(*replica);
         }
-        let known = self.orphans.len() + self.expelled.len();
-        self.orphans.extend(&other.orphans);
+        let (known, ordered) = (self.orphans.len(), self.expelled.clone());
+        let orphans: Vec<ReplicaId> = other.orphans.iter().copied().filter(|r| !self.is_folded(*r)).collect();
+        self.orphans.extend(orphans);
         self.expelled.extend(&other.expelled);
-        changed || self.orphans.len() + self.expelled.len() > known
+        self.forget_orders();
+        changed || self.orphans.len() > known || self.expelled != ordered
+    }
+
+    /// Of the orders against replicas below a floor forgets all but the last: it counts for what the process is now.
+    fn forget_orders(&mut self) {
+        let last: BTreeMap<Tag, ReplicaId> =
+            self.expelled.iter().filter(|r| self.is_folded(**r)).map(|r| (r.tag(), *r)).collect();
+        self.expelled.retain(|r| last.get(&r.tag()).is_none_or(|last| r >= last));
+    }
+
+    /// Removes every replica up to each of `floors`; returns whether that was news.
+    fn fold(&mut self, floors: impl Iterator<Item = ReplicaId>) -> bool {
+        let mut raised = false;
+        for floor in floors.filter(|floor| floor.tag().is_ordered()) {
+            if self.floors.get(&floor.tag()).is_none_or(|known| floor > *known) {
+                self.floors.insert(floor.tag(), floor);
+                raised = true;
+            }
+        }
+        if raised {
+            let Self { members, removed, orphans, floors, .. } = self;
+            let stays = |replica: &ReplicaId| floors.get(&replica.tag()).is_none_or(|floor| replica > floor);
+            members.retain(|replica, _| stays(replica));
+            [removed, orphans].into_iter().for_each(|ids| ids.retain(|replica| stays(replica)));
+            self.forget_orders();
+        }
+        raised
+    }
+
+    /// Folds away what came before the lowest live replica of each tag, up to the last one that was removed; returns whether
+    /// there was any. So the last replica of a node that has no other stays named, and what is known of it, and no live one is ever removed by this, whoever else has its tag.
+    pub fn raise_floors(&mut self) -> bool {
+        let mut below: BTreeMap<Tag, ReplicaId> = BTreeMap::new();
+        let ordered = self.expelled.iter().filter(|replica| !self.is_succeeded(**replica)).copied();
+        for replica in self.live().map(|(replica, _)| replica) {
+            below.entry(replica.tag()).or_insert(replica);
+        }
+        for replica in ordered {
+            below.entry(replica.tag()).and_modify(|below| *below = replica.min(*below));
+        }
+        let last =
+            |(tag, below): (&Tag, &ReplicaId)| self.removed.range(*tag.ids().start()..*below).next_back().copied();
+        let floors: Vec<ReplicaId> = below.iter().filter_map(last).collect();
+        self.fold(floors.into_iter())
+    }
+
+    /// Tells whether a replica that is named has a live one of its node beside it.
+    fn is_succeeded(&self, replica: ReplicaId) -> bool {
+        self.members.get(&replica).is_some_and(|member| self.of_node(member.node).any(|other| other != replica))
+    }
+
+    /// Tells whether a replica is at or below the floor of its node.
+    #[must_use]
+    pub fn is_folded(&self, replica: ReplicaId) -> bool {
+        self.floors.get(&replica.tag()).is_some_and(|floor| replica <= *floor)
+    }
+
+    /// Tells whether a replica was ever heard of as a member.
+    #[must_use]
+    pub fn knows(&self, replica: ReplicaId) -> bool {
+        self.members.contains_key(&replica) || self.is_folded(replica)
+    }
+
+    /// Returns the latest replica of a tag that was heard of.
+    #[must_use]
+    pub fn latest(&self, tag: Tag) -> Option<ReplicaId> {
+        let member = self.members.range(tag.ids()).next_back().map(|(replica, _)| *replica);
+        let removed = self.removed.range(tag.ids()).next_back().copied();
+        member.max(removed).max(self.floors.get(&tag).copied())
+    }
+
+    /// Returns how many removed replicas of its node would be named beside `joiner`.
+    #[must_use]
+    pub fn unfolded_beside(&self, joiner: ReplicaId) -> usize {
+        let tag = joiner.tag();
+        if tag.is_ordered() { self.removed.range(joiner..=*tag.ids().end()).count() } else { 0 }
     }
 
     /// Returns the members in `news` of whom I hear too late: who let them in was a member here and was removed, or is an
@@ -133,9 +225,11 @@ impl MemberSet {
     /// has waited for what they know.
     #[must_use]
     pub fn orphans_in(&self, news: &Self, cleared: &BTreeSet<ReplicaId>) -> BTreeSet<ReplicaId> {
-        let unknown = || news.members.iter().filter(|(replica, _)| !self.members.contains_key(replica));
-        let was_removed = |sponsor: &ReplicaId| self.members.contains_key(sponsor) && self.removed.contains(sponsor);
-        let given_up = |node| self.members.values().any(|m| m.node == node) && self.of_node(node).next().is_none();
+        let unknown = || news.members.iter().filter(|(replica, _)| !self.knows(**replica));
+        let was_removed = |sponsor: &ReplicaId| self.knows(*sponsor) && self.was_removed(*sponsor);
+        let was_here =
+            |node: NodeId| self.members.values().any(|m| m.node == node) || self.floors.contains_key(&node.tag());
+        let given_up = |node| was_here(node) && self.of_node(node).next().is_none();
         let doubted = |replica: &ReplicaId| {
             (self.orphans.contains(replica) || news.orphans.contains(replica)) && !cleared.contains(replica)
         };
@@ -159,33 +253,44 @@ impl MemberSet {
     /// Iterates over every replica that is named anywhere, some of them more than once.
     pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> {
         let sponsors = self.members.values().filter_map(|member| member.sponsor);
-        let named = self.members.keys().chain(&self.removed).chain(&self.orphans).chain(&self.expelled);
+        let named = self
+            .members
+            .keys()
+            .chain(&self.removed)
+            .chain(&self.orphans)
+            .chain(&self.expelled)
+            .chain(self.floors.values());
         named.copied().chain(sponsors)
     }
 
     /// Iterates over the members not removed, in order of replica id.
     pub fn live(&self) -> impl Iterator<Item = (ReplicaId, &Member)> {
-        self.members.iter().map(|(replica, member)| (*replica, member)).filter(|(r, _)| !self.removed.contains(r))
+        self.members.iter().map(|(replica, member)| (*replica, member)).filter(|(r, _)| !self.was_removed(*r))
     }
 
     /// Returns a member that was not removed.
     #[must_use]
     pub fn get(&self, replica: ReplicaId) -> Option<&Member> {
-        self.members.get(&replica).filter(|_| !self.removed.contains(&replica))
+        self.members.get(&replica).filter(|_| !self.was_removed(replica))
     }
 
-    /// Tells whether a replica was removed.
+    /// Tells whether a replica was removed, and is refused.
     #[must_use]
     pub fn is_removed(&self, replica: ReplicaId) -> bool {
-        self.removed.contains(&replica) && !planted!(ZombieAccepted)
+        self.was_removed(replica) && !planted!(ZombieAccepted)
+    }
+
+    /// Tells whether a replica is named among the removed or below a floor.
+    #[must_use]
+    pub fn was_removed(&self, replica: ReplicaId) -> bool {
+        self.removed.contains(&replica) || self.is_folded(replica)
     }
 
     /// Tells whether the process of a replica that was removed is to stay away: an operator removed it, or another copy of
-    /// its node has its place.
+    /// its node has its place. Of one below a floor neither is known.
     #[must_use]
     pub fn is_barred(&self, replica: ReplicaId) -> bool {
-        let node = self.members.get(&replica).map(|member| member.node);
-        self.expelled.contains(&replica) || node.is_some_and(|node| self.of_node(node).any(|other| other != replica))
+        self.expelled.contains(&replica) || self.is_succeeded(replica)
     }
 
     /// Returns the live replicas of a node, in order.
@@ -206,8 +311,7 @@ mod tests {
         MemberSet {
             members: members.iter().map(|&(r, n)| (ReplicaId(r), member(n, "eu"))).collect(),
             removed: removed.iter().map(|&r| ReplicaId(r)).collect(),
-            orphans: BTreeSet::new(),
-            expelled: BTreeSet::new(),
+            ..MemberSet::default()
         }
     }
 
@@ -369,5 +473,73 @@ mod tests {
         let of_node = |node| here.of_node(NodeId(uuid::Uuid::from_u128(node))).map(|r| r.0).collect::<Vec<_>>();
         assert_eq!((of_node(1), of_node(2), of_node(3)), (vec![1, 4], vec![2], vec![]));
         assert!(!here.is_removed(ReplicaId(1)) && here.is_removed(ReplicaId(3)));
+    }
+
+    const NODE: NodeId = NodeId(uuid::Uuid::from_u128(77));
+
+    fn began(ms: u64) -> ReplicaId {
+        ReplicaId::new(NODE, ms)
+    }
+
+    fn of_node(live: &[u64], removed: &[u64]) -> MemberSet {
+        let member = Member::new(NODE, RegionId::new("eu"), 7, None);
+        let members = live.iter().chain(removed).map(|ms| (began(*ms), member.clone())).collect();
+        MemberSet { members, removed: removed.iter().map(|ms| began(*ms)).collect(), ..MemberSet::default() }
+    }
+
+    #[test]
+    fn what_came_before_the_live_replica_of_a_node_is_folded_away_and_stays_removed() {
+        let mut here = of_node(&[9], &[3, 5, 7]);
+        assert!(here.raise_floors() && !here.raise_floors());
+        assert_eq!(here, MemberSet { floors: [(NODE.tag(), began(7))].into(), ..of_node(&[9], &[]) });
+        for ms in [1, 3, 4, 7] {
+            let replica = began(ms);
+            assert!(here.is_removed(replica) && here.knows(replica) && here.get(replica).is_none(), "{ms}");
+            assert!(!here.add(replica, &member(77, "eu")) && !here.remove(replica), "it is no news");
+        }
+        assert!(!here.is_removed(began(9)) && !here.is_removed(began(8)) && !here.knows(began(8)));
+        assert!(!here.join(&of_node(&[3, 5], &[3, 7])) && here.join(&of_node(&[8], &[])));
+        assert_eq!(here.latest(NODE.tag()), Some(began(9)));
+    }
+
+    #[test]
+    fn the_last_replica_of_a_node_and_an_order_against_it_stay_named() {
+        let mut here = of_node(&[], &[3, 5]);
+        assert!(!here.raise_floors(), "nobody has succeeded it");
+        let stranger = Member::new(NodeId(uuid::Uuid::from_u128(78)), RegionId::new("eu"), 7, None);
+        here.add(began(9), &stranger);
+        here.expelled.insert(began(5));
+        assert!(here.raise_floors() && here.floors == [(NODE.tag(), began(3))].into(), "who shares its tag is not it");
+        assert!(here.is_barred(began(5)));
+        here.join(&of_node(&[11], &[]));
+        assert!(here.raise_floors() && here.floors == [(NODE.tag(), began(5))].into());
+        assert_eq!((here.expelled.clone(), here.live().count()), ([began(5)].into(), 2), "it may still be heard of");
+        let order = |ms| MemberSet { expelled: [began(ms)].into(), ..MemberSet::default() };
+        assert!(!here.join(&order(4)) && here.expelled.len() == 1, "an older one is no news");
+    }
+
+    #[test]
+    fn a_floor_is_below_every_live_replica_and_those_above_are_counted() {
+        let mut here = of_node(&[4, 9], &[3, 5, 7]);
+        assert!(here.raise_floors() && here.floors == [(NODE.tag(), began(3))].into());
+        assert_eq!(
+            (here.unfolded_beside(began(4)), here.unfolded_beside(began(6)), here.unfolded_beside(began(9))),
+            (2, 1, 0)
+        );
+        let mut by_hand = set(&[(1, 1), (3, 1)], &[1]);
+        assert!(!by_hand.raise_floors() && by_hand.unfolded_beside(ReplicaId(0)) == 0);
+    }
+
+    #[test]
+    fn whom_one_below_a_floor_let_in_is_an_orphan() {
+        let mut here = of_node(&[9], &[3]);
+        here.raise_floors();
+        let let_in = Member { sponsor: Some(began(2)), ..member(5, "eu") };
+        assert_eq!(late(&here, &[(50, let_in)]), [50]);
+        let founder = Member::new(NODE, RegionId::new("eu"), 7, None);
+        let news = || MemberSet { members: [(began(20), founder.clone())].into(), ..MemberSet::default() };
+        assert!(here.orphans_in(&news(), &BTreeSet::new()).is_empty(), "it succeeds");
+        here.remove(began(9));
+        assert_eq!(here.orphans_in(&news(), &BTreeSet::new()), [began(20)].into(), "its node was given up");
     }
 }

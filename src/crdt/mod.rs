@@ -24,7 +24,7 @@ pub mod tree;
 pub use context::{Ctx, Dot, Seen};
 pub use counter::{Contribution, Counter, Reset};
 pub use custom::Custom;
-pub use members::{Member, MemberSet, Profile};
+pub use members::{INCARNATIONS_MAX, Member, MemberSet, Profile};
 pub use or_map::OrMap;
 pub use register::{Cell, Payload};
 pub use set::members;

@@ -114,9 +114,11 @@ impl Node {
         }
         if self.members.is_removed(hello.replica) {
             sometimes!(RemovedRefused);
-            let (fault, code) = (PeerFault::Removed { replica: hello.replica }, self.refusal_of(hello.replica));
+            sometimes!(BelowFloorRefused, if self.members.is_folded(hello.replica));
+            let code = self.refusal_of(link, hello.replica, hello.joined);
+            let fault = PeerFault::Removed { replica: hello.replica };
             self.refused(link, fault.clone());
-            if !self.part(now, link, hello.replica) {
+            if !(hello.joined && self.part(now, link, hello.replica)) {
                 self.close(link, code, &fault.to_string());
             }
             return;
@@ -259,6 +261,7 @@ impl Node {
             replica: hello.replica,
             joined: hello.joined,
             donated: false,
+            knocks: None,
             up: true,
             peer: Peer::new(spread(count, hello.ctxs), now.mono),
             reports: ReportLog::new(std::mem::take(&mut place.told)),

@@ -121,7 +121,7 @@ impl Node {
 
     /// A peer asks this node to be its donor.
     pub(super) fn on_join(&mut self, now: Now, link: LinkId, ctxs: Vec<(PartitionId, Ctx)>) {
-        if !self.join.is_joined() {
+        if !self.join.is_joined() || self.holds_back(link, &ctxs) {
             return;
         }
         let Some(l) = self.links.get_mut(&link) else { return };

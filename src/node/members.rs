@@ -4,6 +4,7 @@
 //! * A removed replica is neither waited for nor heard again (R-FENCE); a removed node says so as its last word.
 //! * Nobody judges an orphan but by what is stable here (R-ORPHAN).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::clock::Now;
@@ -29,7 +30,7 @@ impl Node {
         if self.is_orphan_of(news) {
             return self.begin_again(now);
         }
-        if self.join.is_joined() || self.join.is_donor(link) || news.removed.contains(&self.me.replica) {
+        if self.join.is_joined() || self.join.is_donor(link) || news.was_removed(self.me.replica) {
             self.on_members(now, news);
         } else {
             self.untended |= self.hearsay.join(news);
@@ -44,7 +45,10 @@ impl Node {
             return;
         }
         sometimes!(OrphanMet, if !late.is_empty());
-        self.members.orphans.extend(late);
+        let MemberSet { orphans, floors, .. } = &mut self.members;
+        orphans
+            .extend(late.into_iter().filter(|replica| floors.get(&replica.tag()).is_none_or(|floor| replica > floor)));
+        self.raise_floors();
         self.members_version += 1;
         self.untended = true;
         let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
@@ -53,10 +57,10 @@ impl Node {
             self.event(Event::MemberJoined { replica });
         }
         self.tell_roles(&before);
-        let removed: Vec<ReplicaId> = self.members.removed.difference(&before.removed).copied().collect();
-        for replica in removed {
+        for replica in self.newly_removed(&before) {
             self.on_removed(now, replica);
         }
+        self.forget_the_folded();
         self.respects(now, news);
         let done = self.waits.check_all(&self.store, &self.members, self.expected());
         sometimes!(WaitReachedByRemoval, if !done.is_empty());
@@ -99,11 +103,11 @@ impl Node {
     /// R-ORPHAN, of this node itself: tells whether a replica has been a member here which those who say so had removed
     /// before they heard of this node or of who let it in.
     fn is_orphan_of(&self, news: &MemberSet) -> bool {
-        let unheard_of = |replica| !news.members.contains_key(&replica);
+        let unheard_of = |replica| !news.knows(replica);
         self.join.is_joined()
             && unheard_of(self.me.replica)
             && self.copied_from.is_none_or(unheard_of)
-            && self.lived.iter().any(|replica| news.removed.contains(replica) && !unheard_of(*replica))
+            && self.lived.iter().any(|replica| news.was_removed(*replica) && !unheard_of(*replica))
             && !planted!(OrphansTrusted)
     }
 
@@ -167,10 +171,11 @@ impl Node {
         if replica == self.me.replica {
             return self.on_own_removal(now);
         }
-        let links: Vec<LinkId> = self.sessions().filter(|(_, s)| s.replica == replica).map(|(id, _)| id).collect();
-        let code = self.refusal_of(replica);
-        for link in links {
-            if !self.part(now, link, replica) {
+        let linked = self.sessions().filter(|(_, session)| session.replica == replica);
+        let links: Vec<(LinkId, bool)> = linked.map(|(id, session)| (id, session.joined)).collect();
+        for (link, joined) in links {
+            let code = self.refusal_of(link, replica, joined);
+            if !(joined && self.part(now, link, replica)) {
                 self.close(link, code, "the replica was removed from the cluster");
             }
         }
@@ -193,8 +198,19 @@ impl Node {
         self.plan_return(now);
     }
 
-    /// Returns the code that tells a removed replica whether its process may come back by itself.
-    pub(super) fn refusal_of(&self, replica: ReplicaId) -> CloseCode {
-        if self.members.is_barred(replica) { CloseCode::Expelled } else { CloseCode::Removed }
+    /// Returns the code that tells a removed replica whether its process may come back by itself. One below a floor has a
+    /// successor if it had `joined`, and else it has only begun, with a clock that went back.
+    pub(super) fn refusal_of(&self, link: LinkId, replica: ReplicaId, joined: bool) -> CloseCode {
+        let node = self.links.get(&link).map(|l| l.identity.node).filter(|_| joined && self.members.is_folded(replica));
+        let is_succeeded = node.is_some_and(|node| self.members.of_node(node).next().is_some());
+        if is_succeeded || self.members.is_barred(replica) { CloseCode::Expelled } else { CloseCode::Removed }
+    }
+
+    /// Returns whom the last change removed, by name or by a floor, as far as anything here is theirs.
+    fn newly_removed(&self, before: &MemberSet) -> BTreeSet<ReplicaId> {
+        let linked = self.sessions().map(|(_, session)| session.replica);
+        let named = before.live().map(|(replica, _)| replica).chain(self.members.removed.iter().copied());
+        let all = named.chain(linked).chain([self.me.replica]);
+        all.filter(|replica| self.members.was_removed(*replica) && !before.was_removed(*replica)).collect()
     }
 }

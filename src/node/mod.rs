@@ -19,6 +19,7 @@ pub mod dial;
 mod ends;
 pub mod event;
 mod expiry;
+mod fold;
 mod forgery;
 mod gate;
 pub mod gauges;

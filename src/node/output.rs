@@ -128,6 +128,13 @@ const CODES: [(CloseCode, u64); 14] = [
 ];
 
 impl CloseCode {
+    /// Tells whether what was sent before is flushed first: who is refused because it was removed must hear what its next
+    /// id has to be above.
+    #[must_use]
+    pub fn flushes(self) -> bool {
+        matches!(self, Self::Goodbye | Self::Removed | Self::Expelled)
+    }
+
     /// Returns the number that travels.
     #[must_use]
     pub fn number(self) -> u64 {

@@ -112,7 +112,11 @@ impl Node {
     }
 
     fn is_barred(&self) -> bool {
-        (self.past.barred || self.members.is_barred(self.me.replica)) && !planted!(ExpelledComesBack)
+        let me = self.me.replica;
+        // Below a floor nobody is named: who was a member has a successor if its node has any.
+        let has_been = self.lived.contains(&me) && self.members.is_folded(me);
+        let is_succeeded = has_been && self.members.of_node(self.me.node).next().is_some();
+        (self.past.barred || is_succeeded || self.members.is_barred(me)) && !planted!(ExpelledComesBack)
     }
 
     /// This replica was removed: its process comes back, unless it is to stay away.
@@ -162,7 +166,8 @@ impl Node {
         }
         let done = self.waits.end_all(&self.store, &self.members, self.expected());
         self.resolve(done);
-        let former = std::mem::replace(&mut self.me.replica, ReplicaId(self.rng.u64(1..)));
+        let replica = self.next_replica(now);
+        let former = std::mem::replace(&mut self.me.replica, replica);
         let newest_ms = now.wall_ms.saturating_add(self.max_drift_ms());
         let estate = self.store.begin_anew(self.me.replica, now.wall_ms, newest_ms);
         self.past.estate.add(estate, self.config.membership.reissue_bytes);

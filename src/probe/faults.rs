@@ -51,6 +51,8 @@ faults! {
     PenNeverReleases,
 
     // crdt: what the values mean
+    /// What floors say of former replicas is not taken over.
+    FloorForgotten,
     /// A context takes the next event but one for the next and jumps the gap.
     GapJumped,
     /// A touch writes a new value instead of moving the deadline of the old one.

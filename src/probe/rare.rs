@@ -379,6 +379,12 @@ rare! {
     CameBack,
     /// One that had come back a moment before came back again.
     CameBackAgain,
+    /// It took an id above what its clock says, which went back.
+    CameBackAboveItsClock,
+    /// What a node was before was folded away with all that came before it.
+    FloorRaised,
+    /// A replica was refused of which nothing is known but that it is below its node's floor.
+    BelowFloorRefused,
     /// A process whose replica was removed stayed away, because an operator had removed it or a copy had its place.
     StaysAway,
     /// A process was told that another one with its identity lives.

@@ -51,11 +51,10 @@ pub fn wall_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Draws the id of this process' replica. It must be drawn once per process start and never kept.
+/// Makes the id of this process' replica of `node`. It must be made once per process start and never kept.
 #[must_use]
-pub fn fresh_replica() -> ReplicaId {
-    // Zero reads as "none" in logs, so it is never handed out.
-    ReplicaId(fresh_seed().max(1))
+pub fn fresh_replica(node: NodeId) -> ReplicaId {
+    ReplicaId::new(node, wall_ms())
 }
 
 /// Draws the seed of the node's random generator.
@@ -91,8 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn fresh_ids_differ() {
-        assert_ne!(fresh_replica(), fresh_replica());
-        assert_ne!(fresh_node(), fresh_node());
+    fn fresh_ids_differ_and_replicas_are_of_their_node() {
+        let (node, other) = (fresh_node(), fresh_node());
+        assert_ne!(node, other);
+        assert!(fresh_replica(node).tag() == node.tag() && fresh_replica(other).tag() == other.tag());
     }
 }

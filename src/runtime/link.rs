@@ -9,7 +9,7 @@
 //!   anything else.
 //! * Inbound bytes are read only when the driver took the ones before: a slow driver closes the
 //!   peer's windows, it does not fill this process' memory.
-//! * Outbound queues are bounded; one that overflows ends the link with [`CloseCode::Overloaded`],
+//! * Outbound queues are bounded; one that overflows ends the link with [`CloseCode::Overloaded`](crate::node::CloseCode::Overloaded),
 //!   and the peer resumes from its hello. The node hands out log bytes against [`Input::Drained`],
 //!   so this happens only when it does not.
 //! * What the peer sent before it closed is delivered before the end is.
@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::node::{CloseCode, Input, LinkEnd, LinkId};
+use crate::node::{Input, LinkEnd, LinkId};
 use crate::runtime::closing::{Closing, end_of, varint};
 use crate::runtime::congestion::{SendWindow, WINDOW_EVERY};
 use crate::runtime::framing::{CONTROL_BYTES_MAX, LOG_BYTES_MAX, OverLimit, Splitter, prefix};
@@ -238,7 +238,7 @@ impl<I: Inbox> Link<I> {
                 end_of(error)
             }
             Ok(closing) => {
-                if closing.code == CloseCode::Goodbye {
+                if closing.code.flushes() {
                     flush(&mut writers).await;
                 }
                 connection.close(varint(closing.code), closing.reason.as_bytes());

@@ -127,7 +127,7 @@ impl SimCluster {
     /// [`ConfigError`] when the node configuration cannot work.
     pub fn start(&mut self, at: usize) -> Result<(), ConfigError> {
         self.crash(at);
-        let (replica, seed) = (ReplicaId(self.rng.u64(1..)), self.rng.u64(..));
+        let (replica, seed) = (self.fresh_replica(at), self.rng.u64(..));
         let (peers, advertise) = self.addresses(at);
         let expected_nodes = self.configured();
         let Some(host) = self.hosts.get_mut(at) else { return Ok(()) };
@@ -148,6 +148,20 @@ impl SimCluster {
         self.carriage.start(at, host.certificate.as_ref().unwrap_or(&host.identity));
         self.input(at, Input::Deadline);
         Ok(())
+    }
+
+    /// Makes the id of a process that starts now. No process starts in the millisecond in which another one of its node did.
+    fn fresh_replica(&self, at: usize) -> ReplicaId {
+        let node = self.hosts.get(at).map_or(NodeId(uuid::Uuid::nil()), |host| host.identity.node);
+        let of_node = self.hosts.iter().filter(|host| host.identity.node == node);
+        let used: BTreeSet<ReplicaId> =
+            of_node.flat_map(|host| host.earlier.iter().chain(&host.replica)).copied().collect();
+        let wall_ms = self.now(at).wall_ms;
+        let mut replica = ReplicaId::new(node, wall_ms);
+        while used.contains(&replica) {
+            replica = replica.after(wall_ms);
+        }
+        replica
     }
 
     /// Kills a node: its memory is gone, its peers notice by its silence or a reset.

@@ -43,6 +43,11 @@ impl Partition {
         self.reports.remove(&member);
     }
 
+    /// Forgets what replicas reported that are no members any more.
+    pub fn forget_reports(&mut self, is_gone: impl Fn(ReplicaId) -> bool) {
+        self.reports.retain(|replica, _| !is_gone(*replica));
+    }
+
     /// Joins a batch in.
     ///
     /// # Errors

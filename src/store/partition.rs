@@ -180,6 +180,11 @@ impl Partition {
         self.reports.get(&member)
     }
 
+    /// Iterates over those of whom a report is kept.
+    pub fn reporters(&self) -> impl Iterator<Item = ReplicaId> {
+        self.reports.keys().copied()
+    }
+
     /// Returns how many log records there are.
     #[must_use]
     pub fn log_len(&self) -> usize {

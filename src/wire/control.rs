@@ -5,7 +5,7 @@
 //! beat    = replica seq clock sent wall [echo held] suspects gives_up
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::context::{put_changed, put_ctxs, take_changed, take_ctxs, take_partition};
 use super::hello::{put_hello, take_hello};
@@ -16,7 +16,7 @@ use super::repair::{put_repair, take_repair};
 use crate::clock::Hlc;
 use crate::crdt::{Member, MemberSet, Profile};
 use crate::error::PeerFault;
-use crate::id::{NodeId, RegionId, ReplicaId, Role};
+use crate::id::{NodeId, RegionId, ReplicaId, Role, Tag};
 
 const HELLO: u64 = 0;
 const READY: u64 = 1;
@@ -117,7 +117,8 @@ pub(super) fn put_members(pen: &mut Pen<'_>, set: &MemberSet) -> Result<(), Unse
     }
     put_ids(pen, &set.removed)?;
     put_ids(pen, &set.orphans)?;
-    put_ids(pen, &set.expelled)
+    put_ids(pen, &set.expelled)?;
+    put_ids(pen, &set.floors.values().copied().collect())
 }
 
 fn put_profile(pen: &mut Pen<'_>, profile: &Profile) -> Result<(), Unsendable> {
@@ -167,7 +168,23 @@ pub(super) fn take_members(reader: &mut Reader<'_>) -> Result<MemberSet, PeerFau
     set.removed = take_ids(reader, "the removed members do not ascend")?;
     set.orphans = take_ids(reader, "the orphans do not ascend")?;
     set.expelled = take_ids(reader, "the expelled members do not ascend")?;
+    set.floors = take_floors(reader)?;
+    let named = set.members.keys().chain(&set.removed).chain(&set.orphans);
+    let orders: Vec<Tag> = set.expelled.iter().filter(|r| set.is_folded(**r)).map(|r| r.tag()).collect();
+    let twice = orders.iter().zip(orders.iter().skip(1)).any(|(one, next)| one == next);
+    if twice || named.copied().any(|replica| set.is_folded(replica)) {
+        return Err(malformed("a replica is named that is below its floor"));
+    }
     Ok(set)
+}
+
+fn take_floors(reader: &mut Reader<'_>) -> Result<BTreeMap<Tag, ReplicaId>, PeerFault> {
+    let ids = take_ids(reader, "the floors do not ascend")?;
+    let floors: BTreeMap<Tag, ReplicaId> = ids.iter().map(|floor| (floor.tag(), *floor)).collect();
+    if floors.len() < ids.len() || floors.keys().any(|tag| !tag.is_ordered()) {
+        return Err(malformed("a floor is of no node, or two are of one"));
+    }
+    Ok(floors)
 }
 
 fn take_ids(reader: &mut Reader<'_>, why: &'static str) -> Result<BTreeSet<ReplicaId>, PeerFault> {

@@ -4,7 +4,7 @@ use driftless::clock::{Hlc, Now};
 use driftless::config::MembershipConfig;
 use driftless::crdt::{Ctx, Member, MemberSet};
 use driftless::id::{PartitionId, RegionId, ReplicaId};
-use driftless::node::{Input, LinkEnd, PeerSlot};
+use driftless::node::{Event, Input, LinkEnd, Output, PeerSlot};
 use driftless::wire::{Control, FullChunk, Hello, Part};
 
 use crate::bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now, seen};
@@ -188,5 +188,28 @@ fn a_joiner_judges_an_orphan_by_what_that_one_has_said() {
         bench.control(GOOD, &Control::JoinDone { hlc: Hlc::from_ms(WALL_MS), resumed: Vec::new() });
         assert!(bench.node.stats().joined);
         assert_eq!(bench.node.members().is_removed(ReplicaId(30)), fenced);
+    }
+}
+
+/// Its clock goes back with each start, so nothing of what it was before comes before it.
+#[test]
+fn a_node_of_which_too_much_is_named_waits_to_be_let_in_and_is_told_of_once() {
+    let of_three = |ms| ReplicaId::new(node_id(3), ms);
+    for (former, waits) in [(64, false), (65, true)] {
+        let mut bench = Bench::new();
+        let mut members = MemberSet::default();
+        (0..former).for_each(|n| {
+            members.remove(of_three(1_000 + n));
+        });
+        bench.control(GOOD, &Control::Ready { members, ctxs: Vec::new() });
+        let hello = Hello { replica: of_three(7), joined: false, ..bench.hello() };
+        bench.control(BAD, &Control::Hello(hello));
+        let join = Control::Join { ctxs: Vec::new() };
+        let held = |outputs: &[Output]| {
+            outputs.iter().any(|o| matches!(o, Output::Event(Event::HeldBack { unfolded: 65, .. })))
+        };
+        let outputs = bench.control(BAD, &join);
+        assert_eq!((held(&outputs), bench.node.members().get(of_three(7)).is_some()), (waits, !waits));
+        assert!(!held(&bench.control(BAD, &join)) && bench.node.stats().peers.len() == 2, "everybody else goes on");
     }
 }

@@ -304,16 +304,25 @@ fn profile() -> impl Strategy<Value = Profile> {
     })
 }
 
+/// One of the few replicas that two nodes once were.
+fn ordered() -> impl Strategy<Value = ReplicaId> {
+    (1..3_u64, 1..6_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 41 | incarnation))
+}
+
 pub(crate) fn members() -> impl Strategy<Value = MemberSet> {
     let member = (node(), region(), any::<u64>(), proptest::option::of(replica()), profile()).prop_map(
         |(node, region, since, sponsor, profile)| Member { profile, ..Member::new(node, region, since, sponsor) },
     );
-    let ids = || btree_set(replica(), 0..3);
-    (btree_map(replica(), member, 0..4), ids(), ids(), ids()).prop_map(|(members, removed, orphans, expelled)| {
+    let id = || prop_oneof![replica(), ordered()];
+    let ids = move || btree_set(id(), 0..3);
+    let named = (btree_map(id(), member, 0..4), ids(), ids(), ids());
+    (named, btree_set(ordered(), 0..3)).prop_map(|((members, removed, orphans, expelled), floors)| {
         let mut set = MemberSet { members, orphans, expelled, ..MemberSet::default() };
         for replica in removed {
             set.remove(replica);
         }
+        let floors = floors.into_iter().map(|floor| (floor.tag(), floor)).collect();
+        set.join(&MemberSet { floors, ..MemberSet::default() });
         set
     })
 }

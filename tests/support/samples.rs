@@ -266,6 +266,9 @@ fn bare() -> Vec<Fragment> {
     fragments().into_iter().flat_map(|(_, all)| all).take(5).map(whole).collect()
 }
 
+/// Of a tag of its own.
+const FLOOR: ReplicaId = ReplicaId(3 << 43 | 7);
+
 fn members() -> MemberSet {
     let member =
         |node, region, sponsor| Member::new(NodeId(uuid::Uuid::from_u128(node)), RegionId::new(region), MS, sponsor);
@@ -278,6 +281,7 @@ fn members() -> MemberSet {
         removed: BTreeSet::from([ReplicaId(5)]),
         orphans: BTreeSet::from([B]),
         expelled: BTreeSet::from([ReplicaId(5)]),
+        floors: BTreeMap::from([(FLOOR.tag(), FLOOR)]),
     }
 }
 

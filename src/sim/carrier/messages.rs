@@ -237,11 +237,11 @@ impl Messages {
     pub(super) fn close(&mut self, now: Mono, from: usize, link: LinkId, code: CloseCode, reason: &str) {
         let Some(end) = self.open_end(from, link) else { return };
         end.closing = Some((code, reason.to_owned()));
-        let goodbye = code == CloseCode::Goodbye;
-        if goodbye {
+        let flushes = code.flushes();
+        if flushes {
             self.flight.arrive(now.plus(FLUSH), Parcel::new(from, from, link, Item::FlushExpired));
         }
-        self.finish_goodbye(now, from, link, !goodbye);
+        self.finish_goodbye(now, from, link, !flushes);
     }
 
     /// Ends a link that is closing, when everything was delivered or nothing will wait for it.

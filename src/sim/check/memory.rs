@@ -72,8 +72,8 @@ pub(in crate::sim) fn bounded(gauges: &Gauges) -> Result<(), Violation> {
 pub(in crate::sim) fn forgets_removed(node: &Node) -> Result<(), Violation> {
     let store = node.store();
     for partition in store.partition_ids().filter_map(|id| store.read(id)) {
-        let gone = |replica: &&crate::id::ReplicaId| partition.report_of(**replica).is_some();
-        if let Some(replica) = node.members().removed.iter().find(gone) {
+        let gone = |replica: &crate::id::ReplicaId| node.members().was_removed(*replica);
+        if let Some(replica) = partition.reporters().find(gone) {
             let what = format!("{}: the report of the removed {replica} is kept", partition.id());
             return Err(Violation::new(Invariant::Quiescence, what));
         }

@@ -256,7 +256,7 @@ impl Endpoint {
         if link.is_flushing() {
             return;
         }
-        if closing.code == CloseCode::Goodbye {
+        if closing.code.flushes() {
             link.flush(now, closing);
         } else {
             let id = link.id;

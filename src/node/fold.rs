@@ -1,0 +1,73 @@
+//! Old incarnations: what a node was before it was started again is folded away, so that restarts leave nothing behind.
+//!
+//! # Invariants
+//! * A floor is below every live replica of its tag, and of the last replica of a node that has no other it says nothing.
+//! * While more of a node's replicas are named than can be folded, no further one is let in; everybody else goes on.
+
+use std::collections::BTreeSet;
+
+use crate::clock::Now;
+use crate::crdt::{Ctx, INCARNATIONS_MAX};
+use crate::id::{PartitionId, ReplicaId};
+use crate::node::Node;
+use crate::node::event::Event;
+use crate::node::input::LinkId;
+use crate::probe::sometimes;
+
+impl Node {
+    /// Folds away the removed replicas that came before the live ones of their nodes.
+    pub(super) fn raise_floors(&mut self) {
+        let raised = self.join.is_joined() && self.members.raise_floors();
+        sometimes!(FloorRaised, if raised);
+    }
+
+    /// Forgets what is kept of replicas below a floor. Of those that were members here the first of each node is enough to
+    /// tell that it was.
+    pub(super) fn forget_the_folded(&mut self) {
+        let (me, members) = (self.me.replica, &self.members);
+        let mut tags = BTreeSet::new();
+        self.lived.retain(|replica| tags.insert(replica.tag()) || *replica == me || !members.is_folded(*replica));
+        self.cleared.retain(|replica| !members.is_folded(*replica));
+        for id in self.store.partition_ids() {
+            if let Some(mut partition) = self.store.lock(id) {
+                partition.forget_reports(|replica| members.is_folded(replica));
+            }
+        }
+    }
+
+    /// Keeps a joiner waiting, with what it has, while too many former replicas of its node cannot be folded; tells once.
+    pub(super) fn holds_back(&mut self, link: LinkId, ctxs: &[(PartitionId, Ctx)]) -> bool {
+        let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return false };
+        let replica = session.replica;
+        let unfolded = self.members.unfolded_beside(replica);
+        if unfolded <= INCARNATIONS_MAX {
+            session.knocks = None;
+            return false;
+        }
+        let is_news = session.knocks.replace(ctxs.to_vec()).is_none();
+        if let Some(l) = self.links.get(&link).filter(|_| is_news) {
+            let (node, region) = (l.identity.node, l.identity.region.clone());
+            self.event(Event::HeldBack { node, region, replica, unfolded });
+        }
+        true
+    }
+
+    /// Lets in whom nothing holds back any more.
+    pub(super) fn answer_knocks(&mut self, now: Now) {
+        let knocks: Vec<(LinkId, Vec<(PartitionId, Ctx)>)> =
+            self.links.iter().filter_map(|(id, link)| Some((*id, link.session.as_deref()?.knocks.clone()?))).collect();
+        for (link, ctxs) in knocks {
+            self.on_join(now, link, ctxs);
+        }
+    }
+
+    /// Returns an id above all that are known of this node, whatever its clock says.
+    pub(super) fn next_replica(&self, now: Now) -> ReplicaId {
+        let fresh = ReplicaId::new(self.me.node, now.wall_ms);
+        let known = [&self.members, &self.hearsay].into_iter().filter_map(|set| set.latest(fresh.tag()));
+        let mine = Some(self.me.replica).filter(|me| me.tag() == fresh.tag());
+        let latest = known.chain(mine).max();
+        sometimes!(CameBackAboveItsClock, if latest.is_some_and(|latest| latest >= fresh));
+        latest.map_or(fresh, |latest| latest.after(now.wall_ms))
+    }
+}
