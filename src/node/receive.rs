@@ -84,6 +84,8 @@ impl Node {
                 self.pump(link);
             }
             (Control::Repair(message), true) => self.on_repair_message(now, link, message),
+            (Control::Fetch { keyspace, key }, true) => self.on_asked(link, keyspace, key),
+            (Control::Missing { keyspace, key }, true) => self.on_missing(link, &keyspace, key),
             (Control::Goodbye, true) => {}
         }
     }
@@ -126,6 +128,8 @@ impl Node {
             | Control::ReportNow
             | Control::NeedFull { .. }
             | Control::Repair(_)
+            | Control::Fetch { .. }
+            | Control::Missing { .. }
             | Control::Goodbye => Ok(()),
         }
     }
@@ -238,6 +242,8 @@ impl Node {
     }
 
     fn apply_batch(&mut self, now: Now, link: LinkId, batch: &Batch) {
+        let antedated = (planted!(FetchedStale) && self.is_fetching(batch)).then(|| self.antedated(batch));
+        let batch = antedated.as_ref().unwrap_or(batch);
         let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         let Some(mut partition) = self.store.lock(batch.partition) else { return };
@@ -257,6 +263,7 @@ impl Node {
                 session.traffic.news_in += applied.news;
                 self.note_report(link, batch.partition, &batch.ctx);
                 self.applied(now, replica, batch.partition, applied);
+                self.note_fetched(batch);
                 self.try_finish(now);
             }
             // The sender has long seen more: a lost packet delayed this batch until it was stale. It
@@ -275,16 +282,17 @@ impl Node {
                 }
             }
             // What lies between comes again by itself, and then this.
-            Err(Refused::Scattered) => {}
+            Err(Refused::Scattered | Refused::Part) => {}
         }
     }
 
     fn stage(&mut self, now: Now, link: LinkId, chunk: FullChunk) {
         let partition = chunk.partition;
         let Some(session) = self.session_mut(link) else { return };
+        let is_part = session.is_edge;
         match session.staging.add(now.mono, chunk) {
             Staged::Waiting => {}
-            Staged::Whole(full) => self.apply_full(now, link, &full),
+            Staged::Whole(full) => self.apply_full(now, link, &Full { is_part, ..*full }),
             Staged::Broken => {
                 sometimes!(ChunkMissing);
                 self.ask_again(link, partition);
@@ -317,10 +325,12 @@ impl Node {
                 self.stats.full_syncs += 1;
                 self.note_report(link, partition, &full.batch.ctx);
                 self.applied(now, theirs, partition, applied);
+                self.note_fetched_with(partition);
                 self.on_received(now, partition);
                 self.fence_orphans(now, link);
             }
-            Err(Refused::Scattered) => {}
+            // Those that hold everything give it.
+            Err(Refused::Scattered | Refused::Part) => {}
             Err(Refused::Stale) if is_late => {
                 sometimes!(LateFullAskedForAgain);
                 self.ask_again(link, partition);
