@@ -557,6 +557,23 @@ mod tests {
     }
 
     #[test]
+    fn an_edge_needs_somebody_to_fetch_from_and_is_no_standby() {
+        let edge = || Config::dev("eu", "127.0.0.1:0").edge(EdgeConfig::default());
+        assert_eq!(edge().peers(["a:1"]).check(), Ok(()));
+        let hasty = EdgeConfig { fetch_timeout: Duration::ZERO, ..EdgeConfig::default() };
+        let forgetful = EdgeConfig { keep_for: Duration::ZERO, ..EdgeConfig::default() };
+        for (config, field) in [
+            (edge(), "node.edge"),
+            (edge().peers(["a:1"]).standby(StandbyConfig::default()), "node.edge"),
+            (edge().peers(["a:1"]).edge(hasty), "node.edge.fetch_timeout"),
+            (edge().peers(["a:1"]).edge(forgetful), "node.edge.keep_for"),
+        ] {
+            let Err(ConfigError::Field { field: named, .. }) = config.check() else { panic!("{field} is refused") };
+            assert_eq!(named, field);
+        }
+    }
+
+    #[test]
     fn names_that_no_hello_could_carry_are_refused() {
         let dev = || Config::dev("eu", "127.0.0.1:0");
         let long = "x".repeat(NAME_BYTES_MAX + 1);

@@ -506,6 +506,16 @@ pub enum PeerFault {
 #[cfg(test)]
 mod tests {
     use super::WriteError::{self, *};
+    use super::{FetchError, ReadError};
+
+    #[test]
+    fn a_fetch_is_worth_repeating_unless_the_caller_or_nobody_is_there() {
+        let later =
+            [FetchError::NotJoined, FetchError::Unreachable, FetchError::TimedOut, FetchError::TooMany { max: 1 }];
+        assert!(later.iter().all(FetchError::is_retryable), "{later:?}");
+        let never = [FetchError::Read(ReadError::Unencodable { what: "key" }), FetchError::Stopped];
+        assert!(!never.iter().any(FetchError::is_retryable), "{never:?}");
+    }
 
     #[test]
     fn a_write_is_worth_repeating_when_the_cluster_may_change_and_not_when_the_caller_must() {
