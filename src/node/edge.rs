@@ -41,10 +41,10 @@ impl Node {
     pub(super) fn keep_warm(&mut self, now: Now) {
         let Some(edge) = self.config.node.edge.as_ref().filter(|_| self.join.is_joined()) else { return };
         let Some(warm) = self.store.warm() else { return };
-        let due = *self.keeping.turn.get_or_insert(now.mono.plus(edge.keep_for / 2));
-        if due <= now.mono {
+        let next = now.mono.plus(edge.keep_for / 2);
+        if *self.keeping.turn.get_or_insert(next) <= now.mono {
             warm.turn();
-            self.keeping.turn = Some(now.mono.plus(edge.keep_for / 2));
+            self.keeping.turn = Some(next);
             self.keeping.turns = self.keeping.turns.saturating_add(1);
         }
         if self.keeping.turns < 2 {
@@ -92,10 +92,9 @@ impl Node {
 
     /// Tells whether a member that holds everything may be there although there is no link to it.
     fn is_served_from_afar(&self) -> bool {
-        let is_there = |reach: Reach| reach == Reach::Up || (reach < Reach::Unreachable && !self.is_isolated());
         let others = self.members.live().filter(|(replica, m)| *replica != self.me.replica && !m.profile.is_edge);
-        others
-            .filter(|(replica, _)| !self.is_linked(*replica))
-            .any(|(replica, _)| is_there(self.reach(replica).unwrap_or_default()))
+        let may_be_there = |replica| self.reach(replica).unwrap_or_default() < Reach::Unreachable;
+        // Who hears nobody knows nothing of anybody.
+        !self.is_isolated() && others.map(|(replica, _)| replica).any(|r| !self.is_linked(r) && may_be_there(r))
     }
 }

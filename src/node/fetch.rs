@@ -28,7 +28,7 @@ use crate::wire::{Control, Part};
 pub const FETCHES_MAX: usize = 1_024;
 /// Most bytes of keys that wait for one peer's link.
 const ASKED_BYTES_MAX: usize = 1 << 20;
-/// How soon another one is asked: a slow round trip.
+/// How soon another one is asked, at least; of a slow path two round trips.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Names a fetch. The caller makes it.
@@ -56,9 +56,10 @@ type Place = (KeyspaceId, Bytes);
 #[derive(Debug, Default)]
 struct Wanted {
     callers: Vec<(FetchId, Mono)>,
-    /// Who was asked last, and when.
+    /// Who was asked last, and when the next one is.
     asked: Option<(LinkId, Mono)>,
-    tried: BTreeSet<LinkId>,
+    /// Who was asked, and how often.
+    tried: BTreeMap<LinkId, u32>,
 }
 
 /// What is being fetched.
@@ -147,18 +148,18 @@ impl Node {
         let Some(wanted) = self.fetches.wanted.get(place) else { return true };
         let holders = self.sessions().filter(|(_, s)| s.joined && s.up && (!s.is_edge || planted!(EdgeIsDonor)));
         let rank = |(link, session): (LinkId, &crate::node::Session)| {
-            (wanted.tried.contains(&link), session.beats.rtt().unwrap_or(Duration::MAX), link)
+            let times = wanted.tried.get(&link).copied().unwrap_or(0);
+            (times, session.beats.rtt().unwrap_or(Duration::MAX), link)
         };
-        let Some((again, _, link)) = holders.map(rank).min() else { return false };
+        let Some((times, rtt, link)) = holders.map(rank).min() else { return false };
         let Some(space) = self.store.spaces().get(place.0) else { return false };
         let message = Control::Fetch { keyspace: space.name().to_owned(), key: place.1.clone() };
         if let Some(wanted) = self.fetches.wanted.get_mut(place) {
-            sometimes!(AskedSomebodyElse, if !wanted.tried.is_empty() && !again);
-            if again {
-                wanted.tried.clear();
-            }
-            wanted.tried.insert(link);
-            wanted.asked = Some((link, now.mono));
+            sometimes!(AskedSomebodyElse, if !wanted.tried.is_empty() && times == 0);
+            wanted.tried.insert(link, times.saturating_add(1));
+            let patience =
+                if rtt == Duration::MAX { ASK_AGAIN_AFTER } else { ASK_AGAIN_AFTER.max(rtt.saturating_mul(2)) };
+            wanted.asked = Some((link, now.mono.plus(patience)));
         }
         self.send_control(link, &message);
         true
@@ -179,7 +180,7 @@ impl Node {
                 wanted.callers.iter().filter(|(_, at)| *at <= now.mono).map(|(id, _)| *id).collect();
             wanted.callers.retain(|(_, until)| *until > now.mono);
             let is_over = wanted.callers.is_empty();
-            let waits = |(link, at): (LinkId, Mono)| links.contains(&link) && now.mono.since(at) < ASK_AGAIN_AFTER;
+            let waits = |(link, until): (LinkId, Mono)| links.contains(&link) && now.mono < until;
             let again = !is_over && !wanted.asked.is_some_and(waits);
             self.fetches.callers -= late.len();
             sometimes!(FetchTimedOut, if !late.is_empty());
@@ -233,8 +234,7 @@ impl Node {
     pub(super) fn on_missing(&mut self, link: LinkId, keyspace: &str, key: Bytes) {
         let Some(space) = self.store.spaces().find(keyspace) else { return };
         let place = (space.id(), key);
-        let asked = self.fetches.wanted.get(&place).and_then(|wanted| wanted.asked);
-        if asked.is_some_and(|(asked, _)| asked == link) {
+        if self.fetches.wanted.get(&place).is_some_and(|wanted| wanted.tried.contains_key(&link)) {
             sometimes!(FetchedNothing);
             self.end_fetches(&place, &Ok(()));
         }

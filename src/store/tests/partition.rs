@@ -377,7 +377,7 @@ fn only_registers_that_every_member_has_and_nobody_reads_are_given_back_and_only
     edge.put("m", "f", 9);
     let (warm, spaces) = (Warm::new(1), &edge.spaces);
     let hash = spaces.find("regs").unwrap().hash(b"k");
-    let mut evict = |partition: &mut Partition, before_ms| partition.evict_cold(0, &warm, spaces, before_ms);
+    let evict = |partition: &mut Partition, before_ms| partition.evict_cold(0, &warm, spaces, before_ms);
     assert_eq!(evict(&mut edge.partition, WALL_MS), (0, None), "a member may lack it");
     edge.partition.collect(&[ME], spaces, 0);
     assert_eq!(evict(&mut edge.partition, WALL_MS - 1), (0, None), "it would leave a stub");
