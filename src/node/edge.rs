@@ -7,7 +7,6 @@
 //!   anew, so that it founds and they join it.
 
 use crate::clock::{Mono, Now};
-use crate::membership::Reach;
 use crate::node::Node;
 use crate::node::link::Session;
 use crate::probe::{planted, sometimes};
@@ -90,11 +89,14 @@ impl Node {
         self.store.partition_ids().all(has)
     }
 
-    /// Tells whether a member that holds everything may be there although there is no link to it.
+    /// Tells whether a member hears one that holds everything and to which there is no link. What this node makes of it
+    /// itself does not matter: those that have not joined are heard as well, and have nothing to say about anybody.
     fn is_served_from_afar(&self) -> bool {
         let others = self.members.live().filter(|(replica, m)| *replica != self.me.replica && !m.profile.is_edge);
-        let may_be_there = |replica| self.reach(replica).unwrap_or_default() < Reach::Unreachable;
-        // Who hears nobody knows nothing of anybody.
-        !self.is_isolated() && others.map(|(replica, _)| replica).any(|r| !self.is_linked(r) && may_be_there(r))
+        let mut afar = others.map(|(replica, _)| replica).filter(|replica| !self.is_linked(*replica));
+        let hears = |session: &Session, replica| {
+            session.joined && session.up && session.suspects.as_ref().is_some_and(|silent| !silent.contains(&replica))
+        };
+        afar.any(|replica| self.sessions().any(|(_, session)| hears(session, replica)))
     }
 }
