@@ -11,10 +11,10 @@ use driftless::crdt::NEVER;
 use driftless::error::FetchError;
 use driftless::id::Role;
 use driftless::node::{Level, Mark};
-use driftless::sim::oracle::{Key, cell};
+use driftless::sim::oracle::Key;
 use driftless::sim::workload::{REGISTERS, key};
 use driftless::sim::{SimCluster, SimConfig};
-use driftless::store::KeyRef;
+use driftless::store::{Body, KeyRef};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -54,7 +54,10 @@ fn held(cluster: &SimCluster, at: usize, key: &Key) -> Option<Bytes> {
     let space = store.spaces().find(key.space.name)?;
     let name = KeyRef::new(&space, &key.name);
     let partition = store.read(store.place(name.hash))?;
-    cell(partition.entry(&name)?)?.visible(cluster.now(at).wall_ms).cloned()
+    match &partition.entry(&name)?.body {
+        Body::Register(cell) => cell.as_ref()?.visible(cluster.now(at).wall_ms).cloned(),
+        Body::Tree(_) | Body::Custom(_) => None,
+    }
 }
 
 fn fetch(cluster: &mut SimCluster, at: usize, key: &Key) -> Result<(), FetchError> {
