@@ -23,10 +23,17 @@ fn ms(ms: u64) -> Duration {
 /// Some nodes, of which those named by bit are edges that keep what is read for four seconds.
 fn cluster(seed: u64, nodes: usize, edges: u64) -> SimCluster {
     let edge = EdgeConfig { keep_for: ms(4_000), fetch_timeout: ms(2_000) };
+    let of_edges = usize::try_from(edges.count_ones()).unwrap();
     let mut cluster = SimCluster::new(seed, SimConfig { nodes, edges: (edges, edge), ..SimConfig::default() }).unwrap();
     let formed = |c: &SimCluster| {
-        let is_full = |at| c.node(at).is_some_and(|node| node.members().live().count() == nodes);
-        (0..nodes).all(is_full)
+        let knows_all = |at: usize| {
+            c.node(at).is_some_and(|node| {
+                let edges = node.members().live().filter(|(_, member)| member.profile.is_edge).count();
+                let known = node.members().live().count();
+                node.stats().joined && (known, edges) == (nodes, of_edges)
+            })
+        };
+        (0..nodes).all(knows_all)
     };
     assert!(cluster.run_until(ms(20_000), formed).is_some());
     cluster

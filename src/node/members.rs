@@ -4,6 +4,7 @@
 //! * A removed replica is neither waited for nor heard again (R-FENCE); a removed node says so as its last word.
 //! * Nobody judges an orphan but by what is stable here (R-ORPHAN), and no edge does, nor does anybody go by its word.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::clock::Now;
@@ -40,7 +41,8 @@ impl Node {
     /// Takes in what is known of members: who joined, and who was removed for ever.
     pub(super) fn on_members(&mut self, now: Now, news: &MemberSet) {
         let before = self.members.clone();
-        let late = self.members.orphans_in(news, &self.cleared);
+        let judges = !self.is_edge();
+        let late = if judges { self.members.orphans_in(news, &self.cleared) } else { BTreeSet::new() };
         if !self.members.join(news) {
             return;
         }

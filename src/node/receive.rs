@@ -348,6 +348,10 @@ impl Node {
                 *stale += 1;
                 let unrelated = *stale > if mutual { MUTUAL_FULLS_MAX } else { STALE_FULLS_MAX };
                 session.peer.synchronise(partition);
+                // It is the edge that gives way, whoever is the lower.
+                if unrelated && self.is_edge() {
+                    return self.begin_again(now);
+                }
                 if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
                     self.fault(link, PeerFault::SplitHistory { partition, region });
                     if mutual {
