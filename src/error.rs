@@ -157,6 +157,48 @@ pub enum ReadError {
     },
 }
 
+/// A value was not fetched. The state is unchanged; whether there is a value is not known here.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The local read failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// This node is no member at the moment.
+    #[error(
+        "this edge has not joined the cluster, or was removed from it; nothing was fetched, ask the source of the data"
+    )]
+    NotJoined,
+    /// No node that holds everything can be reached.
+    #[error(
+        "no node that holds everything can be reached; nothing was fetched, ask the source of the data or try again"
+    )]
+    Unreachable,
+    /// Nobody has answered in time.
+    #[error("nobody answered in time; nothing was fetched, try again, or raise `node.edge.fetch_timeout`")]
+    TimedOut,
+    /// As many callers wait as may.
+    #[error("{max} callers wait for fetches, which is the limit; nothing was fetched, try again later")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+    /// The cache was shut down.
+    #[error("this cache was shut down; nothing was fetched, open it again")]
+    Stopped,
+}
+
+impl FetchError {
+    /// Tells whether the same call may succeed later without a change by the caller.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::NotJoined | Self::Unreachable | Self::TimedOut | Self::TooMany { .. } => true,
+            Self::Read(_) | Self::Stopped => false,
+        }
+    }
+}
+
 /// A keyspace could not be opened.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -288,6 +330,9 @@ pub enum RoleError {
     /// This replica was removed from the cluster.
     #[error("this replica was removed from the cluster and plays no part; restart the node to join again")]
     Removed,
+    /// This node is an edge, which does not hold what an active node or a standby has to.
+    #[error("this node is an edge and stays one until it is started otherwise; its role was not changed")]
+    Edge,
     /// The cache was shut down.
     #[error("this cache was shut down; its role was not changed")]
     Stopped,
@@ -346,6 +391,9 @@ pub enum Error {
     /// A read failed.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A value was not fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// A keyspace could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -458,6 +506,16 @@ pub enum PeerFault {
 #[cfg(test)]
 mod tests {
     use super::WriteError::{self, *};
+    use super::{FetchError, ReadError};
+
+    #[test]
+    fn a_fetch_is_worth_repeating_unless_the_caller_or_nobody_is_there() {
+        let later =
+            [FetchError::NotJoined, FetchError::Unreachable, FetchError::TimedOut, FetchError::TooMany { max: 1 }];
+        assert!(later.iter().all(FetchError::is_retryable), "{later:?}");
+        let never = [FetchError::Read(ReadError::Unencodable { what: "key" }), FetchError::Stopped];
+        assert!(!never.iter().any(FetchError::is_retryable), "{never:?}");
+    }
 
     #[test]
     fn a_write_is_worth_repeating_when_the_cluster_may_change_and_not_when_the_caller_must() {

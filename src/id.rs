@@ -113,6 +113,8 @@ pub enum Role {
     /// It takes reads and writes.
     #[default]
     Active,
+    /// It takes reads and few writes, and keeps of registers only what is read there; the others it fetches.
+    Edge,
     /// It has everything and takes no writes, until it takes over.
     Standby,
     /// It takes no writes any more and hands over what it has, to end or to leave.

@@ -34,6 +34,8 @@ pub struct Profile {
     pub addresses: Vec<String>,
     /// What part it plays.
     pub role: Role,
+    /// It is an edge, also while it drains: it does not hold everything, so its copy counts for nothing.
+    pub is_edge: bool,
 }
 
 /// Whose running copy a replica is.

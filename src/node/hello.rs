@@ -14,6 +14,7 @@ use crate::id::PartitionId;
 use crate::membership::Beats;
 use crate::node::Node;
 use crate::node::event::Event;
+use crate::node::fetch::Asked;
 use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
 use crate::node::link::{Early, Link, Session, Staging, spread};
 use crate::node::output::{CloseCode, Output};
@@ -75,6 +76,7 @@ impl Node {
             members: self.members.clone(),
             ctxs: self.contexts(),
             compression: vec![COMPRESSION.to_owned()],
+            edge: self.is_edge(),
         }
     }
 
@@ -260,6 +262,7 @@ impl Node {
         let session = Session {
             replica: hello.replica,
             joined: hello.joined,
+            is_edge: hello.edge,
             donated: false,
             knocks: None,
             up: true,
@@ -274,6 +277,7 @@ impl Node {
             gives_up: BTreeSet::new(),
             repair: crate::repair::Session::default(),
             repair_due: first_due(now.mono),
+            asked_for: Asked::default(),
             staging: Staging::default(),
             stale_fulls: BTreeMap::new(),
             traffic: Traffic::default(),

@@ -16,9 +16,11 @@
 //! This file only routes: what an input means is in the file named after it.
 
 pub mod dial;
+mod edge;
 mod ends;
 pub mod event;
 mod expiry;
+pub mod fetch;
 mod fold;
 mod forgery;
 mod gate;
@@ -49,6 +51,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use event::{Change, Event};
+pub use fetch::{EdgeStats, FetchId};
 pub use gauges::{Gauge, Gauges};
 pub use input::{Input, LinkId, PeerIdentity, PeerSlot};
 pub use levels::{Level, Mark, Missing, Outcome, WaitId};
@@ -71,7 +74,9 @@ use crate::replication::Outbox;
 use crate::store::{Gate, Store};
 use crate::wire::{Control, Decoder, Encoder, Limits, Unsendable};
 use dial::Slots;
+use edge::Keeping;
 use expiry::Expiry;
+use fetch::Fetches;
 use join::Join;
 use leave::Drain;
 use levels::Waits;
@@ -145,6 +150,10 @@ pub struct Node {
     clock_refused: bool,
     drain: Drain,
     part: Part,
+    /// What an edge keeps.
+    keeping: Keeping,
+    /// What it is fetching.
+    fetches: Fetches,
     /// The comparisons of copies.
     repairs: Repairs,
     /// Of this node's certificate, once the shell has said so.
@@ -162,7 +171,8 @@ impl Node {
     /// [`ConfigError`] when the configuration cannot work. Nothing was started.
     pub fn new(me: Me, config: Config, store: Arc<Store>, seed: u64) -> Result<Self, ConfigError> {
         config.check()?;
-        if config.repair.every.is_some() {
+        // What is missing at an edge was given back, so its graves prove nothing.
+        if config.repair.every.is_some() && config.node.edge.is_none() {
             store.wait_for_comparisons();
         }
         let outbox = Outbox::new(store.partition_count(), config.replication.linger);
@@ -200,6 +210,8 @@ impl Node {
             clock_refused: false,
             drain: Drain::No,
             part: Part::new(config.node.standby.is_some()),
+            keeping: Keeping::default(),
+            fetches: Fetches::default(),
             repairs: Repairs::new(seed),
             expiry: None,
             stopping: false,
@@ -227,6 +239,7 @@ impl Node {
             Input::Written => self.outbox.mark(self.store.take_dirty()),
             Input::Wait { id, mark, level, deadline } => self.on_wait(now, id, mark, level, deadline),
             Input::CancelWait { id } => self.waits.remove(id),
+            Input::Fetch { id, keyspace, key } => self.on_fetch(now, id, keyspace, key),
             Input::Remove { replica } => self.expel(now, replica),
             Input::Rejoin => self.on_rejoin(now),
             Input::Drain { leave } => self.on_drain(now, leave),
@@ -278,6 +291,7 @@ impl Node {
         if let Some(session) = self.session_mut(link) {
             session.peer.drained(now.mono, bytes);
         }
+        self.serve(link);
         self.pump(link);
     }
 
@@ -329,6 +343,7 @@ impl Node {
             self.send_control(link, &Control::Goodbye);
             self.close(link, CloseCode::Goodbye, "this node is shutting down");
         }
+        self.end_all_fetches();
         let done = self.waits.end_all(&self.store, &self.members, self.expected());
         sometimes!(WaitEndedByShutdown, if !done.is_empty());
         self.resolve(done);

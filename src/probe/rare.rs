@@ -455,6 +455,30 @@ rare! {
     RestoreAnswered,
     /// Part of a copy was lost silently.
     CopyDamaged,
+    /// An edge gave back a register that nobody read there.
+    ColdEvicted,
+    /// An edge was fetched a register it had not kept.
+    Fetched,
+    /// What an edge fetched does not exist.
+    FetchedNothing,
+    /// Two callers waited for one fetch.
+    FetchShared,
+    /// The first that was asked did not answer, and another one was.
+    AskedSomebodyElse,
+    /// Nobody answered a fetch in time.
+    FetchTimedOut,
+    /// An edge could not reach anybody who holds everything.
+    NobodyToAsk,
+    /// Who asked had not seen what is stable where it asked.
+    AskerIsBehind,
+    /// A node found members, but only edges, and neither joined nor founded.
+    EdgeIsNoDonor,
+    /// An edge began anew so that a node which found only edges could found.
+    EdgeMadeWay,
+    /// An edge gave a partition in full, and what it did not hold stayed.
+    GivenInFullByEdge,
+    /// An edge gave a partition in full to a node that had not seen what was stable there.
+    EdgeKnewMore,
     /// A wait was reached because the members changed.
     WaitReachedByRemoval,
     /// A wait ended at its deadline.

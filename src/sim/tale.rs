@@ -46,6 +46,7 @@ impl Delivered {
             | Input::Written
             | Input::Wait { .. }
             | Input::CancelWait { .. }
+            | Input::Fetch { .. }
             | Input::Remove { .. }
             | Input::Rejoin
             | Input::Drain { .. }
@@ -186,6 +187,7 @@ impl SimCluster {
             | Input::Promote
             | Input::Demote
             | Input::Certified { .. }
+            | Input::Fetch { .. }
             | Input::Repair { .. }
             | Input::Rejoin => (15, 0, None),
         };
