@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 use crate::clock::{Hlc, Mono, Now};
 use crate::crdt::{Ctx, Member, MemberSet};
-use crate::id::{NodeId, PartitionId, ReplicaId};
+use crate::id::{NodeId, PartitionId, ReplicaId, Role};
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
@@ -132,8 +132,12 @@ impl Node {
             return;
         }
         let Some(l) = self.links.get_mut(&link) else { return };
-        let member = Member::new(l.identity.node, l.identity.region.clone(), l.hello_ms, Some(self.me.replica));
+        let mut member = Member::new(l.identity.node, l.identity.region.clone(), l.hello_ms, Some(self.me.replica));
         let Some(session) = l.session.as_deref_mut() else { return };
+        if session.is_edge {
+            // Before it says so itself: its copy counts for nothing from the first.
+            (member.profile.role, member.profile.is_edge) = (Role::Edge, true);
+        }
         session.donated = true;
         let joiner = session.replica;
         let mut news = MemberSet::default();
