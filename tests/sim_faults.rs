@@ -324,6 +324,20 @@ fn a_removed_replica_is_told_refused_and_waited_for_no_more() {
 }
 
 #[test]
+fn of_two_that_removed_each_other_the_lower_one_is_told_and_the_other_goes_on() {
+    let mut cluster = formed(17, &Setting { nodes: 2, ..calm() });
+    let lower = usize::from(cluster.replica(1) < cluster.replica(0));
+    assert!(cluster.perform(Action::Isolate { at: 0 }));
+    cluster.run_for(ms(3_000));
+    assert!(cluster.perform(Action::Remove { by: 0, at: 1 }) && cluster.perform(Action::Remove { by: 1, at: 0 }));
+    cluster.perform(Action::Heal);
+    cluster.run_for(ms(5_000));
+    assert!(cluster.take_events(lower).contains(&Event::Removed) && cluster.is_removed(lower));
+    assert!(!cluster.take_events(1 - lower).contains(&Event::Removed));
+    assert!(set(&mut cluster, 1 - lower, "k", b"v").is_ok());
+}
+
+#[test]
 fn a_node_removed_by_its_own_operator_says_so_with_its_last_words() {
     let mut cluster = formed(14, &calm());
     let replica = cluster.replica(1).unwrap();
