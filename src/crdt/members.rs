@@ -295,6 +295,14 @@ impl MemberSet {
         self.expelled.contains(&replica) || self.is_succeeded(replica)
     }
 
+    /// Tells the same of one that is perhaps below a floor: then it has a successor if it had `joined`, and else it has only
+    /// begun, with a clock that went back.
+    #[must_use]
+    pub fn bars(&self, replica: ReplicaId, node: NodeId, joined: bool) -> bool {
+        let has_successor = joined && self.is_folded(replica) && self.of_node(node).next().is_some();
+        has_successor || self.is_barred(replica)
+    }
+
     /// Returns the live replicas of a node, in order.
     pub fn of_node(&self, node: NodeId) -> impl Iterator<Item = ReplicaId> {
         self.live().filter(move |(_, member)| member.node == node).map(|(replica, _)| replica)

@@ -117,6 +117,12 @@ impl Node {
         if self.members.is_removed(hello.replica) {
             sometimes!(RemovedRefused);
             sometimes!(BelowFloorRefused, if self.members.is_folded(hello.replica));
+            if hello.members.was_removed(self.me.replica) && self.me.replica < hello.replica {
+                // Each was removed by the other, and refuses what it says.
+                sometimes!(GaveWayToOneRemoved);
+                let is_barred = hello.members.bars(self.me.replica, self.me.node, self.join.is_joined());
+                return self.heed(now, if is_barred { CloseCode::Expelled } else { CloseCode::Removed });
+            }
             let code = self.refusal_of(link, hello.replica, hello.joined);
             let fault = PeerFault::Removed { replica: hello.replica };
             self.refused(link, fault.clone());

@@ -201,12 +201,10 @@ impl Node {
         self.plan_return(now);
     }
 
-    /// Returns the code that tells a removed replica whether its process may come back by itself. One below a floor has a
-    /// successor if it had `joined`, and else it has only begun, with a clock that went back.
+    /// Returns the code that tells a removed replica whether its process may come back by itself.
     pub(super) fn refusal_of(&self, link: LinkId, replica: ReplicaId, joined: bool) -> CloseCode {
-        let node = self.links.get(&link).map(|l| l.identity.node).filter(|_| joined && self.members.is_folded(replica));
-        let is_succeeded = node.is_some_and(|node| self.members.of_node(node).next().is_some());
-        if is_succeeded || self.members.is_barred(replica) { CloseCode::Expelled } else { CloseCode::Removed }
+        let bars = |l: &Link| self.members.bars(replica, l.identity.node, joined);
+        if self.links.get(&link).is_some_and(bars) { CloseCode::Expelled } else { CloseCode::Removed }
     }
 
     /// Returns whom the last change removed, by name or by a floor, as far as anything here is theirs.

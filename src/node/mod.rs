@@ -66,7 +66,7 @@ pub use crate::membership::Reach;
 use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::crdt::{Ctx, MemberSet};
-use crate::error::{ConfigError, PeerFault};
+use crate::error::ConfigError;
 use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
 use crate::membership::Liveness;
 use crate::probe::sometimes;
@@ -347,35 +347,6 @@ impl Node {
         let done = self.waits.end_all(&self.store, &self.members, self.expected());
         sometimes!(WaitEndedByShutdown, if !done.is_empty());
         self.resolve(done);
-    }
-
-    fn close(&mut self, link: LinkId, code: CloseCode, reason: &str) {
-        self.out.push_back(Output::Close { link, code, reason: reason.to_owned() });
-        if let Some(slot) = self.slots.of_link(link)
-            && code == CloseCode::Superseded
-        {
-            self.slots.superseded(slot);
-        }
-        self.drop_link(link);
-    }
-
-    /// A peer broke a rule: its message is dropped, its link closed, everybody else unaffected.
-    fn fault(&mut self, link: LinkId, fault: PeerFault) {
-        let code = CloseCode::of(&fault);
-        self.fault_with(link, fault, code);
-    }
-
-    fn fault_with(&mut self, link: LinkId, fault: PeerFault, code: CloseCode) {
-        let reason = fault.to_string();
-        self.refused(link, fault);
-        self.close(link, code, &reason);
-    }
-
-    fn refused(&mut self, link: LinkId, fault: PeerFault) {
-        if let Some(l) = self.links.get(&link) {
-            let (node, region) = (l.identity.node, l.identity.region.clone());
-            self.event(Event::Refused { node, region, fault });
-        }
     }
 
     /// A message too large for any receiver stays here: its dots stay missing elsewhere, loudly.

@@ -3,8 +3,8 @@
 //! When one of them joins, the other's replica is removed. Whether a process is left behind that replica nobody can tell
 //! from its silence, nor from what it had sent before: most often it is the one that was restarted. So a link of a removed
 //! replica whose node has another one is not closed at once, by neither side: it *parts*. The removed one says its last
-//! words, that it was removed, which only a process that lives can say. If the other one's link was up by then, and it is
-//! heard after this link came up, both lived at the same time, and both are told.
+//! words, that it was removed, which only a process that lives can say. If they name the other one, and that one is heard
+//! after this link came up, both lived at the same time, and both are told.
 //!
 //! # Invariants
 //! * Nothing but last words, and the answer, is taken from a link that parts (R-FENCE), and it parts for a few seconds at
@@ -22,7 +22,6 @@ use crate::id::{NodeId, ReplicaId};
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
-use crate::node::link::{Link, Session};
 use crate::node::output::{CloseCode, Output};
 use crate::probe::{planted, sometimes};
 use crate::wire::Control;
@@ -42,8 +41,8 @@ struct Parting {
     replica: ReplicaId,
     since: Mono,
     until: Mono,
-    /// When the peer said that it was removed.
-    said: Option<Mono>,
+    /// The replicas of its node that are named in the peer's last words.
+    said: Option<BTreeSet<ReplicaId>>,
 }
 
 /// What is known of other processes with the identity of a node.
@@ -103,7 +102,7 @@ impl Node {
         if let Some(parting) = self.twins.partings.get_mut(&link)
             && said.is_removed(parting.replica)
         {
-            parting.said = Some(now.mono);
+            parting.said = Some(said.of_node(parting.node).collect());
             self.judge_partings(now);
         }
     }
@@ -113,28 +112,28 @@ impl Node {
         let links: Vec<LinkId> = self.twins.partings.keys().copied().collect();
         for link in links {
             let Some(parting) = self.twins.partings.get(&link) else { continue };
-            let (replica, is_over) = (parting.replica, parting.until <= now.mono);
-            let said = parting.said.or_else(|| (is_over && planted!(TwinPresumed)).then_some(now.mono));
-            let other = said.and_then(|said| self.other_alive(parting, said));
+            let replica = parting.replica;
+            let (has_said, is_over) = (parting.said.is_some(), parting.until <= now.mono);
+            let other = self.other_alive(parting, is_over && planted!(TwinPresumed));
             if let Some((other_link, other)) = other {
                 self.send_control(link, &Control::Twin { replica: other });
                 self.send_control(other_link, &Control::Twin { replica });
             }
             if other.is_some() || is_over {
-                sometimes!(NoLastWords, if said.is_none());
+                sometimes!(NoLastWords, if !has_said);
                 self.end_parting(link);
             }
         }
     }
 
-    /// Returns another replica of a node that was there when this one said its last words, and was heard since the link to
-    /// this one came up.
-    fn other_alive(&self, parting: &Parting, said: Mono) -> Option<(LinkId, ReplicaId)> {
-        let was_there = |l: &Link| l.identity.node == parting.node && l.since <= said;
-        let others = self.links.iter().filter(|(_, l)| was_there(l));
-        let mut others = others.filter_map(|(id, l)| l.session.as_deref().map(|session| (*id, session)));
-        let heard = |s: &Session| s.replica != parting.replica && s.beats.heard_at() > parting.since;
-        others.find(|(_, s)| heard(s)).map(|(id, s)| (id, s.replica))
+    /// Returns another replica of a node that this one named in its last words, and that was heard since the link to this one
+    /// came up.
+    fn other_alive(&self, parting: &Parting, presumed: bool) -> Option<(LinkId, ReplicaId)> {
+        let is_named = |replica| parting.said.as_ref().is_some_and(|said| said.contains(&replica));
+        let others =
+            self.sessions().filter(|(_, s)| self.members.get(s.replica).is_some_and(|m| m.node == parting.node));
+        let mut heard = others.filter(|(_, s)| s.beats.heard_at() > parting.since);
+        heard.find(|(_, s)| presumed || is_named(s.replica)).map(|(id, s)| (id, s.replica))
     }
 
     /// Another process of this node lives.

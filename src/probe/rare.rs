@@ -387,6 +387,8 @@ rare! {
     BelowFloorRefused,
     /// A process whose replica was removed stayed away, because an operator had removed it or a copy had its place.
     StaysAway,
+    /// Of two that removed each other, neither of which takes the other's word, the lower one gave way.
+    GaveWayToOneRemoved,
     /// A process was told that another one with its identity lives.
     TwinTold,
     /// A removed replica whose node has another one said nothing any more: its process is gone.
@@ -485,38 +487,4 @@ rare! {
     WaitTimedOut,
     /// A wait ended because the node shut down.
     WaitEndedByShutdown,
-}
-
-#[cfg(feature = "sim")]
-pub use counting::{Hits, hit, take};
-
-#[cfg(feature = "sim")]
-mod counting {
-    use std::cell::Cell;
-    use std::collections::BTreeMap;
-
-    use super::Sometimes;
-
-    /// How often each event happened.
-    pub type Hits = BTreeMap<Sometimes, u64>;
-
-    thread_local! {
-        /// In place: whoever measures what the library allocates must not find this.
-        static HITS: [Cell<u64>; Sometimes::ALL.len()] = const { [const { Cell::new(0) }; Sometimes::ALL.len()] };
-    }
-
-    /// Counts an event on this thread.
-    #[expect(clippy::as_conversions, reason = "the discriminant of a field-less enum is its place in ALL")]
-    pub fn hit(event: Sometimes) {
-        HITS.with(|hits| hits.get(event as usize).map(|count| count.set(count.get() + 1)));
-    }
-
-    /// Returns what happened on this thread since the last call.
-    #[must_use]
-    pub fn take() -> Hits {
-        HITS.with(|hits| {
-            let counts = hits.iter().map(Cell::take);
-            Sometimes::ALL.iter().copied().zip(counts).filter(|(_, count)| *count > 0).collect()
-        })
-    }
 }
