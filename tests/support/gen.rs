@@ -309,7 +309,7 @@ fn profile() -> impl Strategy<Value = Profile> {
 
 /// One of the few replicas that two nodes once were.
 fn ordered() -> impl Strategy<Value = ReplicaId> {
-    (1..3_u64, 1..6_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 41 | incarnation))
+    (1..3_u64, 1..6_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 43 | incarnation))
 }
 
 pub(crate) fn members() -> impl Strategy<Value = MemberSet> {
