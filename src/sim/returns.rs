@@ -114,6 +114,9 @@ impl SimCluster {
             }
         } else if let Event::CameBack { former, replica, .. } = event {
             self.came_back(at, *former, *replica);
+        } else if let Event::Joined { founded: true } = event {
+            // It may have copied from a donor that died, and has nobody to tell it all the same.
+            self.returns.again.iter_mut().filter(|again| again.replica == me).for_each(|again| again.excused = true);
         } else if let Event::Reissued { .. } = event {
             let left = self.returns.left.remove(&me).unwrap_or_default();
             let seen = store.partition_ids().filter_map(|id| store.read(id).map(|p| (p.ctx().clone(), p.forgotten())));
