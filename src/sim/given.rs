@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::check::{Invariant, Violation};
 use super::cluster::SimCluster;
-use crate::crdt::Ctx;
+use crate::crdt::{Ctx, Dot};
 use crate::id::{PartitionId, ReplicaId};
 use crate::membership::Reach;
 use crate::node::Node;
@@ -95,6 +95,12 @@ impl SimCluster {
     /// Returns what a replica that has left in order, or was removed, had seen by then.
     pub(super) fn departed(&self, replica: ReplicaId) -> Option<&Vec<Ctx>> {
         self.given.departed.get(&replica)
+    }
+
+    /// Tells whether a replica that was removed had seen an event when it heard of that, and was not the one that made it.
+    pub(super) fn departed_with(&self, id: PartitionId, dot: Dot) -> bool {
+        let mut departed = self.given.departed.iter().filter(|(replica, _)| **replica != dot.replica);
+        departed.any(|(_, contexts)| contexts.get(id.index()).is_some_and(|ctx| ctx.has(dot)))
     }
 
     /// Everybody the leaver hears must have what it wrote. Who has just ended had it, and liars are not believed anyway.

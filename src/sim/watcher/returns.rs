@@ -111,7 +111,7 @@ impl Watcher {
                     .filter(|(replica, _)| *replica != dot.replica)
                     .any(|(_, seen)| seen.get(id.index()).is_some_and(has))
         };
-        if done || excused || self.may_miss(&key, None) || received() {
+        if done || excused || self.may_miss(&key, None) || received() || cluster.departed_with(id, dot) {
             return Ok(());
         }
         let what = format!("{key:?} of {stamp:?} was received by nobody, and is not written again");
