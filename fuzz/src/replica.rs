@@ -153,7 +153,7 @@ impl Replica {
     /// Captures everything as a full synchronisation, in pieces of these many fragments, and then one for the rest.
     #[must_use]
     pub fn full(&self, cuts: &[u8]) -> Mail {
-        let Full { batch, frontier, floor, forgotten } = self.partition(Partition::capture_full);
+        let Full { batch, frontier, floor, forgotten, .. } = self.partition(Partition::capture_full);
         let mut fragments = batch.fragments.into_iter();
         let mut pieces: Vec<Vec<_>> = cuts.iter().map(|n| fragments.by_ref().take(usize::from(*n)).collect()).collect();
         pieces.push(fragments.collect());

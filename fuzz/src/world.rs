@@ -137,7 +137,7 @@ impl World {
         let (replica, t) = (&self.replicas[at], self.now_ms + SKEWS_MS[2]);
         let ctx = replica.ctx();
         let view = self.history.view(PART, &ctx, t);
-        let licence = Licence { stamps: self.evicted.clone(), hole: self.may.forget };
+        let licence = Licence { stamps: self.evicted.clone(), hole: self.may.forget, misses: false };
         for key in self.history.keys() {
             let found = replica.entry(key, |entry| agree(&view.of(key), entry, t, &licence));
             assert!(found.is_ok(), "at {at}: {found:?}");
