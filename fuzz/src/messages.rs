@@ -362,8 +362,8 @@ fn hello(u: &mut Unstructured<'_>) -> Made<Hello> {
 
 /// Any message of the control stream.
 pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
-    Ok(match u.int_in_range(0..=11)? {
-        10..=11 => Control::Repair(repair(u)?),
+    Ok(match u.int_in_range(0..=12)? {
+        11..=12 => Control::Repair(repair(u)?),
         0..=1 => Control::Hello(hello(u)?),
         2 => Control::Ready { members: members(u)?, ctxs: ctxs(u)? },
         3 => Control::Join { ctxs: ctxs(u)? },
@@ -371,8 +371,13 @@ pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
         5 => Control::ReportNow,
         6 => Control::NeedFull { partition: partition(u)? },
         7 => Control::Goodbye,
+        8 => Control::Told { digest: u.arbitrary()? },
         _ => {
-            let changed = some(u, 3, |u| Ok((partition(u)?, some(u, 3, |u| Ok((replica(u)?, seen(u)?)))?)))?;
+            let said = |u: &mut Unstructured<'_>| {
+                let seen = Some(seen(u)?).filter(|seen| seen.max() > 0);
+                Ok((replica(u)?, seen.unwrap_or_else(|| Seen::new(1, &[]))))
+            };
+            let changed = some(u, 3, |u| Ok((partition(u)?, some(u, 3, said)?)))?;
             let members = if bool::arbitrary(u)? { Some(members(u)?) } else { None };
             Control::Report { hlc: hlc(u)?, changed, members }
         }

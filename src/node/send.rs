@@ -162,7 +162,7 @@ impl Node {
         let touched = std::mem::take(&mut self.touched);
         self.collect(now, touched.iter().copied());
         let hlc = self.store.clock().last();
-        let version = self.members_version;
+        let (version, digest) = (self.members_version, self.members.digest());
         let mut messages = Vec::new();
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|_| self.join.is_joined()) else { continue };
@@ -176,6 +176,8 @@ impl Node {
             }
             if session.reports.is_pending() {
                 self.timers.start_report(now.mono, self.config.replication.report_every);
+            } else if std::mem::replace(&mut session.told, digest) != digest {
+                messages.push((*id, Control::Told { digest }));
             }
         }
         for (link, message) in messages {
@@ -198,6 +200,7 @@ impl Node {
             if let Some(mut partition) = self.store.lock(id) {
                 partition.collect(&others, self.store.spaces(), before_ms);
             }
+            self.fold(now, id);
         }
     }
 }

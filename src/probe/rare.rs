@@ -385,6 +385,12 @@ rare! {
     FloorRaised,
     /// A replica was refused of which nothing is known but that it is below its node's floor.
     BelowFloorRefused,
+    /// A partition's events of what a node was before were folded into a mark.
+    Folded,
+    /// They were not, because a member had seen other events of it.
+    FoldAwaited,
+    /// A joiner had events of removed replicas that its donor could not take any more.
+    JoinerBroughtFolded,
     /// A process whose replica was removed stayed away, because an operator had removed it or a copy had its place.
     StaysAway,
     /// A process that was to stay away came back when it was told to.

@@ -18,6 +18,7 @@ mod carrier;
 pub mod check;
 mod cluster;
 mod config;
+mod folds;
 mod given;
 mod host;
 mod liar;
@@ -42,6 +43,7 @@ pub mod workload;
 
 pub use cluster::SimCluster;
 pub use config::SimConfig;
+pub use folds::Folds;
 pub use limit::Limit;
 pub use minimise::{minimise, minimise_by};
 pub use network::{Bursts, Weather};

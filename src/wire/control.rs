@@ -27,6 +27,7 @@ const REPORT_NOW: u64 = 5;
 const NEED_FULL: u64 = 6;
 const GOODBYE: u64 = 7;
 const REPAIR: u64 = 8;
+const TOLD: u64 = 9;
 
 const ACTIVE: u64 = 0;
 const STANDBY: u64 = 1;
@@ -62,6 +63,10 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) 
                 put_members(&mut pen, members)?;
             }
         }
+        Control::Told { digest } => {
+            pen.uint(TOLD);
+            pen.uint(*digest);
+        }
         Control::ReportNow => pen.uint(REPORT_NOW),
         Control::NeedFull { partition } => {
             pen.uint(NEED_FULL);
@@ -88,6 +93,7 @@ pub(super) fn take_control(input: &[u8], limits: Limits) -> Result<Control, Peer
             changed: take_changed(&mut reader)?,
             members: if reader.flag()? { Some(take_members(&mut reader)?) } else { None },
         },
+        TOLD => Control::Told { digest: reader.uint()? },
         REPORT_NOW => Control::ReportNow,
         NEED_FULL => Control::NeedFull { partition: take_partition(&mut reader)? },
         GOODBYE => Control::Goodbye,
