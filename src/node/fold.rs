@@ -5,7 +5,7 @@
 //! * A floor is below every live replica of its tag, and of the last replica of a node that has no other it says nothing.
 //! * While more of a node's replicas are named than can be folded, no further one is let in; everybody else goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Now;
 use crate::crdt::{Ctx, INCARNATIONS_MAX};
@@ -59,7 +59,7 @@ impl Node {
     /// linked, knows the same members, has told everything it had seen when it came to know them, and that is the same of
     /// these replicas as here; and all of it is stable.
     pub(super) fn fold(&mut self, now: Now, id: PartitionId) {
-        let floors = self.store.read(id).map(|p| p.ctx().foldable(&self.members.floors)).unwrap_or_default();
+        let floors = self.foldable(id);
         if floors.is_empty() {
             return;
         }
@@ -80,16 +80,47 @@ impl Node {
                 sometimes!(Folded);
                 partition.fold(floor);
                 folded = true;
-            } else {
-                sometimes!(FoldAwaited, if others.is_some());
             }
         }
         drop(partition);
         if folded {
-            self.folds += 1;
-            self.links.values_mut().filter_map(|l| l.session.as_deref_mut()).for_each(|s| s.reports.mark(id));
-            self.timers.start_report(now.mono, self.config.replication.report_every);
+            self.has_folded(now, id);
         }
+    }
+
+    fn foldable(&self, id: PartitionId) -> Vec<ReplicaId> {
+        self.store.read(id).map(|p| p.ctx().foldable(&self.members.floors)).unwrap_or_default()
+    }
+
+    /// Takes over the marks of a partition that members have made, where the same is folded there as was seen here: nobody
+    /// can ever see anything else of it, whoever may be out of reach of this node.
+    pub(super) fn adopt_marks(&mut self, now: Now, id: PartitionId) {
+        if self.foldable(id).is_empty() {
+            return;
+        }
+        let known = self.sessions().filter(|(_, s)| s.joined && self.members.get(s.replica).is_some());
+        let marks = known.filter_map(|(_, s)| s.peer.known(id)).flat_map(Ctx::iter).filter(|(_, seen)| seen.is_mark());
+        let marks: BTreeMap<ReplicaId, u64> = marks.map(|(at, seen)| (at, seen.sum(at))).collect();
+        let Some(mut partition) = self.store.lock(id) else { return };
+        let mut adopted = false;
+        for (at, sum) in marks.into_iter().filter(|(at, _)| self.members.is_folded(*at)) {
+            let floors = BTreeMap::from([(at.tag(), at)]);
+            if partition.ctx().sum_upto(at) == Some(sum) && !partition.ctx().foldable(&floors).is_empty() {
+                sometimes!(MarkAdopted);
+                partition.fold(at);
+                adopted = true;
+            }
+        }
+        drop(partition);
+        if adopted {
+            self.has_folded(now, id);
+        }
+    }
+
+    fn has_folded(&mut self, now: Now, id: PartitionId) {
+        self.folds += 1;
+        self.links.values_mut().filter_map(|l| l.session.as_deref_mut()).for_each(|s| s.reports.mark(id));
+        self.timers.start_report(now.mono, self.config.replication.report_every);
     }
 
     /// Removes a joiner that a former donor has given events of removed replicas which nobody here may have and take any

@@ -188,6 +188,8 @@ impl Node {
     /// Forgets what every member has. Nothing is stable before a member was met at every
     /// configured address: one that was never heard of, or founded apart, might hold older writes.
     pub(super) fn collect(&mut self, now: Now, partitions: impl Iterator<Item = PartitionId>) {
+        let partitions: Vec<PartitionId> = partitions.filter(|_| self.join.is_joined()).collect();
+        partitions.iter().for_each(|id| self.adopt_marks(now, *id));
         if !self.join.is_joined() || !(self.has_met_everybody() || planted!(CollectsBeforeMeeting)) {
             sometimes!(NotAllMetYet, if self.join.is_joined());
             return;

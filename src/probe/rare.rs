@@ -387,8 +387,8 @@ rare! {
     BelowFloorRefused,
     /// A partition's events of what a node was before were folded into a mark.
     Folded,
-    /// They were not, because a member had seen other events of it.
-    FoldAwaited,
+    /// A mark was taken over, because the same had been seen here.
+    MarkAdopted,
     /// A joiner had events of removed replicas that its donor could not take any more.
     JoinerBroughtFolded,
     /// A process whose replica was removed stayed away, because an operator had removed it or a copy had its place.
