@@ -82,7 +82,7 @@ fn said(cluster: &SimCluster, at: usize) -> usize {
     Encoder::default().without_compression().encode_control(&ready).unwrap().len()
 }
 
-/// Ten thousand in a release build, which CI runs as well.
+/// Ten thousand in a release build.
 #[test]
 fn restarts_without_end_leave_a_floor_and_a_mark_of_each_node_behind() {
     let rounds = if cfg!(debug_assertions) { 500 } else { 10_000 };

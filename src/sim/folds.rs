@@ -86,11 +86,13 @@ impl SimCluster {
                 let others = self.folded.by.entry((id, floor)).or_default();
                 let other = others.iter().find(|(other, _)| **other != sum).map(|(_, by)| *by);
                 let otherwise = other.filter(|other| node.members().get(*other).is_some());
-                found = found.or(otherwise.map(|other| format!("{id}: up to {floor} other events than {other} did")));
+                found = found
+                    .or_else(|| otherwise.map(|other| format!("{id}: up to {floor} other events than {other} did")));
                 others.entry(sum).or_insert(me);
                 self.folded.folds.0.insert((id, floor, sum), events);
             } else {
-                found = found.or(Some(format!("{id}: up to {floor} more or less than {events:?}, which is stable")));
+                found = found
+                    .or_else(|| Some(format!("{id}: up to {floor} more or less than {events:?}, which is stable")));
             }
         }
         if let Some(what) = found.filter(|_| honest) {
