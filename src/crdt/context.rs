@@ -505,7 +505,7 @@ mod tests {
             forgotten += u32::from(kept.is_empty());
             assert!(kept.weight() <= CLAIM_BYTES_MAX);
         }
-        assert_eq!(forgotten, 3);
+        assert_eq!(forgotten, 4);
     }
 
     #[test]
