@@ -3,6 +3,8 @@
 //! Real QUIC in virtual time. One node writes at a steady rate over a fixed number of keys, in values nobody can compress;
 //! the link of another narrows, and widens again.
 
+#[path = "support/progress.rs"]
+mod progress;
 #[path = "support/stale.rs"]
 mod stale;
 
@@ -14,8 +16,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use driftless::sim::SimConfig;
+use progress::progress;
 use serde_json::json;
-use stale::{LOOK_EVERY, Load, Look, Rate, STEP, ages, progress, stale};
+use stale::{LOOK_EVERY, Load, Look, Rate, STEP, ages, stale};
 
 /// Measures how stale a region becomes behind a link that is too narrow for a while, and how soon it is up to date again.
 #[derive(Parser, Debug)]
@@ -80,7 +83,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
     let brownout = Duration::from_secs(cli.seconds);
-    let bar = progress(cli.seconds + HEALTHY.as_secs() * 2);
+    let bar = progress(cli.seconds + HEALTHY.as_secs() * 2, "virtual seconds");
     let rate = Rate { writes: cli.writes, keys: cli.keys, value: cli.value };
     let mut config = SimConfig { nodes: cli.nodes, ..SimConfig::default() };
     config.node.replication.express = !cli.no_express;

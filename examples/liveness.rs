@@ -6,8 +6,11 @@
 //! # Invariants
 //! * A figure follows from the seed and the options, whatever the number of threads.
 
+#[path = "support/progress.rs"]
+mod progress;
+
 use std::error::Error;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +23,7 @@ use driftless::Event;
 use driftless::config::MembershipConfig;
 use driftless::membership::Reach;
 use driftless::sim::{Bursts, SimCluster, SimConfig, Weather};
-use indicatif::{ProgressBar, ProgressStyle};
+use progress::progress;
 use serde_json::json;
 
 /// Measures how soon a dead region is noticed, and how often a living one is called dead.
@@ -130,7 +133,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
-    let bar = progress(cli.hours + cli.crashes);
+    let bar = progress(cli.hours + cli.crashes, "hours and deaths");
     let mut found = Found::default();
     trials(cli, |trial| {
         bar.inc(1);
@@ -313,14 +316,4 @@ fn quantile(sorted: &[Duration], share: f64) -> Duration {
     let count = |n: usize| f64_of(u64::try_from(n).unwrap_or(u64::MAX));
     let at = (0..sorted.len()).find(|at| count(at + 1) >= share * count(sorted.len()));
     at.and_then(|at| sorted.get(at)).copied().unwrap_or_default()
-}
-
-fn progress(trials: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(trials);
-    let style = ProgressStyle::with_template("{elapsed:>4} {bar:24} {pos}/{len} hours and deaths, {eta} to go");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
 }

@@ -4,6 +4,8 @@
 //! Real QUIC in virtual time. What is lost are other keys than those written, so what is seen is what repair takes from
 //! the link.
 
+#[path = "support/progress.rs"]
+mod progress;
 #[path = "support/stale.rs"]
 mod stale;
 
@@ -19,8 +21,9 @@ use driftless::crdt::NEVER;
 use driftless::node::Input;
 use driftless::sim::SimConfig;
 use driftless::store::{Family, KeyRef};
+use progress::progress;
 use serde_json::json;
-use stale::{BEHIND, Load, Look, Rate, WRITER, ages, progress, stale};
+use stale::{BEHIND, Load, Look, Rate, WRITER, ages, stale};
 
 /// Measures how late writes come while a copy is given back what it lost.
 #[derive(Parser, Debug)]
@@ -83,7 +86,7 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
     let mut load = Load::new(rate, Duration::from_millis(cli.rtt_ms), config, cli.seed)?;
     let bulk = Bulk { keys: cli.lost, value: cli.lost_value };
     bulk.write(&mut load)?;
-    let bar = progress(HEALTHY.as_secs());
+    let bar = progress(HEALTHY.as_secs(), "virtual seconds");
     load.phase(HEALTHY, cli.mbit, &bar)?;
     let before = load.phase(HEALTHY, cli.mbit, &bar)?;
     bar.finish_and_clear();

@@ -4,9 +4,13 @@
 //! Nothing here reads the environment; channel lengths and retry counts are constants beside
 //! their users.
 
+mod roles;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use roles::{EdgeConfig, StandbyConfig, StandsInFor};
 
 use crate::crdt::custom::MergeState;
 use crate::error::ConfigError;
@@ -82,35 +86,12 @@ pub struct NodeConfig {
     /// Start as a standby, which has everything, takes no writes and takes over when nobody active can be reached. Default
     /// `None`: active, as all nodes of an active-active cluster are.
     pub standby: Option<StandbyConfig>,
+    /// Start as an edge, which takes reads and few writes near its clients, keeps of registers only what is read there, and
+    /// fetches the others from the nearest node that holds everything. It needs `peers`, founds no cluster, and counts
+    /// towards no level that a write has to reach. Default `None`: this node holds everything. Not together with `standby`.
+    pub edge: Option<EdgeConfig>,
     /// Certificate, key and CAs; required.
     pub identity: Option<IdentityConfig>,
-}
-
-/// Whom a standby stands in for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum StandsInFor {
-    /// All active nodes: it takes over when none of them can be reached.
-    #[default]
-    Cluster,
-    /// Those of its own region.
-    Region,
-}
-
-/// When a standby takes over.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StandbyConfig {
-    /// Whom it stands in for. Default all active nodes.
-    pub stands_in_for: StandsInFor,
-    /// How long none of them must be reachable, as all agree who can be heard, or nobody at all be heard, before it takes
-    /// over by itself; `None` leaves it to `Cache::promote`. Default 5 s. Less takes over where a restart would have done; of several standbys the one with
-    /// the shortest goes first, so give them different ones, some seconds apart.
-    pub take_over_after: Option<Duration>,
-}
-
-impl Default for StandbyConfig {
-    fn default() -> Self {
-        Self { stands_in_for: StandsInFor::Cluster, take_over_after: Some(Duration::from_secs(5)) }
-    }
 }
 
 /// How writes travel.
@@ -252,6 +233,7 @@ impl Config {
             peers: Vec::new(),
             advertise: None,
             standby: None,
+            edge: None,
             identity: None,
         };
         Self {
@@ -295,6 +277,13 @@ impl Config {
         self
     }
 
+    /// Starts as an edge.
+    #[must_use]
+    pub fn edge(mut self, edge: EdgeConfig) -> Self {
+        self.node.edge = Some(edge);
+        self
+    }
+
     /// Says where certificate, key and CAs are.
     #[must_use]
     pub fn identity(mut self, identity: IdentityConfig) -> Self {
@@ -329,9 +318,14 @@ impl Config {
         let over_twice = |long: Duration, short: Duration| short.checked_mul(2).is_some_and(|twice| long > twice);
         let is_name = |text: &str| (1..=NAME_BYTES_MAX).contains(&text.len());
         let twice = |(at, c): (usize, &CustomType)| self.custom.iter().skip(at + 1).any(|o| o.keyspace == c.keyspace);
-        let rules: [(bool, &'static str, &'static str); 17] = [
+        let edge = self.node.edge.as_ref();
+        let rules: [(bool, &'static str, &'static str); 21] = [
             (is_name(&self.node.cluster), "node.cluster", "must have from 1 to 256 bytes"),
             (is_name(self.node.region.as_str()), "node.region", "must have from 1 to 256 bytes"),
+            (edge.is_none() || self.node.standby.is_none(), "node.edge", "must not be set together with node.standby"),
+            (edge.is_none() || !self.node.peers.is_empty(), "node.edge", "needs peers: an edge founds no cluster"),
+            (edge.is_none_or(|edge| !edge.keep_for.is_zero()), "node.edge.keep_for", "must not be zero"),
+            (edge.is_none_or(|edge| !edge.fetch_timeout.is_zero()), "node.edge.fetch_timeout", "must not be zero"),
             (self.node.advertised().len() <= ADDRESSES_MAX, "node.advertise", "must be at most 4"),
             (self.node.advertised().iter().all(|a| is_name(a)), "node.advertise", "must have from 1 to 256 bytes"),
             (self.custom.iter().all(|c| is_name(&c.type_name)), "custom.type_name", "must have from 1 to 256 bytes"),
@@ -380,6 +374,7 @@ impl Config {
             keyspace_bytes: self.limits.keyspace_bytes,
             key_bytes_max: self.limits.key_bytes_max,
             value_bytes_max: self.limits.value_bytes_max,
+            is_edge: self.node.edge.is_some(),
         }
     }
 }
@@ -519,6 +514,23 @@ mod tests {
         assert_eq!(config.check(), Err(ConfigError::Field { field: "replication.collect_after", why }));
         let twice = Config::dev("eu", "127.0.0.1:0").peers(["a:1", "b:1", "a:1"]);
         assert_eq!(twice.check(), Err(ConfigError::DuplicatePeer { peer: "a:1".to_owned() }));
+    }
+
+    #[test]
+    fn an_edge_needs_somebody_to_fetch_from_and_is_no_standby() {
+        let edge = || Config::dev("eu", "127.0.0.1:0").edge(EdgeConfig::default());
+        assert_eq!(edge().peers(["a:1"]).check(), Ok(()));
+        let hasty = EdgeConfig { fetch_timeout: Duration::ZERO, ..EdgeConfig::default() };
+        let forgetful = EdgeConfig { keep_for: Duration::ZERO, ..EdgeConfig::default() };
+        for (config, field) in [
+            (edge(), "node.edge"),
+            (edge().peers(["a:1"]).standby(StandbyConfig::default()), "node.edge"),
+            (edge().peers(["a:1"]).edge(hasty), "node.edge.fetch_timeout"),
+            (edge().peers(["a:1"]).edge(forgetful), "node.edge.keep_for"),
+        ] {
+            let Err(ConfigError::Field { field: named, .. }) = config.check() else { panic!("{field} is refused") };
+            assert_eq!(named, field);
+        }
     }
 
     #[test]

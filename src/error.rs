@@ -4,9 +4,13 @@
 //! * A **peer**: [`PeerFault`]. Its link closes with a code; the state and the other peers are unaffected.
 //! * **Us**: an assertion. Partial success is not an error but a value (see `Outcome`).
 
+mod fetch;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+pub use fetch::FetchError;
 
 use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
 
@@ -288,6 +292,9 @@ pub enum RoleError {
     /// This replica was removed from the cluster.
     #[error("this replica was removed from the cluster and plays no part; restart the node to join again")]
     Removed,
+    /// This node is an edge, which does not hold what an active node or a standby has to.
+    #[error("this node is an edge and stays one until it is started otherwise; its role was not changed")]
+    Edge,
     /// The cache was shut down.
     #[error("this cache was shut down; its role was not changed")]
     Stopped,
@@ -346,6 +353,9 @@ pub enum Error {
     /// A read failed.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A value was not fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// A keyspace could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -458,6 +468,16 @@ pub enum PeerFault {
 #[cfg(test)]
 mod tests {
     use super::WriteError::{self, *};
+    use super::{FetchError, ReadError};
+
+    #[test]
+    fn a_fetch_is_worth_repeating_unless_the_caller_or_nobody_is_there() {
+        let later =
+            [FetchError::NotJoined, FetchError::Unreachable, FetchError::TimedOut, FetchError::TooMany { max: 1 }];
+        assert!(later.iter().all(FetchError::is_retryable), "{later:?}");
+        let never = [FetchError::Read(ReadError::Unencodable { what: "key" }), FetchError::Stopped];
+        assert!(!never.iter().any(FetchError::is_retryable), "{never:?}");
+    }
 
     #[test]
     fn a_write_is_worth_repeating_when_the_cluster_may_change_and_not_when_the_caller_must() {

@@ -26,8 +26,8 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// Bits of a replica's id that say when it began: milliseconds until 2039.
-const INCARNATION_BITS: u32 = 41;
+/// Bits of a replica's id that say when it began: milliseconds until 2248.
+const INCARNATION_BITS: u32 = 43;
 const INCARNATION_MAX: u64 = (1 << INCARNATION_BITS) - 1;
 
 impl NodeId {
@@ -52,7 +52,7 @@ impl Tag {
         ReplicaId(first)..=ReplicaId(first | INCARNATION_MAX)
     }
 
-    /// Tells whether ids of it follow each other in order. Those made by hand, below 2^41, need not.
+    /// Tells whether ids of it follow each other in order. Those made by hand, below 2^43, need not.
     #[must_use]
     pub fn is_ordered(self) -> bool {
         self.0 > 0
@@ -61,7 +61,7 @@ impl Tag {
 
 /// The identity of one running copy, fresh at every process start.
 ///
-/// It is the actor of every [`Dot`](crate::crdt::Dot) and breaks ties between stamps. Its high 23 bits are the [`Tag`] of its
+/// It is the actor of every [`Dot`](crate::crdt::Dot) and breaks ties between stamps. Its high 21 bits are the [`Tag`] of its
 /// node, the others say when it began, so later replicas of a node have larger ids.
 ///
 /// ```
@@ -113,6 +113,8 @@ pub enum Role {
     /// It takes reads and writes.
     #[default]
     Active,
+    /// It takes reads and few writes, and keeps of registers only what is read there; the others it fetches.
+    Edge,
     /// It has everything and takes no writes, until it takes over.
     Standby,
     /// It takes no writes any more and hands over what it has, to end or to leave.

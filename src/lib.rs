@@ -87,7 +87,7 @@ pub use cache::{
     Registers, Router, Sets, Token, Touched, Ttl, Watch, WatchError,
 };
 pub use config::Config;
-pub use error::{DrainError, Error, RemoveError, RenewError, RoleError};
+pub use error::{DrainError, Error, FetchError, RemoveError, RenewError, RoleError};
 pub use id::Role;
 pub use node::{Event, Level, Outcome, RepairReport};
 pub use store::Selector;

@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use crdts::{CmRDT, PNCounter};
 use driftless::cache::Change;
-use driftless::config::IdentityConfig;
+use driftless::config::{EdgeConfig, IdentityConfig};
 use driftless::crdt::custom::Erased;
-use driftless::error::{ConfigError, OpenError, PeerFault, StartError, WriteError};
+use driftless::error::{ConfigError, FetchError, OpenError, PeerFault, StartError, WriteError};
 use driftless::id::RegionId;
-use driftless::{Cache, Config, Event, Level, Origin, Token, Touched, Ttl, WatchError};
+use driftless::{Cache, Config, Event, Level, Origin, Role, RoleError, Token, Touched, Ttl, WatchError};
 use world::{GUARD, World, event, everywhere, guard, open, refused, settled};
 
 #[tokio::test]
@@ -410,4 +410,55 @@ async fn nodes_with_other_partition_counts_refuse_each_other_and_both_keep_servi
         numbers.set(&1, &1, Ttl::NEVER).unwrap();
         assert_eq!(numbers.get(&1).unwrap(), Some(1));
     }
+}
+
+/// An edge that keeps what is read for half a second.
+fn edge_of(world: &World, at: usize, peers: &[&Cache]) -> Config {
+    let edge = EdgeConfig { keep_for: Duration::from_millis(500), ..EdgeConfig::default() };
+    let mut config = world.config(at, peers).edge(edge);
+    config.membership.max_drift = Duration::from_millis(100);
+    config.replication.collect_after = Duration::from_millis(250);
+    config
+}
+
+#[tokio::test]
+async fn an_edge_gives_back_what_is_not_read_and_fetches_it_on_a_miss() {
+    let world = World::new();
+    let (us, eu) = world.pair().await;
+    let edge = open(edge_of(&world, 2, &[&us, &eu])).await;
+    assert_eq!(edge.role().await, Some(Role::Edge));
+    assert_eq!(edge.promote().await, Err(RoleError::Edge));
+    let [here, there, at_edge] = [&us, &eu, &edge].map(|cache| cache.registers::<String, u32>("prices").unwrap());
+    here.set("apple", &1, Ttl::NEVER).unwrap();
+    settled(&[&us, &eu, &edge], &[here.set("pear", &2, Ttl::NEVER).unwrap()]).await;
+
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    let given_back = guard(async {
+        loop {
+            tick.tick().await;
+            let warm = at_edge.get("apple").unwrap();
+            let edge = edge.stats().await.node.edge;
+            if edge.evicted > 0 {
+                return (warm, edge);
+            }
+        }
+    });
+    let (warm, stats) = given_back.await;
+    assert_eq!((warm, stats.evicted, stats.fetches), (Some(1), 1, 0), "apples are asked for all the time");
+    assert_eq!((there.get("pear").unwrap(), at_edge.get("pear").unwrap()), (Some(2), None));
+
+    let (one, other) = tokio::join!(at_edge.fetch("pear"), at_edge.fetch("pear"));
+    assert_eq!((one, other, at_edge.get("pear").unwrap()), (Ok(Some(2)), Ok(Some(2)), Some(2)));
+    assert_eq!(at_edge.fetch("plum").await, Ok(None), "there is none anywhere");
+    assert_eq!(there.fetch("plum").await, Ok(None));
+    let fetched = edge.stats().await.node.edge;
+    assert_eq!((fetched.fetches, fetched.fetched, fetched.missing, fetched.failed), (3, 2, 1, 0));
+
+    let updated = there.set("pear", &3, Ttl::NEVER).unwrap();
+    settled(&[&us, &eu, &edge], &[updated, here.delete("apple").unwrap()]).await;
+    assert_eq!((at_edge.get("pear").unwrap(), at_edge.get("apple").unwrap()), (Some(3), None));
+    assert_eq!(at_edge.fetch("apple").await, Ok(None));
+    assert_eq!(edge.stats().await.node.edge.fetches, 3, "updates and deletions come by themselves");
+    edge.shutdown().await;
+    assert_eq!(at_edge.fetch("plum").await, Err(FetchError::Stopped));
 }

@@ -93,7 +93,8 @@ fn a_member_that_hears_of_itself_what_it_has_not_said_says_it_again() {
     let mut bench = Bench::new();
     let own = |bench: &Bench| bench.node.members().get(ReplicaId(10)).unwrap().clone();
     let said = own(&bench);
-    let profile = Profile { version: 9, addresses: vec!["elsewhere:1".to_owned()], role: Role::Draining };
+    let profile =
+        Profile { version: 9, addresses: vec!["elsewhere:1".to_owned()], role: Role::Draining, is_edge: false };
     let mut members = MemberSet::default();
     members.add(ReplicaId(10), &Member { profile, ..said.clone() });
     bench.control(GOOD, &Control::Report { hlc: Hlc(1), changed: Vec::new(), members: Some(members) });

@@ -553,7 +553,7 @@ impl World {
 
     /// What a replica may miss where memory is given back.
     fn licence(&self) -> Licence {
-        Licence { hole: self.setting.evict, stamps: self.evicted.clone() }
+        Licence { hole: self.setting.evict, stamps: self.evicted.clone(), misses: false }
     }
 
     /// Returns everything a replica shows at `t`.

@@ -45,6 +45,7 @@ fn open_store(me: ReplicaId, partitions: usize) -> Store {
         keyspace_bytes: 1 << 20,
         key_bytes_max: 64,
         value_bytes_max: 1_024,
+        is_edge: false,
     };
     let store = Store::new(me, config);
     store.set_gate(Gate::Open);

@@ -279,7 +279,12 @@ fn a_clone_takes_the_place_of_the_older_process() {
     assert!(cluster.is_clone(3) && !cluster.perform(Action::Clone { of: 3 }));
     assert!(cluster.run_until(ms(10_000), |c| c.is_removed(1)).is_some());
     cluster.run_for(ms(2_000));
-    assert!(cluster.take_events(1).contains(&Event::Removed), "the older one is told");
+    let clone = cluster.replica(3).unwrap();
+    let (told, told_clone) = (cluster.take_events(1), cluster.take_events(3));
+    assert!(told.contains(&Event::Removed), "the older one is told");
+    assert!(told.contains(&Event::Twin { replica: clone }), "and of whom there is instead");
+    let twins = told_clone.iter().filter(|event| **event == Event::Twin { replica: older }).count();
+    assert_eq!(twins, 1, "the clone is told that it is one, once");
     assert_eq!(set(&mut cluster, 1, "k", b"v"), Err(WriteError::Removed));
     assert!(set(&mut cluster, 3, "k", b"v").is_ok(), "the clone is the node now");
     assert!(cluster.run_until(ms(5_000), converged).is_some());
@@ -316,6 +321,20 @@ fn a_removed_replica_is_told_refused_and_waited_for_no_more() {
     assert_eq!((dials, cluster.take_events(2).len()), (0, 0), "it dials nobody any more");
     heals(&mut cluster, ms(10_000));
     assert_eq!(cluster.node(0).unwrap().members().live().count(), 3, "it is back under a new id");
+}
+
+#[test]
+fn of_two_that_removed_each_other_the_lower_one_is_told_and_the_other_goes_on() {
+    let mut cluster = formed(17, &Setting { nodes: 2, ..calm() });
+    let lower = usize::from(cluster.replica(1) < cluster.replica(0));
+    assert!(cluster.perform(Action::Isolate { at: 0 }));
+    cluster.run_for(ms(3_000));
+    assert!(cluster.perform(Action::Remove { by: 0, at: 1 }) && cluster.perform(Action::Remove { by: 1, at: 0 }));
+    cluster.perform(Action::Heal);
+    cluster.run_for(ms(5_000));
+    assert!(cluster.take_events(lower).contains(&Event::Removed) && cluster.is_removed(lower));
+    assert!(!cluster.take_events(1 - lower).contains(&Event::Removed));
+    assert!(set(&mut cluster, 1 - lower, "k", b"v").is_ok());
 }
 
 #[test]

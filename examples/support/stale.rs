@@ -7,7 +7,6 @@
 //! * A figure follows from the seed and the options.
 
 use std::error::Error;
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use bytes::Bytes;
 use driftless::crdt::NEVER;
 use driftless::sim::{Action, Carrier, SimCluster, SimConfig, Weather};
 use driftless::store::{Body, Family, KeyRef, Keyspace};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 /// The node that writes, and the one that is looked at.
 pub(crate) const WRITER: usize = 0;
@@ -159,14 +158,4 @@ fn quantiles(mut all: Vec<Duration>) -> (Duration, Duration) {
     all.sort_unstable();
     let at = |percent: usize| all.get(all.len() * percent / 100).copied().unwrap_or_default();
     (at(50), at(99))
-}
-
-pub(crate) fn progress(seconds: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(seconds);
-    let style = ProgressStyle::with_template("{elapsed:>4} {bar:24} {pos}/{len} virtual seconds, {eta} to go");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar
 }

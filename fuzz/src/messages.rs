@@ -318,9 +318,11 @@ fn members(u: &mut Unstructured<'_>) -> Made<MemberSet> {
     let member = |u: &mut Unstructured<'_>| {
         let region = RegionId::new(u.choose(&["us-east", "eu-central", ""])?);
         let sponsor = if bool::arbitrary(u)? { Some(replica(u)?) } else { None };
-        let role = *u.choose(&[Role::Active, Role::Standby, Role::Draining])?;
+        let whole = [Role::Active, Role::Standby, Role::Draining].map(|role| (role, false));
+        let edges = [Role::Edge, Role::Draining].map(|role| (role, true));
+        let (role, is_edge) = *u.choose(&[&whole[..], &edges[..]].concat())?;
         let addresses = some(u, 4, |u| Ok(format!("host:{}", u16::arbitrary(u)?)))?;
-        let profile = Profile { version: u.arbitrary()?, addresses, role };
+        let profile = Profile { version: u.arbitrary()?, addresses, role, is_edge };
         Ok(Member { profile, ..Member::new(node(u)?, region, u.arbitrary()?, sponsor) })
     };
     let members = some(u, 3, |u| Ok((replica(u)?, member(u)?)))?.into_iter().collect();
@@ -357,13 +359,16 @@ fn hello(u: &mut Unstructured<'_>) -> Made<Hello> {
         members: members(u)?,
         ctxs: ctxs(u)?,
         compression: some(u, 2, text)?,
+        edge: u.arbitrary()?,
     })
 }
 
 /// Any message of the control stream.
 pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
-    Ok(match u.int_in_range(0..=12)? {
-        11..=12 => Control::Repair(repair(u)?),
+    Ok(match u.int_in_range(0..=15)? {
+        13 => Control::Missing { keyspace: text(u)?, key: Bytes::from(text(u)?) },
+        12 => Control::Fetch { keyspace: text(u)?, key: Bytes::from(text(u)?) },
+        10..=11 => Control::Repair(repair(u)?),
         0..=1 => Control::Hello(hello(u)?),
         2 => Control::Ready { members: members(u)?, ctxs: ctxs(u)? },
         3 => Control::Join { ctxs: ctxs(u)? },
@@ -371,7 +376,8 @@ pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
         5 => Control::ReportNow,
         6 => Control::NeedFull { partition: partition(u)? },
         7 => Control::Goodbye,
-        8 => Control::Told { digest: u.arbitrary()? },
+        14 => Control::Twin { replica: replica(u)? },
+        15 => Control::Told { digest: u.arbitrary()? },
         _ => {
             let said = |u: &mut Unstructured<'_>| {
                 let seen = Some(seen(u)?).filter(|seen| seen.max() > 0);

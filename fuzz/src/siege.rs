@@ -259,7 +259,8 @@ impl Siege {
                 | Output::Resolved { .. }
                 | Output::Event(_)
                 | Output::Changed(_)
-                | Output::Repaired(_) => {}
+                | Output::Repaired(_)
+                | Output::Fetched { .. } => {}
             }
         }
     }
@@ -295,7 +296,8 @@ impl Siege {
                 | Output::Resolved { .. }
                 | Output::Event(_)
                 | Output::Changed(_)
-                | Output::Repaired(_) => {}
+                | Output::Repaired(_)
+                | Output::Fetched { .. } => {}
             }
         }
         assert_eq!(self.node.gauges().over(), None);

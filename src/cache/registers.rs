@@ -13,8 +13,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::crdt::Cell;
-use crate::error::{ReadError, WriteError};
+use crate::crdt::{Cell, Payload};
+use crate::error::{FetchError, ReadError, WriteError};
 use crate::store::{Body, Entry, Selector};
 
 use super::encoded::{Encoded, decode};
@@ -118,6 +118,47 @@ impl<K: Serialize, V> Registers<K, V> {
         found.map(|bytes| decode("value", &bytes)).transpose()
     }
 
+    /// Returns the value wherever it is: what is here, or at an edge that has not kept it what the nearest node that holds
+    /// everything has, which stays here as long as it is read. Any other node holds everything and asks nobody, nor does an
+    /// edge that knows a value to be deleted or over. Callers that miss one key at the same time share one request.
+    ///
+    /// # Errors
+    /// [`FetchError`] when it cannot be told whether there is a value: nobody could be asked, or nobody answered within
+    /// [`fetch_timeout`](crate::config::EdgeConfig::fetch_timeout).
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what comes is kept all the same.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn profile(cache: &driftless::Cache) -> Result<(), driftless::Error> {
+    /// let profiles = cache.registers::<String, String>("profiles")?;
+    /// match profiles.fetch("alice").await {
+    ///     Ok(Some(profile)) => println!("{profile}"),
+    ///     Ok(None) => println!("there is none"),
+    ///     Err(error) if error.is_retryable() => println!("not known here: ask the database"),
+    ///     Err(error) => return Err(error.into()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn fetch<Q>(&self, key: &Q) -> Result<Option<V>, FetchError>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+        V: DeserializeOwned,
+    {
+        let encoded = Encoded::name("key", key).map_err(ReadError::from)?;
+        if let Some(value) = self.get(key)? {
+            return Ok(Some(value));
+        }
+        if self.space.store().warm().is_none() || self.space.look(encoded.as_slice(), is_known_gone) {
+            return Ok(None);
+        }
+        self.space.fetch(encoded.as_slice()).await?;
+        Ok(self.get(key)?)
+    }
+
     /// Deletes a value, also one this process has not seen: the deletion beats every older write
     /// that is still on its way.
     ///
@@ -190,6 +231,11 @@ impl<K: Serialize, V> Registers<K, V> {
     }
 
     keyspace_methods!();
+}
+
+/// Tells whether an entry says that there is no value, and not only that it is not here.
+fn is_known_gone(entry: &Entry, now_ms: u64) -> bool {
+    cell(entry).is_some_and(|cell| *cell.payload() == Payload::Tombstone || cell.deadline <= now_ms)
 }
 
 fn cell(entry: &Entry) -> Option<&Cell> {

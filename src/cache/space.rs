@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::crdt::Ctx;
-use crate::error::WriteError;
+use crate::error::{FetchError, WriteError};
 use crate::id::PartitionId;
 use crate::node::Mark;
 use crate::runtime::{KeyChange, Line, wall_ms};
@@ -72,6 +72,17 @@ impl Space {
         let found = self.store.with_entry(&at, |entry| f(entry?, now_ms));
         self.keyspace.tally().read(at.hash, found.is_some());
         found
+    }
+
+    /// Looks at a key's entry at the present time without counting that as a read; false if there is none.
+    pub(super) fn look(&self, key: &[u8], f: impl FnOnce(&Entry, u64) -> bool) -> bool {
+        let (at, now_ms) = (KeyRef::new(&self.keyspace, key), self.now_ms());
+        self.store.with_entry(&at, |entry| entry.is_some_and(|entry| f(entry, now_ms)))
+    }
+
+    /// Gets a register from elsewhere.
+    pub(super) async fn fetch(&self, key: &[u8]) -> Result<(), FetchError> {
+        self.line.fetch(self.keyspace.id(), Bytes::copy_from_slice(key)).await
     }
 
     /// Runs a mutation that always happens. `value_len` are the bytes it adds; `None` is always

@@ -12,12 +12,14 @@
 //! What is *not* here: reading a clock, and refusing a far-future stamp (see [`crate::node`]).
 
 mod hlc;
+mod spacing;
 
 use std::fmt;
 use std::time::Duration;
 
 pub use hlc::HlcClock;
 use serde::{Deserialize, Serialize};
+pub use spacing::Spacing;
 
 use crate::id::ReplicaId;
 

@@ -556,7 +556,7 @@ mod tests {
 
     /// Replica `n` of a tag.
     fn of_tag(tag: u64, n: u64) -> ReplicaId {
-        ReplicaId(tag << 41 | n)
+        ReplicaId(tag << 43 | n)
     }
 
     fn ctx(seen: &[(u64, u64, u64)]) -> Ctx {

@@ -37,6 +37,8 @@ pub struct Profile {
     pub addresses: Vec<String>,
     /// What part it plays.
     pub role: Role,
+    /// It is an edge, also while it drains: it does not hold everything, so its copy counts for nothing.
+    pub is_edge: bool,
 }
 
 /// Whose running copy a replica is.
@@ -308,6 +310,14 @@ impl MemberSet {
     #[must_use]
     pub fn is_barred(&self, replica: ReplicaId) -> bool {
         self.expelled.contains(&replica) || self.is_succeeded(replica)
+    }
+
+    /// Tells the same of one that is perhaps below a floor: then it has a successor if it had `joined`, and else it has only
+    /// begun, with a clock that went back.
+    #[must_use]
+    pub fn bars(&self, replica: ReplicaId, node: NodeId, joined: bool) -> bool {
+        let has_successor = joined && self.is_folded(replica) && self.of_node(node).next().is_some();
+        has_successor || self.is_barred(replica)
     }
 
     /// Returns the live replicas of a node, in order.

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::clock::Mono;
+use crate::clock::{Mono, Spacing};
 use crate::id::{NodeId, ReplicaId};
 use crate::node::input::{LinkId, PeerSlot};
 use crate::probe::{planted, sometimes};
@@ -161,34 +161,11 @@ impl Slot {
     }
 }
 
-/// How many dials may begin (the generic cell rate algorithm, ITU-T I.371).
-#[derive(Clone, Copy, Debug, Default)]
-struct Pace {
-    /// When all that was allowed so far will have been due one by one.
-    through: Mono,
-}
-
-impl Pace {
-    /// Returns when the next dial may begin.
-    fn next_at(self) -> Mono {
-        let ahead = DIAL_EVERY * (DIALS_AT_ONCE - 1);
-        Mono(self.through.0.saturating_sub(u64::try_from(ahead.as_nanos()).unwrap_or(u64::MAX)))
-    }
-
-    fn take(&mut self, now: Mono) -> bool {
-        let may = self.next_at() <= now;
-        if may {
-            self.through = self.through.max(now).plus(DIAL_EVERY);
-        }
-        may
-    }
-}
-
 /// All places.
 #[derive(Clone, Debug)]
 pub struct Slots {
     slots: Vec<Slot>,
-    pace: Pace,
+    pace: Spacing,
 }
 
 impl Slots {
@@ -196,7 +173,7 @@ impl Slots {
     #[must_use]
     pub fn new(seeds: &[String]) -> Self {
         let seed = |address: &String| Slot::new(Target::Seed { address: address.clone() }, Mono::default());
-        Self { slots: seeds.iter().map(seed).collect(), pace: Pace::default() }
+        Self { slots: seeds.iter().map(seed).collect(), pace: Spacing::new(DIAL_EVERY) }
     }
 
     /// Iterates over the configured addresses that do not lead to this node, and the node met at each.
@@ -256,7 +233,7 @@ impl Slots {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
         let at = self.slots.iter().filter_map(Slot::due_at).min()?;
-        Some(at.max(self.pace.next_at()))
+        Some(at.max(self.pace.next_at(self.pace.room_for(DIALS_AT_ONCE))))
     }
 
     /// Returns the dials that begin now, the longest due first. `connected` tells whether a node has a link already.
@@ -269,7 +246,7 @@ impl Slots {
             let Some(slot) = self.slots.get_mut(at) else { continue };
             if slot.peer.is_some_and(|(node, _)| connected(node)) {
                 slot.state = State::Idle { at: now.plus(LOOK_AGAIN) };
-            } else if !self.pace.take(now) {
+            } else if self.pace.take(now, self.pace.room_for(DIALS_AT_ONCE)).is_err() {
                 sometimes!(DialsPaced);
                 break;
             } else if let Some(address) = slot.address().map(str::to_owned) {

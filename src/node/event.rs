@@ -127,6 +127,13 @@ pub enum Event {
     /// process goes on as another replica, which [`Event::CameBack`] tells, unless an operator removed it, another copy of
     /// its node has its place, or the configuration says otherwise.
     Removed,
+    /// Another process runs with this node's identity, or ran until now: a cloned machine, or a copied certificate. The one
+    /// that joined later is the node; the other one is told [`Event::Removed`] as well and stays away. End one of them, or give
+    /// it an identity of its own.
+    Twin {
+        /// The other process' replica.
+        replica: ReplicaId,
+    },
     /// This process goes on as another replica, empty, and is about to join.
     CameBack {
         /// The replica that was removed.

@@ -3,6 +3,7 @@
 //! A bound that nobody measures is a wish: simulation compares each of these after every step.
 
 use crate::node::Node;
+use crate::node::fetch::FETCHES_MAX;
 use crate::node::levels::WAITS_MAX;
 use crate::node::link::{EARLY_BYTES_MAX, Link, STAGED_BYTES_MAX};
 use crate::node::pen::PEN_BYTES_MAX;
@@ -70,6 +71,8 @@ impl Node {
             gauge("queued bytes of a link", session(&|s| s.peer.in_flight()), window.saturating_add(frame)),
             gauge("states in quarantine", self.quarantine.len(), QUARANTINE_MAX),
             gauge("waits", self.waits.len(), WAITS_MAX),
+            gauge("fetches", self.fetches.len(), FETCHES_MAX),
+            gauge("requests of a link", session(&|s| s.asked_for.len()), FETCHES_MAX),
             gauge("dirty partitions", self.outbox.dirty().count(), partitions),
             gauge("log records", records, records_max),
             gauge("places to dial", self.slots.len(), places),

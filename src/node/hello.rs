@@ -14,6 +14,7 @@ use crate::id::PartitionId;
 use crate::membership::Beats;
 use crate::node::Node;
 use crate::node::event::Event;
+use crate::node::fetch::Asked;
 use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
 use crate::node::link::{Early, Link, Session, Staging, spread};
 use crate::node::output::{CloseCode, Output};
@@ -75,6 +76,7 @@ impl Node {
             members: self.members.clone(),
             ctxs: self.contexts(),
             compression: vec![COMPRESSION.to_owned()],
+            edge: self.is_edge(),
         }
     }
 
@@ -115,9 +117,19 @@ impl Node {
         if self.members.is_removed(hello.replica) {
             sometimes!(RemovedRefused);
             sometimes!(BelowFloorRefused, if self.members.is_folded(hello.replica));
+            if hello.members.was_removed(self.me.replica) && self.me.replica < hello.replica {
+                // Each was removed by the other, and refuses what it says.
+                sometimes!(GaveWayToOneRemoved);
+                let is_barred = hello.members.bars(self.me.replica, self.me.node, self.join.is_joined());
+                return self.heed(now, if is_barred { CloseCode::Expelled } else { CloseCode::Removed });
+            }
             let code = self.refusal_of(link, hello.replica, hello.joined);
             let fault = PeerFault::Removed { replica: hello.replica };
-            return self.fault_with(link, fault, code);
+            self.refused(link, fault.clone());
+            if !(hello.joined && self.part(now, link, hello.replica)) {
+                self.close(link, code, &fault.to_string());
+            }
+            return;
         }
         if self.check_clock(self.peers_now(now, link, &hello), now.wall_ms).is_err() {
             // The peer sees us as ahead and is about to close the link for it.
@@ -259,6 +271,7 @@ impl Node {
         let session = Session {
             replica: hello.replica,
             joined: hello.joined,
+            is_edge: hello.edge,
             donated: false,
             knocks: None,
             told: 0,
@@ -275,6 +288,7 @@ impl Node {
             gives_up: BTreeSet::new(),
             repair: crate::repair::Session::default(),
             repair_due: first_due(now.mono),
+            asked_for: Asked::default(),
             staging: Staging::default(),
             stale_fulls: BTreeMap::new(),
             traffic: Traffic::default(),

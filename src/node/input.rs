@@ -16,7 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Mono;
-use crate::id::{NodeId, RegionId, ReplicaId};
+use crate::id::{KeyspaceId, NodeId, RegionId, ReplicaId};
+use crate::node::fetch::FetchId;
 use crate::node::levels::{Level, Mark, WaitId};
 use crate::node::output::{DialError, LinkEnd};
 
@@ -118,6 +119,16 @@ pub enum Input {
     CancelWait {
         /// The wait.
         id: WaitId,
+    },
+    /// Somebody at an edge wants a register that is not here. [`Output::Fetched`](crate::node::Output::Fetched) tells when
+    /// what there is of it is.
+    Fetch {
+        /// Names the fetch in the output.
+        id: FetchId,
+        /// The keyspace, of registers.
+        keyspace: KeyspaceId,
+        /// The key.
+        key: Bytes,
     },
     /// An operator removes a replica that will not come back, so that nobody waits for its reports any more. It is for
     /// ever: every node hears of it, the replica is refused wherever it shows up and told so. Its process comes back when

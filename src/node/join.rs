@@ -7,17 +7,18 @@
 //!
 //! # Invariants
 //! * Before it has joined a node originates nothing and takes in nothing but its donor's state.
-//! * Of several nodes that find only each other, the lowest replica id founds.
+//! * Of several nodes that find only each other, the lowest replica id founds. An edge does not, and nobody does who finds
+//!   a member, if only an edge, which is no donor.
 
 use std::collections::BTreeSet;
 
 use crate::clock::{Hlc, Mono, Now};
 use crate::crdt::{Ctx, Member, MemberSet};
-use crate::id::{NodeId, PartitionId, ReplicaId};
+use crate::id::{NodeId, PartitionId, ReplicaId, Role};
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
-use crate::node::link::spread;
+use crate::node::link::{Session, spread};
 use crate::probe::{planted, sometimes};
 use crate::store::Full;
 use crate::wire::Control;
@@ -75,7 +76,8 @@ impl Node {
             Join::Seeking { since } => *since.get_or_insert(now.mono),
         };
         self.join = Join::Seeking { since: Some(since) };
-        let found = self.sessions().find(|(_, s)| s.joined).map(|(id, s)| (id, s.replica));
+        let is_whole = |s: &Session| !s.is_edge || planted!(EdgeIsDonor);
+        let found = self.sessions().find(|(_, s)| s.joined && is_whole(s)).map(|(id, s)| (id, s.replica));
         if let Some((donor, sponsor)) = found {
             let ctxs = self.contexts();
             let resumed = Resumed { had: ctxs.iter().map(|(id, _)| *id).collect(), until: Vec::new() };
@@ -84,7 +86,12 @@ impl Node {
             return;
         }
         let waited = now.mono.since(since) >= self.config.membership.solo_after;
-        let lowest = self.sessions().all(|(_, s)| self.me.replica < s.replica);
+        let edges_only = self.sessions().any(|(_, s)| s.joined) && !planted!(FoundsBesideEdge);
+        sometimes!(EdgeIsNoDonor, if edges_only);
+        if edges_only || (self.is_edge() && !planted!(EdgeFounds)) {
+            return;
+        }
+        let lowest = self.sessions().filter(|(_, s)| !s.is_edge).all(|(_, s)| self.me.replica < s.replica);
         let enough = self.sessions().count() + 1 >= self.config.membership.expected_nodes;
         let complete = enough && self.slots.all_met(|node| self.is_connected(node));
         sometimes!(LowerLeftToFound, if waited && !lowest);
@@ -121,12 +128,17 @@ impl Node {
 
     /// A peer asks this node to be its donor.
     pub(super) fn on_join(&mut self, now: Now, link: LinkId, ctxs: Vec<(PartitionId, Ctx)>) {
-        if !self.join.is_joined() || self.holds_back(link, &ctxs) || self.refuses_history(now, link, &ctxs) {
+        let is_edge = self.is_edge() && !planted!(EdgeIsDonor);
+        if !self.join.is_joined() || is_edge || self.holds_back(link, &ctxs) || self.refuses_history(now, link, &ctxs) {
             return;
         }
         let Some(l) = self.links.get_mut(&link) else { return };
-        let member = Member::new(l.identity.node, l.identity.region.clone(), l.hello_ms, Some(self.me.replica));
+        let mut member = Member::new(l.identity.node, l.identity.region.clone(), l.hello_ms, Some(self.me.replica));
         let Some(session) = l.session.as_deref_mut() else { return };
+        if session.is_edge {
+            // Before it says so itself: its copy counts for nothing from the first.
+            (member.profile.role, member.profile.is_edge) = (Role::Edge, true);
+        }
         session.donated = true;
         let joiner = session.replica;
         let mut news = MemberSet::default();
@@ -231,6 +243,7 @@ impl Node {
 
     fn finish_join(&mut self, now: Now, founded: bool) {
         self.join = Join::Joined;
+        self.begin_keeping();
         let sponsor = self.copied_from;
         let mut own = MemberSet::default();
         let (node, region) = (self.me.node, self.me.region.clone());

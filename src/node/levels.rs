@@ -5,13 +5,14 @@
 //!
 //! # Invariants
 //! * Only a member's own report counts; a relayed dot says nothing about third parties.
+//! * An edge counts for nothing, neither as one that has a write nor as one that should: it may give it back at once.
 //! * At most [`WAITS_MAX`] waits are kept; one more resolves at once as not reached.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Mono;
 use crate::crdt::Dot;
-use crate::crdt::MemberSet;
+use crate::crdt::{Member, MemberSet};
 use crate::id::{NodeId, PartitionId, RegionId};
 use crate::probe::planted;
 use crate::store::Store;
@@ -187,7 +188,9 @@ pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet, expec
     };
     let (mut acked, mut missing) = (0, Vec::new());
     let (mut regions, mut reached_regions) = (BTreeSet::new(), BTreeSet::new());
-    for (replica, member) in members.live() {
+    let counts = |member: &Member| !member.profile.is_edge || planted!(EdgeCounts);
+    let edges = members.live().filter(|(_, member)| !counts(member)).count();
+    for (replica, member) in members.live().filter(|(_, member)| counts(member)) {
         regions.insert(&member.region);
         if has(replica) {
             acked += 1;
@@ -196,11 +199,11 @@ pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet, expec
             missing.push(Missing { node: member.node, region: member.region.clone() });
         }
     }
-    let all = (acked + missing.len()).max(expected);
+    let all = (acked + missing.len()).max(expected.saturating_sub(edges)).max(1);
     let (acked, needed) = match level {
         Level::Local => (acked.max(1), 1),
         Level::Quorum => (acked, if planted!(HalfIsQuorum) { all.div_ceil(2) } else { all / 2 + 1 }),
-        Level::EachRegion => (reached_regions.len(), regions.len()),
+        Level::EachRegion => (reached_regions.len(), regions.len().max(1)),
         Level::All => (acked, all),
     };
     Outcome { reached: acked >= needed, acked, needed, missing }

@@ -13,6 +13,7 @@ use crate::clock::Mono;
 use crate::crdt::Ctx;
 use crate::id::{PartitionId, ReplicaId};
 use crate::membership::Beats;
+use crate::node::fetch::Asked;
 use crate::node::input::{PeerIdentity, PeerSlot};
 use crate::node::stats::{LagHistogram, PeerStats, RecentLag, Traffic};
 use crate::probe::sometimes;
@@ -115,6 +116,8 @@ pub struct Session {
     pub replica: ReplicaId,
     /// The peer has joined.
     pub joined: bool,
+    /// The peer is an edge.
+    pub is_edge: bool,
     /// This node is the peer's donor.
     pub donated: bool,
     /// The members the peer was told are known here, when it had been told everything.
@@ -147,6 +150,8 @@ pub struct Session {
     pub repair: repair::Session,
     /// When this side compares them next.
     pub repair_due: Mono,
+    /// What the peer asked for.
+    pub asked_for: Asked,
     /// Unfinished full synchronisations.
     pub staging: Staging,
     /// Full synchronisations in a row that predated what is stable here, by partition.
@@ -216,7 +221,8 @@ impl Staging {
         if chunk.index == 0 {
             self.forget(id);
             let batch = Batch { partition: id, ctx: chunk.ctx, fragments: Vec::new() };
-            let full = Full { batch, frontier: chunk.frontier, floor: chunk.floor, forgotten: chunk.forgotten };
+            let FullChunk { frontier, floor, forgotten, .. } = chunk;
+            let full = Full { batch, frontier, floor, forgotten, is_part: false };
             self.open.insert(id, Open { session: chunk.session, at: now, next: 0, bytes: 0, full });
         }
         let Some(open) = self.open.get_mut(&id).filter(|o| o.session == chunk.session && o.next == chunk.index) else {

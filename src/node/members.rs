@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! * A removed replica is neither waited for nor heard again (R-FENCE); a removed node says so as its last word.
-//! * Nobody judges an orphan but by what is stable here (R-ORPHAN).
+//! * Nobody judges an orphan but by what is stable here (R-ORPHAN), and no edge does, nor does anybody go by its word.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,7 +27,8 @@ impl Node {
         if !self.respects(now, news) {
             return;
         }
-        if self.is_orphan_of(news) {
+        let from_edge = self.links.get(&link).and_then(|l| l.session.as_deref()).is_some_and(|s| s.is_edge);
+        if !from_edge && self.is_orphan_of(news) {
             return self.begin_again(now);
         }
         if self.join.is_joined() || self.join.is_donor(link) || news.was_removed(self.me.replica) {
@@ -40,7 +41,8 @@ impl Node {
     /// Takes in what is known of members: who joined, and who was removed for ever.
     pub(super) fn on_members(&mut self, now: Now, news: &MemberSet) {
         let before = self.members.clone();
-        let late = self.members.orphans_in(news, &self.cleared);
+        let judges = !self.is_edge();
+        let late = if judges { self.members.orphans_in(news, &self.cleared) } else { BTreeSet::new() };
         if !self.members.join(news) {
             return;
         }
@@ -80,9 +82,10 @@ impl Node {
     }
 
     /// R-ORPHAN: of members that were heard of too late, removes those that have not seen all that is stable here. What
-    /// they bring may be what was deleted and forgotten here without them. Returns whether the peer on `link` is one.
+    /// they bring may be what was deleted and forgotten here without them. Returns whether the peer on `link` is one. An edge
+    /// removes nobody: it makes way.
     pub(super) fn fence_orphans(&mut self, now: Now, link: LinkId) -> bool {
-        if self.members.orphans.is_empty() || planted!(OrphansTrusted) {
+        if self.members.orphans.is_empty() || self.is_edge() || planted!(OrphansTrusted) {
             return false;
         }
         let is_behind = |session: &Session| {
@@ -175,7 +178,9 @@ impl Node {
         let links: Vec<(LinkId, bool)> = linked.map(|(id, session)| (id, session.joined)).collect();
         for (link, joined) in links {
             let code = self.refusal_of(link, replica, joined);
-            self.close(link, code, "the replica was removed from the cluster");
+            if !(joined && self.part(now, link, replica)) {
+                self.close(link, code, "the replica was removed from the cluster");
+            }
         }
     }
 
@@ -186,7 +191,9 @@ impl Node {
         if !self.has_left() {
             self.event(Event::Removed);
         }
+        self.end_partings();
         self.report(now);
+        self.part_from_all(now);
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.close(link, CloseCode::Goodbye, "this replica was removed from the cluster");
@@ -194,12 +201,10 @@ impl Node {
         self.plan_return(now);
     }
 
-    /// Returns the code that tells a removed replica whether its process may come back by itself. One below a floor has a
-    /// successor if it had `joined`, and else it has only begun, with a clock that went back.
+    /// Returns the code that tells a removed replica whether its process may come back by itself.
     pub(super) fn refusal_of(&self, link: LinkId, replica: ReplicaId, joined: bool) -> CloseCode {
-        let node = self.links.get(&link).map(|l| l.identity.node).filter(|_| joined && self.members.is_folded(replica));
-        let is_succeeded = node.is_some_and(|node| self.members.of_node(node).next().is_some());
-        if is_succeeded || self.members.is_barred(replica) { CloseCode::Expelled } else { CloseCode::Removed }
+        let bars = |l: &Link| self.members.bars(replica, l.identity.node, joined);
+        if self.links.get(&link).is_some_and(bars) { CloseCode::Expelled } else { CloseCode::Removed }
     }
 
     /// Returns whom the last change removed, by name or by a floor, as far as anything here is theirs.

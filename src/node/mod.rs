@@ -16,9 +16,11 @@
 //! This file only routes: what an input means is in the file named after it.
 
 pub mod dial;
+mod edge;
 mod ends;
 pub mod event;
 mod expiry;
+pub mod fetch;
 mod fold;
 mod forgery;
 mod gate;
@@ -42,12 +44,14 @@ mod role;
 mod send;
 pub mod stats;
 mod tick;
+mod twins;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use event::{Change, Event};
+pub use fetch::{EdgeStats, FetchId};
 pub use gauges::{Gauge, Gauges};
 pub use input::{Input, LinkId, PeerIdentity, PeerSlot};
 pub use levels::{Level, Mark, Missing, Outcome, WaitId};
@@ -62,7 +66,7 @@ pub use crate::membership::Reach;
 use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::crdt::{Ctx, MemberSet};
-use crate::error::{ConfigError, PeerFault};
+use crate::error::ConfigError;
 use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
 use crate::membership::Liveness;
 use crate::probe::sometimes;
@@ -70,7 +74,9 @@ use crate::replication::Outbox;
 use crate::store::{Gate, Store};
 use crate::wire::{Control, Decoder, Encoder, Limits, Unsendable};
 use dial::Slots;
+use edge::Keeping;
 use expiry::Expiry;
+use fetch::Fetches;
 use join::Join;
 use leave::Drain;
 use levels::Waits;
@@ -81,6 +87,7 @@ use rejoin::Past;
 use repair::Repairs;
 use role::Part;
 use tick::Timers;
+use twins::Twins;
 
 /// Who this node is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -125,6 +132,7 @@ pub struct Node {
     outbox: Outbox,
     waits: Waits,
     pen: Pen,
+    twins: Twins,
     quarantine: Quarantine,
     /// Partitions to collect at the next report.
     touched: BTreeSet<PartitionId>,
@@ -144,6 +152,10 @@ pub struct Node {
     clock_refused: bool,
     drain: Drain,
     part: Part,
+    /// What an edge keeps.
+    keeping: Keeping,
+    /// What it is fetching.
+    fetches: Fetches,
     /// The comparisons of copies.
     repairs: Repairs,
     /// Of this node's certificate, once the shell has said so.
@@ -161,7 +173,8 @@ impl Node {
     /// [`ConfigError`] when the configuration cannot work. Nothing was started.
     pub fn new(me: Me, config: Config, store: Arc<Store>, seed: u64) -> Result<Self, ConfigError> {
         config.check()?;
-        if config.repair.every.is_some() {
+        // What is missing at an edge was given back, so its graves prove nothing.
+        if config.repair.every.is_some() && config.node.edge.is_none() {
             store.wait_for_comparisons();
         }
         let outbox = Outbox::new(store.partition_count(), config.replication.linger);
@@ -185,6 +198,7 @@ impl Node {
             outbox,
             waits: Waits::default(),
             pen: Pen::default(),
+            twins: Twins::default(),
             quarantine: Quarantine::default(),
             touched: BTreeSet::new(),
             received_bytes: 0,
@@ -199,6 +213,8 @@ impl Node {
             clock_refused: false,
             drain: Drain::No,
             part: Part::new(config.node.standby.is_some()),
+            keeping: Keeping::default(),
+            fetches: Fetches::default(),
             repairs: Repairs::new(seed),
             expiry: None,
             stopping: false,
@@ -226,6 +242,7 @@ impl Node {
             Input::Written => self.outbox.mark(self.store.take_dirty()),
             Input::Wait { id, mark, level, deadline } => self.on_wait(now, id, mark, level, deadline),
             Input::CancelWait { id } => self.waits.remove(id),
+            Input::Fetch { id, keyspace, key } => self.on_fetch(now, id, keyspace, key),
             Input::Remove { replica } => self.expel(now, replica),
             Input::Rejoin => self.on_rejoin(now),
             Input::Drain { leave } => self.on_drain(now, leave),
@@ -277,6 +294,7 @@ impl Node {
         if let Some(session) = self.session_mut(link) {
             session.peer.drained(now.mono, bytes);
         }
+        self.serve(link);
         self.pump(link);
     }
 
@@ -318,6 +336,7 @@ impl Node {
         while self.outbox.due().is_some() {
             self.flush(now);
         }
+        self.end_partings();
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             if let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) {
@@ -327,34 +346,10 @@ impl Node {
             self.send_control(link, &Control::Goodbye);
             self.close(link, CloseCode::Goodbye, "this node is shutting down");
         }
+        self.end_all_fetches();
         let done = self.waits.end_all(&self.store, &self.members, self.expected());
         sometimes!(WaitEndedByShutdown, if !done.is_empty());
         self.resolve(done);
-    }
-
-    fn close(&mut self, link: LinkId, code: CloseCode, reason: &str) {
-        self.out.push_back(Output::Close { link, code, reason: reason.to_owned() });
-        if let Some(slot) = self.slots.of_link(link)
-            && code == CloseCode::Superseded
-        {
-            self.slots.superseded(slot);
-        }
-        self.drop_link(link);
-    }
-
-    /// A peer broke a rule: its message is dropped, its link closed, everybody else unaffected.
-    fn fault(&mut self, link: LinkId, fault: PeerFault) {
-        let code = CloseCode::of(&fault);
-        self.fault_with(link, fault, code);
-    }
-
-    fn fault_with(&mut self, link: LinkId, fault: PeerFault, code: CloseCode) {
-        let reason = fault.to_string();
-        if let Some(l) = self.links.get(&link) {
-            let (node, region) = (l.identity.node, l.identity.region.clone());
-            self.event(Event::Refused { node, region, fault });
-        }
-        self.close(link, code, &reason);
     }
 
     /// A message too large for any receiver stays here: its dots stay missing elsewhere, loudly.

@@ -8,8 +8,9 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::error::PeerFault;
+use crate::error::{FetchError, PeerFault};
 use crate::node::event::{Change, Event};
+use crate::node::fetch::FetchId;
 use crate::node::input::{LinkId, PeerSlot};
 use crate::node::levels::{Outcome, WaitId};
 use crate::node::repair::RepairReport;
@@ -64,6 +65,13 @@ pub enum Output {
         id: WaitId,
         /// How far the write came.
         outcome: Outcome,
+    },
+    /// A fetch has ended: what there is of the register is here now, or it is not known.
+    Fetched {
+        /// Which one.
+        id: FetchId,
+        /// What came of it.
+        end: Result<(), FetchError>,
     },
     /// A comparison that was asked for has ended.
     Repaired(RepairReport),

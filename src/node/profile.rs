@@ -57,7 +57,8 @@ impl Node {
     }
 
     pub(super) fn profile(&self, version: u64) -> Profile {
-        Profile { version, addresses: self.config.node.advertised().to_vec(), role: self.role() }
+        let addresses = self.config.node.advertised().to_vec();
+        Profile { version, addresses, role: self.role(), is_edge: self.is_edge() }
     }
 
     /// Tells whether a member was met at every configured address, by this node or, where a member says that this is its

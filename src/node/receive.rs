@@ -39,6 +39,9 @@ impl Node {
     }
 
     pub(super) fn on_control(&mut self, now: Now, link: LinkId, bytes: &Bytes) {
+        if self.is_parting(now, link, bytes) {
+            return;
+        }
         let message = match self.decoder.decode_control(bytes, &self.limits) {
             Ok(message) => message,
             Err(fault) => return self.fault(link, fault),
@@ -63,6 +66,7 @@ impl Node {
             (Control::Report { hlc: _, changed, members }, true) => {
                 if let Some(members) = members {
                     self.hear(now, link, &members);
+                    self.hear_last_words(now, link, &members);
                     if planted!(ReportDropped) {
                         return;
                     }
@@ -85,7 +89,10 @@ impl Node {
                 self.pump(link);
             }
             (Control::Repair(message), true) => self.on_repair_message(now, link, message),
+            (Control::Fetch { keyspace, key }, true) => self.on_asked(link, keyspace, key),
+            (Control::Missing { keyspace, key }, true) => self.on_missing(link, &keyspace, key),
             (Control::Goodbye, true) => {}
+            (Control::Twin { replica }, true) => self.on_twin(replica),
         }
     }
 
@@ -129,6 +136,9 @@ impl Node {
             | Control::ReportNow
             | Control::NeedFull { .. }
             | Control::Repair(_)
+            | Control::Twin { .. }
+            | Control::Fetch { .. }
+            | Control::Missing { .. }
             | Control::Goodbye => Ok(()),
         }
     }
@@ -241,6 +251,8 @@ impl Node {
     }
 
     fn apply_batch(&mut self, now: Now, link: LinkId, batch: &Batch) {
+        let antedated = (planted!(FetchedStale) && self.is_fetching(batch)).then(|| self.antedated(batch));
+        let batch = antedated.as_ref().unwrap_or(batch);
         let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
         let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
         let Some(mut partition) = self.store.lock(batch.partition) else { return };
@@ -260,6 +272,7 @@ impl Node {
                 session.traffic.news_in += applied.news;
                 self.note_report(link, batch.partition, &batch.ctx);
                 self.applied(now, replica, batch.partition, applied);
+                self.note_fetched(batch);
                 self.try_finish(now);
             }
             // The sender has long seen more: a lost packet delayed this batch until it was stale. It
@@ -278,16 +291,17 @@ impl Node {
                 }
             }
             // What lies between comes again by itself, and then this.
-            Err(Refused::Scattered) => {}
+            Err(Refused::Scattered | Refused::Part) => {}
         }
     }
 
     fn stage(&mut self, now: Now, link: LinkId, chunk: FullChunk) {
         let partition = chunk.partition;
         let Some(session) = self.session_mut(link) else { return };
+        let is_part = session.is_edge;
         match session.staging.add(now.mono, chunk) {
             Staged::Waiting => {}
-            Staged::Whole(full) => self.apply_full(now, link, &full),
+            Staged::Whole(full) => self.apply_full(now, link, &Full { is_part, ..*full }),
             Staged::Broken => {
                 sometimes!(ChunkMissing);
                 self.ask_again(link, partition);
@@ -320,10 +334,12 @@ impl Node {
                 self.stats.full_syncs += 1;
                 self.note_report(link, partition, &full.batch.ctx);
                 self.applied(now, theirs, partition, applied);
+                self.note_fetched_with(partition);
                 self.on_received(now, partition);
                 self.fence_orphans(now, link);
             }
-            Err(Refused::Scattered) => {}
+            // Those that hold everything give it.
+            Err(Refused::Scattered | Refused::Part) => {}
             Err(Refused::Stale) if is_late => {
                 sometimes!(LateFullAskedForAgain);
                 self.ask_again(link, partition);
@@ -341,6 +357,10 @@ impl Node {
                 *stale += 1;
                 let unrelated = *stale > if mutual { MUTUAL_FULLS_MAX } else { STALE_FULLS_MAX };
                 session.peer.synchronise(partition);
+                // It is the edge that gives way, whoever is the lower.
+                if unrelated && self.is_edge() {
+                    return self.begin_again(now);
+                }
                 if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
                     self.fault(link, PeerFault::SplitHistory { partition, region });
                     if mutual {

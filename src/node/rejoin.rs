@@ -113,10 +113,8 @@ impl Node {
 
     fn is_barred(&self) -> bool {
         let me = self.me.replica;
-        // Below a floor nobody is named: who was a member has a successor if its node has any.
-        let has_been = self.lived.contains(&me) && self.members.is_folded(me);
-        let is_succeeded = has_been && self.members.of_node(self.me.node).next().is_some();
-        (self.past.barred || is_succeeded || self.members.is_barred(me)) && !planted!(ExpelledComesBack)
+        let is_barred = self.members.bars(me, self.me.node, self.lived.contains(&me));
+        (self.past.barred || is_barred) && !planted!(ExpelledComesBack)
     }
 
     /// This replica was removed: its process comes back, unless it is to stay away.
@@ -159,6 +157,7 @@ impl Node {
         }
         sometimes!(CameBack);
         sometimes!(CameBackAgain, if self.past.returns > 1);
+        self.end_partings();
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.close(link, CloseCode::Goodbye, "this process goes on as another replica");

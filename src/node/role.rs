@@ -1,4 +1,4 @@
-//! What part this node plays: active, or standing by until nobody active can be reached.
+//! What part this node plays: active, or standing by until nobody active can be reached. An edge is one as long as it runs.
 //!
 //! # Invariants
 //! * Only the node itself changes its role; members hear of it in what it says of itself ([`Profile`](crate::crdt::Profile)).
@@ -42,6 +42,8 @@ impl Node {
     pub fn role(&self) -> Role {
         if self.drain != Drain::No {
             Role::Draining
+        } else if self.is_edge() {
+            Role::Edge
         } else if self.part.stands_by {
             Role::Standby
         } else {
@@ -49,8 +51,11 @@ impl Node {
         }
     }
 
-    /// Becomes active, or a standby.
+    /// Becomes active, or a standby. An edge stays what it is: it does not hold what either has to.
     pub(super) fn assume(&mut self, stands_by: bool) {
+        if self.is_edge() {
+            return;
+        }
         self.part = Part::new(stands_by);
         self.set_gate();
         self.untended = true;

@@ -198,8 +198,10 @@ impl Node {
         let counts = |r: &ReplicaId| !planted!(AbsentNotAwaited) || self.sessions().any(|(_, s)| s.replica == *r);
         let others: Vec<_> = self.members.live().map(|(r, _)| r).filter(|r| *r != me && counts(r)).collect();
         let before_ms = self.collect_before_ms(now);
+        let edges: Vec<_> = self.members.live().filter(|(_, m)| m.profile.is_edge).map(|(r, _)| r).collect();
         for id in partitions {
             if let Some(mut partition) = self.store.lock(id) {
+                partition.excuse(&edges);
                 partition.collect(&others, self.store.spaces(), before_ms);
             }
             self.fold(now, id);

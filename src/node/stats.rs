@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::Mono;
 use crate::id::{NodeId, RegionId, ReplicaId};
-use crate::node::{ClusterView, Link, Node, Poison, RepairReport, RepairStats};
+use crate::node::{ClusterView, EdgeStats, Link, Node, Poison, RepairReport, RepairStats};
 
 /// Lags up to this many milliseconds are counted exactly.
 const LAG_MS_MAX: usize = 8_192;
@@ -188,6 +188,8 @@ pub struct Stats {
     pub repair: RepairStats,
     /// How far the comparison has come that somebody waits for.
     pub repairing: Option<RepairReport>,
+    /// What an edge has given back and fetched.
+    pub edge: EdgeStats,
     /// Log records kept.
     pub log_records: u64,
     /// Keys with an entry, visible or not.

@@ -71,10 +71,13 @@ impl Node {
             self.sweep(now);
             self.release(now);
             self.repair(now);
+            self.look_after_fetches(now);
+            self.keep_warm(now);
         }
         if self.timers.relay <= now.mono {
             self.timers.relay = now.mono.plus(RELAY_AFTER);
             self.relay(now);
+            self.make_way(now);
             self.look_at_certificate(now);
         }
         if self.waits.next_deadline().is_some_and(|at| at <= now.mono) {
@@ -156,6 +159,7 @@ impl Node {
                 lost.push(*id);
             }
         }
+        self.judge_partings(now);
         for link in lost {
             self.close(link, CloseCode::Silent, "silent for too long");
         }

@@ -213,12 +213,32 @@ faults! {
     ReissueRevives,
     /// It is never written again.
     NotReissued,
+    /// Who was restarted is told of its former self as of another process.
+    TwinPresumed,
     /// A process that an operator removed comes back by itself.
     ExpelledComesBack,
     /// Members that were heard of too late are taken for any other (R-ORPHAN).
     OrphansTrusted,
     /// A restarted process goes on under its old replica id.
     ReplicaIdReused,
+
+    // edges: who does not hold everything
+    /// An edge lets others join, and answers for what it does not hold.
+    EdgeIsDonor,
+    /// A node founds beside members if they are edges.
+    FoundsBesideEdge,
+    /// An edge founds a cluster.
+    EdgeFounds,
+    /// An edge never makes way for a node that finds only edges.
+    EdgeNeverMakesWay,
+    /// That an edge has seen a write counts towards a level.
+    EdgeCounts,
+    /// What an edge does not hold is dropped where it gives a partition in full.
+    AbsentAtEdge,
+    /// An answer to a fetch is taken though it predates what is stable here.
+    FetchedStale,
+    /// An edge gives back what is read there.
+    WarmEvicted,
 
     // repair: whether the copies are equal
     /// What expires stays in the sums.

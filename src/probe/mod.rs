@@ -13,14 +13,16 @@
 //! * Both are per thread: runs on different threads do not see each other.
 
 mod faults;
+#[cfg(feature = "sim")]
+mod hits;
 mod rare;
 
 pub use faults::Fault;
 #[cfg(planted)]
 pub use faults::{is_planted, plant};
-pub use rare::Sometimes;
 #[cfg(feature = "sim")]
-pub use rare::{Hits, hit, take};
+pub use hits::{Hits, hit, take};
+pub use rare::Sometimes;
 
 /// Marks a place that must be reached now and then: `sometimes!(Name)`, or `sometimes!(Name, if condition)`.
 ///

@@ -393,6 +393,12 @@ rare! {
     JoinerBroughtFolded,
     /// A process whose replica was removed stayed away, because an operator had removed it or a copy had its place.
     StaysAway,
+    /// Of two that removed each other, neither of which takes the other's word, the lower one gave way.
+    GaveWayToOneRemoved,
+    /// A process was told that another one with its identity lives.
+    TwinTold,
+    /// A removed replica whose node has another one said nothing any more: its process is gone.
+    NoLastWords,
     /// A process that was to stay away came back when it was told to.
     RejoinedOnOrder,
     /// A process that had come back heard that an operator had removed what it was before.
@@ -457,44 +463,34 @@ rare! {
     RestoreAnswered,
     /// Part of a copy was lost silently.
     CopyDamaged,
+    /// An edge gave back a register that nobody read there.
+    ColdEvicted,
+    /// An edge was fetched a register it had not kept.
+    Fetched,
+    /// What an edge fetched does not exist.
+    FetchedNothing,
+    /// Two callers waited for one fetch.
+    FetchShared,
+    /// The first that was asked did not answer, and another one was.
+    AskedSomebodyElse,
+    /// Nobody answered a fetch in time.
+    FetchTimedOut,
+    /// An edge could not reach anybody who holds everything.
+    NobodyToAsk,
+    /// Who asked had not seen what is stable where it asked.
+    AskerIsBehind,
+    /// A node found members, but only edges, and neither joined nor founded.
+    EdgeIsNoDonor,
+    /// An edge began anew so that a node which found only edges could found.
+    EdgeMadeWay,
+    /// An edge gave a partition in full, and what it did not hold stayed.
+    GivenInFullByEdge,
+    /// An edge gave a partition in full to a node that had not seen what was stable there.
+    EdgeKnewMore,
     /// A wait was reached because the members changed.
     WaitReachedByRemoval,
     /// A wait ended at its deadline.
     WaitTimedOut,
     /// A wait ended because the node shut down.
     WaitEndedByShutdown,
-}
-
-#[cfg(feature = "sim")]
-pub use counting::{Hits, hit, take};
-
-#[cfg(feature = "sim")]
-mod counting {
-    use std::cell::Cell;
-    use std::collections::BTreeMap;
-
-    use super::Sometimes;
-
-    /// How often each event happened.
-    pub type Hits = BTreeMap<Sometimes, u64>;
-
-    thread_local! {
-        /// In place: whoever measures what the library allocates must not find this.
-        static HITS: [Cell<u64>; Sometimes::ALL.len()] = const { [const { Cell::new(0) }; Sometimes::ALL.len()] };
-    }
-
-    /// Counts an event on this thread.
-    #[expect(clippy::as_conversions, reason = "the discriminant of a field-less enum is its place in ALL")]
-    pub fn hit(event: Sometimes) {
-        HITS.with(|hits| hits.get(event as usize).map(|count| count.set(count.get() + 1)));
-    }
-
-    /// Returns what happened on this thread since the last call.
-    #[must_use]
-    pub fn take() -> Hits {
-        HITS.with(|hits| {
-            let counts = hits.iter().map(Cell::take);
-            Sometimes::ALL.iter().copied().zip(counts).filter(|(_, count)| *count > 0).collect()
-        })
-    }
 }

@@ -354,7 +354,7 @@ impl Peer {
 
 /// Cuts a full synchronisation into frames.
 fn cut(full: Full, session: u64) -> Vec<FullChunk> {
-    let Full { batch, frontier, floor, forgotten } = full;
+    let Full { batch, frontier, floor, forgotten, is_part: _ } = full;
     let chunk = |index: u32| FullChunk {
         partition: batch.partition,
         session,
@@ -406,6 +406,7 @@ mod tests {
             keyspace_bytes: 1 << 30,
             key_bytes_max: 64,
             value_bytes_max: 1 << 16,
+            is_edge: false,
         };
         let store = Store::new(ReplicaId(1), config);
         store.set_gate(Gate::Open);

@@ -1,9 +1,9 @@
-//! A rate limit: the generic cell rate algorithm (ITU-T I.371), which keeps one instant.
+//! A rate limit that keeps some room for requests that must not be shed.
 
 use std::time::Duration;
 
 use super::Rate;
-use crate::clock::Mono;
+use crate::clock::{Mono, Spacing};
 
 /// The share of a burst that is kept for requests that must not be shed, as one of so many parts.
 const RESERVED: u32 = 5;
@@ -11,32 +11,22 @@ const RESERVED: u32 = 5;
 /// The limit of one region.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limiter {
-    /// How long one request takes up.
-    each: Duration,
+    requests: Spacing,
     /// How far ahead requests may be.
     burst: Duration,
-    /// Until when requests have taken it up.
-    taken_until: Mono,
 }
 
 impl Limiter {
     pub(super) fn new(rate: Rate) -> Self {
-        let each = Duration::from_secs(1) / rate.per_second.max(1);
-        Self { each, burst: each * rate.burst.max(1), taken_until: Mono::default() }
+        let requests = Spacing::new(Duration::from_secs(1) / rate.per_second.max(1));
+        Self { requests, burst: requests.room_for(rate.burst) }
     }
 
     /// Takes a request in, or returns after how long it may be tried again. One that may be shed leaves a fifth of the
     /// burst to those that may not.
     pub(super) fn take(&mut self, now: Mono, may_be_shed: bool) -> Result<(), Duration> {
         let room = if may_be_shed { self.burst - self.burst / RESERVED } else { self.burst };
-        let room = room.max(self.each);
-        let next = self.taken_until.max(now).plus(self.each);
-        let ahead = next.since(now);
-        if ahead > room {
-            return Err(ahead.saturating_sub(room));
-        }
-        self.taken_until = next;
-        Ok(())
+        self.requests.take(now, room.max(self.requests.room_for(1)))
     }
 }
 

@@ -212,7 +212,9 @@ impl Table {
             Reach::Up if is_new || lags => Health::Recovering,
             Reach::Up => Health::Well,
         };
-        Some((state.role, health))
+        // An edge is where its clients are: what it does not keep it fetches over the path they would have to take.
+        let role = if state.role == Role::Edge { Role::Active } else { state.role };
+        Some((role, health))
     }
 
     fn compare(&self, client: &Client, one: &Place, other: &Place) -> Ordering {

@@ -59,6 +59,15 @@ fn who_takes_no_writes_comes_after_everybody_who_does() {
 }
 
 #[test]
+fn an_edge_is_chosen_by_what_the_policy_says_like_who_holds_everything() {
+    let [us, eu, ap] = three(Reach::Up);
+    let mut table = table(Policy::Latency);
+    table.update(at(1), &[us, RegionState { role: Role::Edge, ..eu }, ap]);
+    assert_eq!(names(&table.ranking(at(1), &Client::in_region("eu-central"))).first(), Some(&"eu-central"));
+    assert_eq!(names(&table.ranking(at(1), &Client::in_region("us-east"))).first(), Some(&"us-east"));
+}
+
+#[test]
 fn each_policy_has_its_own_order() {
     let paris = Client::at(48.9, 2.4);
     let by = |policy, client: &Client| {

@@ -8,15 +8,16 @@
 //! * One input or command per turn, then every output of it; the node bounds the work of one input.
 //! * Nothing here waits but the `select!`: outputs are queued, answers nobody awaits are dropped.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
 use crate::clock::Mono;
-use crate::error::{RemoveError, RoleError};
+use crate::error::{FetchError, RemoveError, RoleError};
 use crate::id::ReplicaId;
-use crate::node::{Event, Input, Node, Output, RepairReport};
+use crate::node::{Event, FetchId, Input, Node, Output, RepairReport};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::journal::Journal;
@@ -35,6 +36,9 @@ pub struct Driver {
     clock: SystemClock,
     end: DriverEnd,
     waits: Waits,
+    /// Who waits for a fetch, and how many there were. The node bounds them, and ends each in time.
+    fetchers: BTreeMap<FetchId, oneshot::Sender<Result<(), FetchError>>>,
+    fetched: u64,
     /// Who waits for everything to be handed over.
     drainers: Vec<oneshot::Sender<bool>>,
     /// Who waits for all copies to be compared.
@@ -58,6 +62,8 @@ impl Driver {
             clock,
             end,
             waits: Waits::default(),
+            fetchers: BTreeMap::new(),
+            fetched: 0,
             drainers: Vec::new(),
             repairers: Vec::new(),
             journal: Journal::default(),
@@ -121,6 +127,11 @@ impl Driver {
     fn tell(&mut self, output: Output) {
         match output {
             Output::Resolved { id, outcome } => self.waits.tell(id, outcome),
+            Output::Fetched { id, end } => {
+                if self.fetchers.remove(&id).is_some_and(|reply| reply.send(end).is_err()) {
+                    tracing::debug!("fetched, and nobody waited for it");
+                }
+            }
             Output::Event(event) => {
                 self.journal.note(&event);
                 // First, so that whoever hears of it finds it taken into account.
@@ -181,6 +192,13 @@ impl Driver {
         (!member).then_some(RemoveError::NotAMember { replica })
     }
 
+    fn refuses_to_assume(&self) -> Option<RoleError> {
+        if self.node.members().is_removed(self.node.me().replica) {
+            return Some(RoleError::Removed);
+        }
+        self.node.is_edge().then_some(RoleError::Edge)
+    }
+
     fn obey(&mut self, command: Command) {
         match command {
             Command::Wait { mark, level, deadline, reply } => {
@@ -191,6 +209,12 @@ impl Driver {
                 for id in self.waits.forget_gone() {
                     self.take(Input::CancelWait { id });
                 }
+            }
+            Command::Fetch { keyspace, key, reply } => {
+                let id = FetchId(self.fetched);
+                self.fetched += 1;
+                self.fetchers.insert(id, reply);
+                self.take(Input::Fetch { id, keyspace, key });
             }
             Command::Stats { reply } => drop(reply.send(self.node.stats())),
             Command::ResetLag => self.node.reset_lag(),
@@ -228,11 +252,11 @@ impl Driver {
                 drop(reply.send(behind));
             }
             Command::Assume { stands_by, reply } => {
-                let is_removed = self.node.members().is_removed(self.node.me().replica);
-                if !is_removed {
+                let refused = self.refuses_to_assume();
+                if refused.is_none() {
                     self.take(if stands_by { Input::Demote } else { Input::Promote });
                 }
-                drop(reply.send(if is_removed { Err(RoleError::Removed) } else { Ok(()) }));
+                drop(reply.send(refused.map_or(Ok(()), Err)));
             }
             // Taken by the loop.
             Command::Shutdown { .. } => {}

@@ -216,7 +216,11 @@ impl Endpoint {
                 Ok(())
             }),
             Output::Close { link, code, reason } => self.close(link, Closing { code, reason }),
-            other @ (Output::Resolved { .. } | Output::Event(_) | Output::Changed(_) | Output::Repaired(_)) => {
+            other @ (Output::Resolved { .. }
+            | Output::Event(_)
+            | Output::Changed(_)
+            | Output::Repaired(_)
+            | Output::Fetched { .. }) => {
                 return Some(other);
             }
         }

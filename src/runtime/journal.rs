@@ -67,16 +67,14 @@ impl Journal {
                     "this replica was removed, or its history does not fit that of the others: writes are refused"
                 );
             }
+            Event::Twin { replica } => {
+                tracing::error!(%replica, "another process has this node's identity: end one of them");
+            }
             Event::CameBack { former, replica, kept, lost } => {
                 tracing::warn!(%former, %replica, kept, lost, "this process goes on as another replica, and joins again");
             }
             Event::Reissued { written, outdated, lost } => note_reissued(*written, *outdated, *lost),
-            Event::CertificateExpires { days: 0 } => {
-                tracing::error!("the certificate has expired: links that are up stay, new ones are refused");
-            }
-            Event::CertificateExpires { days } => {
-                tracing::warn!(days, "the certificate expires soon: renew it and load it");
-            }
+            Event::CertificateExpires { days } => note_expiry(*days),
             Event::Drained => tracing::info!("everything is handed over: this node may end"),
             Event::Left => tracing::info!("everything is handed over: this node is no member any more"),
             Event::DuplicateReplica { replica } => {
@@ -116,6 +114,14 @@ impl Journal {
         } else {
             tracing::debug!(address, why, "a peer still does not answer");
         }
+    }
+}
+
+fn note_expiry(days: u64) {
+    if days == 0 {
+        tracing::error!("the certificate has expired: links that are up stay, new ones are refused");
+    } else {
+        tracing::warn!(days, "the certificate expires soon: renew it and load it");
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 use crate::clock::Mono;
-use crate::error::{RemoveError, RoleError, StartError};
+use crate::error::{FetchError, RemoveError, RoleError, StartError};
 use crate::id::{KeyspaceId, ReplicaId};
 use crate::node::{ClusterView, Event, Level, Mark, Outcome, RepairReport, Stats};
 use crate::runtime::clock::SystemClock;
@@ -42,6 +42,15 @@ pub(crate) enum Command {
         deadline: Option<Mono>,
         /// Where to tell it.
         reply: oneshot::Sender<Outcome>,
+    },
+    /// Get a register that an edge has not kept.
+    Fetch {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The key.
+        key: Bytes,
+        /// Told when what there is of it is here.
+        reply: oneshot::Sender<Result<(), FetchError>>,
     },
     /// Tell what was counted.
     Stats {
@@ -174,6 +183,21 @@ impl Line {
         let (reply, outcome) = oneshot::channel();
         self.commands.send(Command::Wait { mark, level, deadline, reply }).await.ok()?;
         outcome.await.ok()
+    }
+
+    /// Gets a register that an edge has not kept: what there is of it is here then, as long as it is warm.
+    ///
+    /// # Errors
+    /// [`FetchError`]; nothing was changed.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what comes is taken in all the same.
+    pub async fn fetch(&self, keyspace: KeyspaceId, key: Bytes) -> Result<(), FetchError> {
+        let (reply, done) = oneshot::channel();
+        if self.commands.send(Command::Fetch { keyspace, key, reply }).await.is_err() {
+            return Err(FetchError::Stopped);
+        }
+        done.await.unwrap_or(Err(FetchError::Stopped))
     }
 
     /// Returns what the node counted; `None` when the driver has ended.

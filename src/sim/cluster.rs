@@ -42,7 +42,7 @@ pub struct SimCluster {
     pub(super) now: Mono,
     /// When which host has to be looked after.
     timers: BTreeSet<(Mono, usize)>,
-    next_wait: u64,
+    pub(super) next_wait: u64,
     /// Replicas an operator ordered removed.
     pub(super) ordered: BTreeSet<ReplicaId>,
     /// An operator looks after the cluster: who learns that it was removed is started again.
@@ -141,6 +141,8 @@ impl SimCluster {
         config.membership.expected_nodes = expected_nodes;
         let (standbys, standby) = &self.config.standbys;
         config.node.standby = Some(standby.clone()).filter(|_| has_bit(*standbys, host.place));
+        let (edges, edge) = &self.config.edges;
+        config.node.edge = Some(edge.clone()).filter(|_| has_bit(*edges, host.place));
         let me = Me { node: host.identity.node, region: host.identity.region.clone(), replica };
         let store = Arc::new(Store::new(replica, config.store()));
         for custom in &config.custom {
@@ -462,6 +464,9 @@ impl SimCluster {
             Output::Close { link, code, reason } => self.carriage.close(self.now, at, link, code, &reason),
             Output::Resolved { id, outcome } => {
                 host.outcomes.insert(id, outcome);
+            }
+            Output::Fetched { id, end } => {
+                host.fetched.insert(id, end);
             }
             Output::Event(event) => {
                 host.told_removed |= event == Event::Removed;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::edges::{FETCH_TIMEOUT, KEEP_FOR};
 use super::network::Weather;
 use super::setting::{Carrier, Setting};
-use crate::config::{Config, StandbyConfig};
+use crate::config::{Config, EdgeConfig, StandbyConfig};
 
 /// Bytes that wait for a link of a plan's cluster: the few writes of a plan must be able to fill it.
 const LINK_WINDOW: usize = 8 << 10;
@@ -23,6 +24,8 @@ pub struct SimConfig {
     pub seeds: Vec<u16>,
     /// Nodes, by bit, that start as standbys, and what they are told then.
     pub standbys: (u64, StandbyConfig),
+    /// Nodes, by bit, that are edges, and what they are told then.
+    pub edges: (u64, EdgeConfig),
     /// The network.
     pub weather: Weather,
     /// The configuration of every node; peers and region are filled in.
@@ -39,9 +42,18 @@ impl Default for SimConfig {
     fn default() -> Self {
         let mut node = Config::wan("r0", "sim:0");
         node.limits.partitions = 4;
-        let standbys = (0, StandbyConfig::default());
-        let (carrier, weather) = (Carrier::default(), Weather::default());
-        Self { nodes: 3, spare: 0, seeds: Vec::new(), standbys, weather, node, carrier, newer: 0, liars: 0 }
+        Self {
+            nodes: 3,
+            spare: 0,
+            seeds: Vec::new(),
+            standbys: (0, StandbyConfig::default()),
+            edges: (0, EdgeConfig::default()),
+            weather: Weather::default(),
+            node,
+            carrier: Carrier::default(),
+            newer: 0,
+            liars: 0,
+        }
     }
 }
 
@@ -70,6 +82,7 @@ impl From<&Setting> for SimConfig {
             spare: setting.spare,
             seeds: setting.seeds.clone(),
             standbys: (setting.standbys, StandbyConfig { take_over_after, ..StandbyConfig::default() }),
+            edges: (setting.edges, EdgeConfig { keep_for: KEEP_FOR, fetch_timeout: FETCH_TIMEOUT }),
             weather: setting.weather,
             node,
             carrier: setting.carrier,

@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::{Mono, Now};
+use crate::error::FetchError;
 use crate::id::{NodeId, ReplicaId, Role};
-use crate::node::{Event, Gauges, Input, LinkId, Node, Outcome, PeerIdentity, WaitId};
+use crate::node::{Event, FetchId, Gauges, Input, LinkId, Node, Outcome, PeerIdentity, WaitId};
 
 /// Wall clock of every host at virtual time zero.
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -94,6 +95,7 @@ pub(super) struct Host {
     pub(super) due: Option<Mono>,
     pub(super) events: Vec<Event>,
     pub(super) outcomes: BTreeMap<WaitId, Outcome>,
+    pub(super) fetched: BTreeMap<FetchId, Result<(), FetchError>>,
     /// The largest sizes of its node so far.
     pub(super) high: Option<Gauges>,
     looked: u32,
@@ -128,6 +130,7 @@ impl Host {
             due: None,
             events: Vec::new(),
             outcomes: BTreeMap::new(),
+            fetched: BTreeMap::new(),
             high: None,
             looked: 0,
         }

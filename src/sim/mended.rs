@@ -45,7 +45,8 @@ impl Watcher {
     /// Checks that nothing is missing any more of what was lost.
     pub(super) fn mended(&self, cluster: &SimCluster) -> Result<(), Violation> {
         let (none, now_ms) = (Licence::default(), self.latest_ms.max(cluster.decides_ms()));
-        let all = self.damaged.iter().flat_map(|key| cluster.honest().map(move |at| (at, key)));
+        let whole = || cluster.honest().filter(|at| !cluster.is_edge(*at));
+        let all = self.damaged.iter().flat_map(|key| whole().map(move |at| (at, key)));
         let missing = |found: Violation| Violation::new(Invariant::Repair, format!("not given back: {}", found.detail));
         all.into_iter()
             .try_for_each(|(at, key)| self.agrees_but_for(cluster, (at, now_ms), key, &none).map_err(missing))

@@ -83,7 +83,7 @@ impl<F: FnMut(&Plan) -> bool> Search<F> {
 
     fn setting(&mut self) {
         let plain = Setting::default();
-        let simpler: [fn(&mut Setting, &Setting); 17] = [
+        let simpler: [fn(&mut Setting, &Setting); 18] = [
             |s, _| s.weather.loss = 0.0,
             |s, _| s.weather.duplicate = 0.0,
             |s, _| s.weather.corrupt = 0.0,
@@ -92,6 +92,7 @@ impl<F: FnMut(&Plan) -> bool> Search<F> {
             |s, _| s.newer = 0,
             |s, _| s.seeds.clear(),
             |s, _| (s.standbys, s.take_over_ms) = (0, 0),
+            |s, _| s.edges = 0,
             |s, _| s.compress = false,
             |s, _| s.express = false,
             |s, _| s.ttl_ms_max = 0,

@@ -18,6 +18,7 @@ mod carrier;
 pub mod check;
 mod cluster;
 mod config;
+mod edges;
 mod folds;
 mod given;
 mod host;

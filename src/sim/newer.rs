@@ -52,6 +52,7 @@ mod tests {
             members: MemberSet::default(),
             ctxs: Vec::new(),
             compression: vec!["zstd".to_owned()],
+            edge: false,
         };
         let bytes = Encoder::default().encode_control(&Control::Hello(ours.clone())).unwrap();
         let later = hello(&bytes).unwrap();

@@ -78,6 +78,7 @@ impl SimCluster {
             Action::Remove { by, at } => self.remove(self.place(by), self.place(at)),
             Action::Rejoin { at } => self.rejoin(self.place(at)),
             Action::Evict { at, key, map } => self.evict_named(self.place(at), key, map),
+            Action::Fetch { at, key } => self.fetch_named(self.place(at), key),
             Action::Damage { at, key } => self.damage(self.place(at), key),
             Action::Truncate { at, keep } => self.truncate(self.place(at), keep),
             Action::Burst { at } => self.burst(self.place(at)),

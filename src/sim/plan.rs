@@ -96,6 +96,13 @@ pub enum Action {
         /// The key.
         key: u8,
     },
+    /// A client at an edge wants a register, and it is fetched unless it is there; nothing happens at another host.
+    Fetch {
+        /// The edge.
+        at: u8,
+        /// The key.
+        key: u8,
+    },
     /// What is sent from one host to another waits until the heal.
     Cut {
         /// The sender.
@@ -376,6 +383,7 @@ impl fmt::Display for Action {
                 write!(f, "r{at} {op}, waits {} ms for {level}", ack.within_ms)
             }
             Self::Read { client, at, key } => write!(f, "r{at} client {client} reads key {key}"),
+            Self::Fetch { at, key } => write!(f, "r{at} fetches register {key}"),
             Self::Cut { from, to } => write!(f, "r{from} cannot reach r{to}"),
             Self::Isolate { at } => write!(f, "r{at} is cut off"),
             Self::Split { at } => write!(f, "hosts below {at} and the others are cut apart"),

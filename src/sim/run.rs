@@ -444,7 +444,9 @@ const TIMERS: Duration = Duration::from_millis(3_000 + 1_000 + 1_000 + 250 + 2 *
 #[must_use]
 pub fn converges_within(setting: &Setting) -> Duration {
     let m = Config::wan("r0", "sim:0").membership;
-    m.give_up_after + m.solo_after + m.max_drift + TIMERS + trips(setting)
+    // An edge that makes way waits as long as a founder, and comes back.
+    let makes_way = m.solo_after * if setting.edges == 0 { 0 } else { 2 };
+    m.give_up_after + m.solo_after + makes_way + m.max_drift + TIMERS + trips(setting)
 }
 
 /// Returns the virtual time after which nothing may be left of what was deleted or has expired: the longest deadline has
@@ -458,8 +460,7 @@ pub fn rests_within(setting: &Setting) -> Duration {
 }
 
 fn trips(setting: &Setting) -> Duration {
-    let lossy = setting.weather.loss > 0.0;
-    setting.weather.delay_max * TRIPS * if lossy { LOST_TRIP } else { 1 }
+    setting.weather.delay_max * TRIPS * if setting.weather.loss > 0.0 { LOST_TRIP } else { 1 }
 }
 
 /// Tells whether all honest nodes have joined and have seen the same events.

@@ -44,6 +44,9 @@ pub struct Setting {
     /// How long nobody active must be reachable before standbys take over; 0 means that they never do by themselves.
     #[serde(skip_serializing_if = "is_none")]
     pub take_over_ms: u32,
+    /// Nodes, by bit, that are edges; the first one never is.
+    #[serde(skip_serializing_if = "is_nobody")]
+    pub edges: u64,
     /// How links behave.
     pub weather: Weather,
     /// What carries links.
@@ -70,6 +73,7 @@ impl Default for Setting {
             forget_after_ms: 0,
             standbys: 0,
             take_over_ms: 0,
+            edges: 0,
             weather: Weather::default(),
             carrier: Carrier::Messages,
             newer: 0,
@@ -100,6 +104,7 @@ impl Setting {
             partitions: self.partitions.clamp(1, PARTITIONS_MAX).next_power_of_two(),
             log_records_max: self.log_records_max.max(1),
             take_over_ms: self.take_over_ms.min(TAKE_OVER_MS_MAX),
+            edges: self.edges & !self.standbys & !1,
             value_bytes: self.value_bytes.min(VALUE_BYTES_MAX),
             weather: Weather {
                 delay_min: weather.delay_min.min(delay_max),

@@ -1,4 +1,5 @@
-//! Whether who is called unreachable was silent to others, too, and who is given up to a majority, for long enough.
+//! Whether who is called unreachable was silent to others, too, who is given up to a majority, for long enough, and who is
+//! called a twin one.
 //!
 //! # Invariants
 //! * What others suspected is known from what their nodes said when they said it, not from what the accuser believes.
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use super::check::{Invariant, Violation};
 use super::cluster::SimCluster;
+use super::host::Host;
 use crate::clock::Mono;
 use crate::id::ReplicaId;
 use crate::membership::Reach;
@@ -75,6 +77,8 @@ impl SimCluster {
         } else if let Event::GivenUp { replica, .. } = event {
             seen.given_up.insert((by, *replica));
             self.haste(at, by, *replica)
+        } else if let Event::Twin { replica } = event {
+            self.mistaken_twin(at, *replica)
         } else {
             if let Event::MemberJoined { replica } = event {
                 seen.known.entry(by).or_default().insert(*replica);
@@ -109,6 +113,16 @@ impl SimCluster {
             "r{at} gives {of} up, which {votes} of {} members had not heard for {after:?}",
             electorate.len()
         ))
+    }
+
+    /// Whoever is told of another process with its identity must have had one.
+    fn mistaken_twin(&self, at: usize, twin: ReplicaId) -> Option<Violation> {
+        let node = |host: &Host| host.identity.node;
+        let me = node(self.hosts.get(at)?);
+        let alone = self.hosts.iter().filter(|host| node(host) == me).count() == 1;
+        let liar = self.hosts.iter().any(|host| host.lies);
+        let what = || format!("r{at} is told that {twin} has its identity, and no other process ever had");
+        (alone && !liar).then(|| Violation::new(Invariant::Membership, what()))
     }
 
     fn rashness(&self, at: usize, observer: ReplicaId, accused: ReplicaId) -> Option<Violation> {

@@ -46,6 +46,7 @@ impl Delivered {
             | Input::Written
             | Input::Wait { .. }
             | Input::CancelWait { .. }
+            | Input::Fetch { .. }
             | Input::Remove { .. }
             | Input::Rejoin
             | Input::Drain { .. }
@@ -186,6 +187,7 @@ impl SimCluster {
             | Input::Promote
             | Input::Demote
             | Input::Certified { .. }
+            | Input::Fetch { .. }
             | Input::Repair { .. }
             | Input::Rejoin => (15, 0, None),
         };
@@ -221,6 +223,7 @@ fn told(event: &Event) -> String {
         Event::ClockRefused { skew_ms } => format!("its clock is refused, about {skew_ms} ms off"),
         Event::ClockAccepted => "its clock is accepted again".to_owned(),
         Event::Removed => "learns that it was removed".to_owned(),
+        Event::Twin { replica } => format!("hears that {replica} has its identity, too"),
         Event::CameBack { former, replica, kept, lost } => {
             format!("comes back as {replica}, was {former}, keeps {kept} writes and loses {lost}")
         }

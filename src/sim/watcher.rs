@@ -174,7 +174,7 @@ impl Watcher {
             now: self.history.view(*id, past, call.now_ms).of(&call.key),
             late: self.history.view(*id, past, self.latest_ms).of(&call.key),
             holed: tree(entry).is_some_and(Tree::is_hole),
-            evicted: self.may_miss(&call.key, gone),
+            evicted: store.warm().is_some() || self.may_miss(&call.key, gone),
             replica: store.me(),
         };
         author.judge(&call.mutation, &records)
@@ -213,11 +213,12 @@ impl Watcher {
         let (shown_at_ms, now_ms) = (store.clock().visible_ms(wall_ms), check::decides_ms(&store, wall_ms));
         self.latest_ms = self.latest_ms.max(cluster.decides_ms());
         let when = Moment { now_ms, latest_ms: self.latest_ms };
+        let licences = SPACES.map(|space| self.licence_in(&store, &workload::key(space, key)));
         let client = self.clients.entry(client).or_default();
         if !client.is_covered(|id| Some(self.history.resolved(id, store.read(id)?.ctx()))) {
             return Ok(());
         }
-        for key in SPACES.map(|space| workload::key(space, key)) {
+        for (key, licence) in SPACES.map(|space| workload::key(space, key)).into_iter().zip(licences) {
             let Ok(space) = open(&store, key.space) else { continue };
             let name = KeyRef::new(&space, &key.name);
             let id = store.place(name.hash);
@@ -225,7 +226,9 @@ impl Watcher {
             let (ctx, entry) = (&self.history.resolved(id, partition.ctx()), partition.entry(&name));
             client.read(&key, entry, (id, ctx), when).map_err(at_host(at))?;
             let view = |ms| self.history.view(id, ctx, ms).of(&key);
-            let licence = self.licences.get(&key).cloned().unwrap_or_default();
+            if let Some(warm) = store.warm() {
+                warm.note(id, name.hash);
+            }
             check::agree_between((&view(now_ms), shown_at_ms), &view(when.latest_ms), entry, &licence)
                 .map_err(at_host(at))?;
         }
@@ -348,10 +351,11 @@ impl Watcher {
         }
         let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|wait| self.seats.get(&wait.at).is_some_and(|seat| seat.replica == wait.replica));
-        let contexts = self.contexts();
+        let mut contexts = self.contexts();
+        contexts.retain(|replica, _| !cluster.was_edge(*replica));
         // A liar that is honest now may have spoken before it was installed anew.
         let liars = usize::try_from(self.setting.liars.count_ones()).unwrap_or(usize::MAX);
-        let configured = self.setting.nodes + self.setting.spare;
+        let configured = (0..self.setting.nodes + self.setting.spare).filter(|at| !cluster.is_edge(*at)).count();
         let all = Witnesses { contexts: &contexts, unknown: liars + self.ended_unseen, configured };
         let (mut open, mut reached) = (Vec::new(), Vec::new());
         for wait in pending {
@@ -367,8 +371,8 @@ impl Watcher {
 
     /// Holds a key at a host against history.
     fn agrees(&self, cluster: &SimCluster, at: usize, key: &Key) -> Result<(), Violation> {
-        let none = Licence::default();
-        self.agrees_but_for(cluster, (at, self.latest_ms), key, self.licences.get(key).unwrap_or(&none))
+        let Some(store) = cluster.store(at) else { return Ok(()) };
+        self.agrees_but_for(cluster, (at, self.latest_ms), key, &self.licence_in(&store, key))
     }
 
     /// The same at another instant and with another licence.
@@ -480,6 +484,7 @@ impl Watcher {
     pub fn at_rest(&mut self, cluster: &mut SimCluster) -> Result<(), Violation> {
         self.converged(cluster)?;
         self.nothing_differed(cluster)?;
+        self.everything_is_fetched(cluster)?;
         let nodes: Vec<(usize, &Node)> = cluster.honest().filter_map(|at| Some((at, cluster.node(at)?))).collect();
         check::somebody_active(&nodes, |at| cluster.takes_over(at))?;
         for (at, node) in nodes {

@@ -4,7 +4,8 @@
 //! * R-STALE: a batch whose context lacks something stable here is dropped whole.
 //! * The context advances only by the dots a joined fragment covers, or by a full synchronisation.
 //! * R-ABSENCE: after a full synchronisation nothing is left of a register value or contribution
-//!   of mine that the sender had seen and no longer holds: at most a miss.
+//!   of mine that the sender had seen and no longer holds: at most a miss. Of registers an edge does not hold that means
+//!   nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -91,7 +92,7 @@ impl Partition {
     /// Joins a whole partition in and inherits what the sender found stable or dropped.
     ///
     /// # Errors
-    /// [`Refused::Stale`] (R-STALE), [`Refused::Scattered`]; nothing was applied.
+    /// [`Refused::Stale`] (R-STALE), [`Refused::Scattered`], [`Refused::Part`]; nothing was applied.
     pub fn apply_full(&mut self, from: ReplicaId, full: &Full, around: &Around<'_>) -> Result<Applied, Refused> {
         let batch = &full.batch;
         if !batch.ctx.includes(&self.frontier) && !planted!(StaleFullAccepted) {
@@ -101,15 +102,20 @@ impl Partition {
         if self.scatters(batch.ctx.gaps().0, |ctx| ctx.join(&batch.ctx)) {
             return Err(Refused::Scattered);
         }
-        let mut applied = Applied::default();
         let behind = !self.ctx.includes(&full.frontier);
+        if full.is_part && behind && !planted!(AbsentAtEdge) {
+            sometimes!(EdgeKnewMore);
+            return Err(Refused::Part);
+        }
+        sometimes!(GivenInFullByEdge, if full.is_part);
+        let mut applied = Applied::default();
         sometimes!(FrontierInherited, if behind);
         sometimes!(FloorInherited, if !self.floor.includes(&full.floor) && !full.frontier.includes(&full.floor));
         // What the sender's log no longer names must not be collected while it is being joined.
         self.floor_inherited |= !planted!(CollectsWhileJoining);
         self.join_absent_trees(batch, around, &mut applied);
         if !planted!(AbsenceIgnored) {
-            self.drop_absent(batch, around, &mut applied);
+            self.drop_absent(batch, !full.is_part || planted!(AbsentAtEdge), around, &mut applied);
         }
         for fragment in &batch.fragments {
             self.join_fragment(fragment, &batch.ctx, around, &mut applied);
@@ -238,7 +244,8 @@ impl Partition {
         }
     }
 
-    fn drop_absent(&mut self, batch: &Batch, around: &Around<'_>, applied: &mut Applied) {
+    /// What the sender has seen and does not hold: of registers only if it keeps all of them.
+    fn drop_absent(&mut self, batch: &Batch, registers: bool, around: &Around<'_>, applied: &mut Applied) {
         let mut theirs: BTreeMap<(KeyspaceId, &Bytes), Vec<&Fragment>> = BTreeMap::new();
         for fragment in &batch.fragments {
             theirs.entry((fragment.keyspace, &fragment.key)).or_default().push(fragment);
@@ -246,6 +253,9 @@ impl Partition {
         for slot in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
             let Some((id, key)) = self.slot(slot).map(|s| (s.keyspace, s.key.clone())) else { continue };
             let Some(space) = around.spaces.get(id) else { continue };
+            if space.family() == Family::Register && !registers {
+                continue;
+            }
             let held = theirs.get(&(id, &key)).map_or(&[][..], Vec::as_slice);
             let changed =
                 self.change(slot, &space, Some(&Scope::Key), |entry| drop_absent_from(entry, held, &batch.ctx));

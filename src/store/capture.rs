@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::Body;
 use super::fragment::{Batch, Fragment, Full};
-use super::partition::Partition;
+use super::partition::{KeyRef, Partition};
 use crate::crdt::{Ctx, Dot, Path, Scope};
 use crate::id::ReplicaId;
 use crate::probe::{planted, sometimes};
@@ -77,6 +77,16 @@ impl Partition {
         Captured { batch: Batch { partition: self.id, ctx: self.ctx.clone(), fragments }, upto, more }
     }
 
+    /// Captures a register for somebody who does not keep everything, whether it has seen its events or not; `None` when
+    /// there is nothing of it.
+    #[must_use]
+    pub fn capture_key(&self, at: &KeyRef<'_>) -> Option<Batch> {
+        let mut wanted = Wanted::default();
+        wanted.scopes.entry(self.find(at)?).or_default().insert(Scope::Path(Path::Register));
+        wanted.add_epochs(self);
+        Some(Batch { partition: self.id, ctx: self.ctx.clone(), fragments: wanted.fragments(self) })
+    }
+
     /// Captures everything, for a joiner or a peer behind a dropped log.
     #[must_use]
     pub fn capture_full(&self) -> Full {
@@ -85,7 +95,8 @@ impl Partition {
             .flat_map(|slot| self.full_fragments(slot))
             .collect();
         let batch = Batch { partition: self.id, ctx: self.ctx.clone(), fragments };
-        Full { batch, frontier: self.frontier.clone(), floor: self.floor.clone(), forgotten: self.forgotten }
+        let (frontier, floor) = (self.frontier.clone(), self.floor.clone());
+        Full { batch, frontier, floor, forgotten: self.forgotten, is_part: false }
     }
 
     /// An evicted map answers for the paths it knows and admits the hole.

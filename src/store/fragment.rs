@@ -121,6 +121,8 @@ pub struct Full {
     pub floor: Ctx,
     /// The largest clock value of a register's grave that the sender has collected.
     pub forgotten: Hlc,
+    /// The sender is an edge: that it does not hold a register says nothing. Known from its hello, not from the message.
+    pub is_part: bool,
 }
 
 /// Why a batch was not applied. The partition is unchanged.
@@ -134,6 +136,9 @@ pub enum Refused {
     /// could be sent to anybody any more.
     #[error("the batch would leave too many gaps; it was dropped until what lies between has come")]
     Scattered,
+    /// An edge calls something stable that was not seen here: what it does not hold may have been deleted or given back.
+    #[error("the sender does not hold everything, and knows more than is known here; it was dropped")]
+    Part,
 }
 
 /// Why a fragment could not be joined.

@@ -27,6 +27,7 @@ pub mod restore;
 pub mod stability;
 pub mod tally;
 mod verified;
+pub mod warm;
 pub mod write;
 
 pub use apply::Around;
@@ -43,6 +44,7 @@ pub use reissue::{Estate, Reissued, Unsent};
 pub use restore::Restored;
 pub use tally::{Tallied, Tally};
 pub use verified::Compared;
+pub use warm::Warm;
 pub use write::{ENTRY_BYTES_MAX, FIELDS_MAX, Tick, Written};
 
 use crate::clock::HlcClock;
@@ -69,6 +71,8 @@ pub struct StoreConfig {
     pub key_bytes_max: usize,
     /// Largest value in bytes.
     pub value_bytes_max: usize,
+    /// It is of an edge: which keys are read is noted, and the others may be given back.
+    pub is_edge: bool,
 }
 
 /// Whether local writes are accepted.
@@ -151,6 +155,8 @@ pub struct Store {
     invalidating: AtomicU64,
     skew_ms: AtomicU64,
     shift: u32,
+    /// What was read lately, at an edge.
+    warm: Option<Warm>,
 }
 
 impl Store {
@@ -179,6 +185,7 @@ impl Store {
             invalidating: AtomicU64::new(0),
             skew_ms: AtomicU64::new(0),
             shift: 64 - count.trailing_zeros(),
+            warm: config.is_edge.then(|| Warm::new(count)),
             config,
         }
     }
@@ -238,9 +245,23 @@ impl Store {
 
     /// Reads an entry under its partition's shared lock.
     pub fn with_entry<R>(&self, at: &KeyRef<'_>, f: impl FnOnce(Option<&Entry>) -> R) -> R {
-        match self.read(self.place(at.hash)) {
+        let id = self.place(at.hash);
+        self.note_use(id, at.hash);
+        match self.read(id) {
             Some(partition) => f(partition.entry(at)),
             None => f(None),
+        }
+    }
+
+    /// Returns what was read lately, at an edge.
+    #[must_use]
+    pub fn warm(&self) -> Option<&Warm> {
+        self.warm.as_ref()
+    }
+
+    fn note_use(&self, partition: PartitionId, hash: u64) {
+        if let Some(warm) = &self.warm {
+            warm.note(partition, hash);
         }
     }
 
@@ -256,6 +277,7 @@ impl Store {
         f: impl FnOnce(&mut Partition, &Tick<'_>) -> R,
     ) -> Result<(R, bool), WriteError> {
         let id = self.place(at.hash);
+        self.note_use(id, at.hash);
         let Some(mut partition) = self.lock(id) else { return Err(WriteError::NotJoined) };
         self.admit(at, intent)?;
         let before = partition.seq();

@@ -12,14 +12,19 @@
 
 use std::cmp::Reverse;
 
-use super::keyspace::{Keyspace, Keyspaces};
+use super::entry::Body;
+use super::keyspace::{Family, Keyspace, Keyspaces};
 use super::partition::{KeyRef, Partition, Slot};
+use super::warm::Warm;
 use crate::crdt::{Ctx, Dot, NEVER, Scope, Seen};
 use crate::id::ReplicaId;
 use crate::probe::{planted, sometimes};
 
 /// Most entries one call of [`Partition::sweep`] looks at under the lock: about 50 µs of work.
 const SWEEP_MAX: usize = 256;
+
+/// Slots one call of [`Partition::evict_cold`] looks at.
+const COLD_MAX: u32 = 256;
 
 /// Deadlines out of date that are kept whatever the number of entries.
 const DEADLINES_SPARE: usize = 64;
@@ -179,19 +184,51 @@ impl Partition {
     /// stays what it is everywhere else. Returns whether anything was given back.
     pub fn evict(&mut self, at: &KeyRef<'_>, collect_before_ms: u64) -> bool {
         let Some(slot) = self.find(at) else { return false };
+        self.evict_slot(slot, (at.space, at.hash), collect_before_ms)
+    }
+
+    fn evict_slot(&mut self, slot: u32, (space, hash): (&Keyspace, u64), collect_before_ms: u64) -> bool {
         let held = self.floor_inherited;
-        let evicted = self.change(slot, at.space, Some(&Scope::Key), |entry| entry.evict(held)).unwrap_or(false);
+        let evicted = self.change(slot, space, Some(&Scope::Key), |entry| entry.evict(held)).unwrap_or(false);
         if evicted {
-            self.table.mark_partial(at.hash);
+            self.table.mark_partial(hash);
         }
         // What was given back here proves nothing: no comparison is to find it.
         let may_go = |s: &Slot| s.entry.is_settled() && s.entry.grave_ms().is_some_and(|ms| ms <= collect_before_ms);
         if evicted && self.slot(slot).is_some_and(may_go) {
-            self.bury(slot, at.space);
+            self.bury(slot, space);
         } else {
-            self.settle(slot, at.space, collect_before_ms);
+            self.settle(slot, space, collect_before_ms);
         }
         evicted
+    }
+
+    /// Gives registers back that every member has, that are old enough to leave no stub, and that are not `warm`, looking at
+    /// the next few slots from `from` on. Returns how many, and where to go on.
+    pub fn evict_cold(
+        &mut self,
+        from: u32,
+        warm: &Warm,
+        spaces: &Keyspaces,
+        collect_before_ms: u64,
+    ) -> (u64, Option<u32>) {
+        let (mut evicted, id) = (0, self.id);
+        let is_cold = |s: &Slot| match &s.entry.body {
+            Body::Register(Some(cell)) => {
+                let is_old = !cell.is_grave() && cell.stamp().hlc.ms() <= collect_before_ms;
+                is_old && s.entry.is_settled() && (!warm.has(id, s.hash) || planted!(WarmEvicted))
+            }
+            Body::Register(None) | Body::Tree(_) | Body::Custom(_) => false,
+        };
+        let end = from.saturating_add(COLD_MAX);
+        for slot in if self.floor_inherited { end..end } else { from..end } {
+            let Some((id, hash)) = self.slot(slot).filter(|s| is_cold(s)).map(|s| (s.keyspace, s.hash)) else {
+                continue;
+            };
+            let Some(space) = spaces.get(id).filter(|space| space.family() == Family::Register) else { continue };
+            evicted += u64::from(self.evict_slot(slot, (&space, hash), collect_before_ms));
+        }
+        (evicted, Some(end).filter(|end| super::partition::widen(*end) < self.slots.len()))
     }
 
     /// Keeps the log within its limit, and what it has of the entry that was just changed within what can be sent.

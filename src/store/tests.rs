@@ -19,6 +19,7 @@ fn store(partitions: usize) -> Store {
         keyspace_bytes: 1_000,
         key_bytes_max: 8,
         value_bytes_max: 64,
+        is_edge: false,
     };
     let store = Store::new(ReplicaId(1), config);
     store.set_gate(Gate::Open);

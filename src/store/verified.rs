@@ -8,6 +8,7 @@
 //! * Only comparisons whose context has the grave's event count.
 //! * A leaf that says nothing [`TRIES`] times in a row (something in it was evicted, or is written to without pause) holds
 //!   nothing up, nor does anything for longer than [`WAITS_MS`].
+//! * Nothing waits for the copy of an edge.
 //! * An invalidation waits until all leaves were found equal: what it cleared may be in any.
 
 use std::cmp::Reverse;
@@ -62,6 +63,8 @@ impl Compared {
 pub(super) struct Verified {
     /// Graves wait for comparisons.
     waits: bool,
+    /// Members whose copies prove nothing, because they do not hold everything.
+    excused: Vec<ReplicaId>,
     /// The latest comparisons with each member.
     latest: BTreeMap<ReplicaId, VecDeque<Compared>>,
     /// `(millisecond of the stamp, slot)` of graves that are old enough.
@@ -81,7 +84,8 @@ impl Verified {
     }
 
     fn covers(&self, others: &[ReplicaId], grave: &Entry, (hash, all): (u64, bool)) -> bool {
-        others.iter().all(|other| {
+        let counts = |other: &&ReplicaId| !self.excused.contains(other);
+        others.iter().filter(counts).all(|other| {
             let of = self.latest.get(other).into_iter().flatten().filter(|compared| grave.is_known_in(&compared.ctx));
             let (mut tries, mut found) = (0, false);
             of.for_each(|compared| {
@@ -112,6 +116,14 @@ impl Partition {
     /// From now on a grave goes only when comparisons with all other members have found its leaf equal.
     pub fn wait_for_comparisons(&mut self) {
         self.verified.waits = true;
+    }
+
+    /// From now on no grave waits for comparisons with these members: an edge may have given back what is missing there.
+    pub fn excuse(&mut self, edges: &[ReplicaId]) {
+        if self.verified.excused != edges {
+            self.verified.excused = edges.to_vec();
+            self.verified.is_news = true;
+        }
     }
 
     /// Notes what a comparison with a member came to.

@@ -27,11 +27,16 @@ const REPORT_NOW: u64 = 5;
 const NEED_FULL: u64 = 6;
 const GOODBYE: u64 = 7;
 const REPAIR: u64 = 8;
-const TOLD: u64 = 9;
+const FETCH: u64 = 9;
+const MISSING: u64 = 10;
+const TWIN: u64 = 11;
+const TOLD: u64 = 12;
 
 const ACTIVE: u64 = 0;
 const STANDBY: u64 = 1;
 const DRAINING: u64 = 2;
+const EDGE: u64 = 3;
+const DRAINING_EDGE: u64 = 4;
 
 pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) -> Result<(), Unsendable> {
     let mut pen = Pen::new(out, limits);
@@ -77,6 +82,20 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) 
             pen.uint(REPAIR);
             put_repair(&mut pen, repair)?;
         }
+        Control::Fetch { keyspace, key } => {
+            pen.uint(FETCH);
+            pen.text(keyspace)?;
+            pen.name(key)?;
+        }
+        Control::Missing { keyspace, key } => {
+            pen.uint(MISSING);
+            pen.text(keyspace)?;
+            pen.name(key)?;
+        }
+        Control::Twin { replica } => {
+            pen.uint(TWIN);
+            pen.replica(*replica)?;
+        }
     }
     Ok(())
 }
@@ -98,6 +117,9 @@ pub(super) fn take_control(input: &[u8], limits: Limits) -> Result<Control, Peer
         NEED_FULL => Control::NeedFull { partition: take_partition(&mut reader)? },
         GOODBYE => Control::Goodbye,
         REPAIR => Control::Repair(take_repair(&mut reader)?),
+        TWIN => Control::Twin { replica: reader.replica()? },
+        FETCH => Control::Fetch { keyspace: reader.text()?.to_owned(), key: reader.name()? },
+        MISSING => Control::Missing { keyspace: reader.text()?.to_owned(), key: reader.name()? },
         _ => return Err(malformed("a control message is of no known kind")),
     };
     reader.end()?;
@@ -125,7 +147,9 @@ fn put_profile(pen: &mut Pen<'_>, profile: &Profile) -> Result<(), Unsendable> {
     pen.uint(profile.version);
     pen.uint(match profile.role {
         Role::Active => ACTIVE,
+        Role::Edge => EDGE,
         Role::Standby => STANDBY,
+        Role::Draining if profile.is_edge => DRAINING_EDGE,
         Role::Draining => DRAINING,
     });
     within("number of addresses", width(profile.addresses.len()), ADDRESSES_MAX)?;
@@ -135,16 +159,18 @@ fn put_profile(pen: &mut Pen<'_>, profile: &Profile) -> Result<(), Unsendable> {
 
 fn take_profile(reader: &mut Reader<'_>) -> Result<Profile, PeerFault> {
     let version = reader.uint()?;
-    let role = match reader.uint()? {
-        ACTIVE => Role::Active,
-        STANDBY => Role::Standby,
-        DRAINING => Role::Draining,
+    let (role, is_edge) = match reader.uint()? {
+        ACTIVE => (Role::Active, false),
+        STANDBY => (Role::Standby, false),
+        DRAINING => (Role::Draining, false),
+        EDGE => (Role::Edge, true),
+        DRAINING_EDGE => (Role::Draining, true),
         _ => return Err(malformed("a member's role is none that is known")),
     };
     let count = reader.uint()?;
     within("number of addresses", count, ADDRESSES_MAX)?;
     let addresses = (0..count).map(|_| reader.text().map(str::to_owned)).collect::<Result<_, _>>()?;
-    Ok(Profile { version, addresses, role })
+    Ok(Profile { version, addresses, role, is_edge })
 }
 
 fn put_ids(pen: &mut Pen<'_>, ids: &BTreeSet<ReplicaId>) -> Result<(), Unsendable> {

@@ -51,6 +51,8 @@ struct Fields<'a> {
     ctxs: Option<&'a Bytes>,
     #[serde(borrow)]
     compression: Option<Few<&'a str, COMPRESSIONS_MAX>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edge: Option<bool>,
 }
 
 /// A short list that grows as its elements arrive, whatever length it declares.
@@ -113,6 +115,7 @@ pub(super) fn put_hello(pen: &mut Pen<'_>, hello: &Hello) -> Result<(), Unsendab
         members: Some(Bytes::new(&members)),
         ctxs: Some(Bytes::new(&ctxs)),
         compression: Some(Few(hello.compression.iter().map(String::as_str).collect())),
+        edge: hello.edge.then_some(true),
     });
     Ok(())
 }
@@ -146,6 +149,7 @@ pub(super) fn take_hello(reader: &mut Reader<'_>) -> Result<Hello, PeerFault> {
         members: take_members(&mut members)?,
         ctxs: take_ctxs(&mut ctxs)?,
         compression: compression.into_iter().map(text).collect::<Result<_, _>>()?,
+        edge: fields.edge.unwrap_or(false),
     };
     members.end()?;
     ctxs.end()?;

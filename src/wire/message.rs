@@ -11,6 +11,8 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use crate::clock::Hlc;
 use crate::crdt::MemberSet;
 use crate::crdt::{Ctx, Seen};
@@ -147,6 +149,25 @@ pub enum Control {
     Goodbye,
     /// A step of a comparison of both copies.
     Repair(Repair),
+    /// I am an edge and do not keep this register: a batch of it, please, whether I have seen its events or not.
+    Fetch {
+        /// The keyspace, by its name.
+        keyspace: String,
+        /// The key.
+        key: Bytes,
+    },
+    /// There is nothing of a register I was asked for.
+    Missing {
+        /// The keyspace, by its name.
+        keyspace: String,
+        /// The key.
+        key: Bytes,
+    },
+    /// Another process with your identity lives, or did until now: this is its replica, which was removed.
+    Twin {
+        /// The replica.
+        replica: ReplicaId,
+    },
 }
 
 /// A step of a comparison. Whoever begins it is the *asker*, the other the *teller*.
@@ -293,6 +314,8 @@ pub struct Hello {
     pub ctxs: Vec<(PartitionId, Ctx)>,
     /// Compressions the sender understands, best first.
     pub compression: Vec<String>,
+    /// The sender is an edge: it does not hold everything.
+    pub edge: bool,
 }
 
 /// Members a beat names as suspected at most, so that it fits a datagram: where more are silent, hardly anybody is left to

@@ -81,7 +81,8 @@ impl Pair {
                     | Output::Close { .. }
                     | Output::Event(_)
                     | Output::Changed(_)
-                    | Output::Repaired(_) => {}
+                    | Output::Repaired(_)
+                    | Output::Fetched { .. } => {}
                 }
             }
         }

@@ -298,17 +298,20 @@ fn node() -> impl Strategy<Value = NodeId> {
 }
 
 fn profile() -> impl Strategy<Value = Profile> {
-    let role = prop_oneof![Just(Role::Active), Just(Role::Standby), Just(Role::Draining)];
-    (any::<u64>(), vec("[a-z]{1,8}:[0-9]{1,5}", 0..4), role).prop_map(|(version, addresses, role)| Profile {
+    let whole = [Role::Active, Role::Standby, Role::Draining].map(|role| (role, false));
+    let edges = [Role::Edge, Role::Draining].map(|role| (role, true));
+    let role = proptest::sample::select([&whole[..], &edges[..]].concat());
+    (any::<u64>(), vec("[a-z]{1,8}:[0-9]{1,5}", 0..4), role).prop_map(|(version, addresses, (role, is_edge))| Profile {
         version,
         addresses,
         role,
+        is_edge,
     })
 }
 
 /// One of the few replicas that two nodes once were.
 fn ordered() -> impl Strategy<Value = ReplicaId> {
-    (1..3_u64, 1..6_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 41 | incarnation))
+    (1..3_u64, 1..6_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 43 | incarnation))
 }
 
 pub(crate) fn members() -> impl Strategy<Value = MemberSet> {
@@ -334,12 +337,12 @@ pub(crate) fn ctxs() -> impl Strategy<Value = Vec<(PartitionId, Ctx)>> {
 }
 
 pub(crate) fn hello() -> impl Strategy<Value = Hello> {
-    let who = (node(), region(), replica(), any::<bool>());
+    let who = (node(), region(), replica(), any::<bool>(), any::<bool>());
     let custom = vec(("[a-z]{1,9}", "[a-z:]{1,20}"), 0..3);
     let times = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>());
     (who, times, custom, members(), ctxs(), vec("[a-z0-9:]{1,12}", 0..3)).prop_map(
         |(
-            (node, region, replica, joined),
+            (node, region, replica, joined, edge),
             (wall_ms, hlc, hash_check, partitions),
             custom,
             members,
@@ -363,6 +366,7 @@ pub(crate) fn hello() -> impl Strategy<Value = Hello> {
                 members,
                 ctxs,
                 compression,
+                edge,
             }
         },
     )
@@ -383,7 +387,12 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
         1 => partition().prop_map(|partition| Control::NeedFull { partition }),
         1 => any::<u64>().prop_map(|digest| Control::Told { digest }),
         1 => prop_oneof![Just(Control::ReportNow), Just(Control::Goodbye)],
+        1 => replica().prop_map(|replica| Control::Twin { replica }),
         2 => repair().prop_map(Control::Repair),
+        1 => ("[a-z]{0,9}", vec(any::<u8>(), 0..9), any::<bool>()).prop_map(|(keyspace, key, asks)| {
+            let key = Bytes::from(key);
+            if asks { Control::Fetch { keyspace, key } } else { Control::Missing { keyspace, key } }
+        }),
     ]
 }
 

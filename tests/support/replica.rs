@@ -101,6 +101,7 @@ impl Replica {
             keyspace_bytes: 1 << 30,
             key_bytes_max: 1_024,
             value_bytes_max: 1 << 20,
+            is_edge: false,
         };
         let store = Store::new(ReplicaId(id), config);
         store.set_gate(Gate::Open);

@@ -267,14 +267,14 @@ fn bare() -> Vec<Fragment> {
 }
 
 /// Of a tag of its own.
-const FLOOR: ReplicaId = ReplicaId(3 << 41 | 7);
+const FLOOR: ReplicaId = ReplicaId(3 << 43 | 7);
 
 fn members() -> MemberSet {
     let member =
         |node, region, sponsor| Member::new(NodeId(uuid::Uuid::from_u128(node)), RegionId::new(region), MS, sponsor);
     let literal = SocketAddr::from(([10, 0, 0, 2], 7_400)).to_string();
     let addresses = vec!["cache-2.eu.example:7400".to_owned(), literal];
-    let profile = Profile { version: 3, addresses, role: Role::Standby };
+    let profile = Profile { version: 3, addresses, role: Role::Standby, is_edge: false };
     let eu = Member { profile, ..member(2, "eu-central", Some(A)) };
     MemberSet {
         members: BTreeMap::from([(A, member(1, "us-east", None)), (B, eu)]),
@@ -283,6 +283,16 @@ fn members() -> MemberSet {
         expelled: BTreeSet::from([ReplicaId(5)]),
         floors: BTreeMap::from([(FLOOR.tag(), FLOOR)]),
     }
+}
+
+/// An edge, and one that drains.
+fn edges() -> MemberSet {
+    let member = |node, role| {
+        let profile = Profile { version: 1, addresses: Vec::new(), role, is_edge: true };
+        Member { profile, ..Member::new(NodeId(uuid::Uuid::from_u128(node)), RegionId::new("shop-7"), MS, Some(A)) }
+    };
+    let members = BTreeMap::from([(A, member(1, Role::Edge)), (B, member(2, Role::Draining))]);
+    MemberSet { members, ..MemberSet::default() }
 }
 
 fn controls() -> Vec<(&'static str, Control)> {
@@ -305,9 +315,12 @@ fn controls() -> Vec<(&'static str, Control)> {
         members: members(),
         ctxs: ctxs(),
         compression: vec!["zstd".to_owned()],
+        edge: false,
     };
+    let (keyspace, key) = ("users".to_owned(), Bytes::from_static(b"\xa5alice"));
     let mut all = vec![
-        ("hello", Control::Hello(hello)),
+        ("hello", Control::Hello(hello.clone())),
+        ("hello_edge", Control::Hello(Hello { members: edges(), edge: true, ..hello })),
         ("ready", Control::Ready { members: members(), ctxs: ctxs() }),
         ("join", Control::Join { ctxs: Vec::new() }),
         ("join_again", Control::Join { ctxs: vec![(PartitionId(3), ctx())] }),
@@ -319,6 +332,9 @@ fn controls() -> Vec<(&'static str, Control)> {
         ("report_now", Control::ReportNow),
         ("need_full", Control::NeedFull { partition: PartitionId(300) }),
         ("goodbye", Control::Goodbye),
+        ("twin", Control::Twin { replica: ReplicaId(7) }),
+        ("fetch", Control::Fetch { keyspace: keyspace.clone(), key: key.clone() }),
+        ("missing", Control::Missing { keyspace, key }),
     ];
     all.extend(repairs().into_iter().map(|(name, repair)| (name, Control::Repair(repair))));
     all

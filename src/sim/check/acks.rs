@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! * At the moment a wait ends, at least as many members as it says have the write in their own contexts, or had it when
-//!   they ended. A liar may speak falsely for itself, and for nobody else.
+//!   they ended, edges left out. A liar may speak falsely for itself, and for nobody else.
 //! * A quorum is a majority of the configured nodes at least, and everybody is all of them.
 //! * A wait ends by its deadline.
 
@@ -39,11 +39,11 @@ pub(in crate::sim) struct Reached {
 /// Who could have reported, and what they had.
 #[derive(Clone, Debug)]
 pub(in crate::sim) struct Witnesses<'a> {
-    /// Contexts of processes that run, and of those that ended as they were then.
+    /// Contexts of processes but edges that run, and of those that ended as they were then.
     pub(in crate::sim) contexts: &'a BTreeMap<ReplicaId, &'a [Ctx]>,
     /// How many more there are of which nobody knows: liars, and processes that ended unseen.
     pub(in crate::sim) unknown: usize,
-    /// Nodes the configuration names.
+    /// Nodes the configuration names, edges left out.
     pub(in crate::sim) configured: usize,
 }
 

@@ -4,7 +4,8 @@
 //! * Siblings, deadlines and contributions are compared, not only what a read returns: a difference that will show later
 //!   is one now.
 //! * The instant compared at is later than every clock that may have decided to drop something.
-//! * Only two things excuse a difference: a register's very write was evicted by somebody, or the map is a hole.
+//! * Only three things excuse a difference: a register's very write was evicted by somebody, the copy is an edge's, or the
+//!   map is a hole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -27,6 +28,15 @@ pub struct Licence {
     pub stamps: BTreeSet<Stamp>,
     /// The map may be a hole.
     pub hole: bool,
+    /// It is the copy of an edge: any register may be missing.
+    pub misses: bool,
+}
+
+impl Licence {
+    /// Tells whether the value of a write may be missing.
+    fn may_miss(&self, stamp: &Stamp) -> bool {
+        self.misses || self.stamps.contains(stamp)
+    }
 }
 
 /// Compares an entry with what history says of it at `now_ms`, the instant of the view.
@@ -49,7 +59,7 @@ pub fn agree(view: &KeyView<'_>, entry: Option<&Entry>, now_ms: u64, licence: &L
 fn agree_register(view: &KeyView<'_>, entry: Option<&Entry>, now_ms: u64, licence: &Licence) -> Result<(), Violation> {
     let shown = entry.and_then(cell).and_then(|cell| live(cell, now_ms));
     let called_for = view.register();
-    let excused = |live: &Live| shown.is_none() && licence.stamps.contains(&live.stamp);
+    let excused = |live: &Live| shown.is_none() && licence.may_miss(&live.stamp);
     if shown == called_for || called_for.as_ref().is_some_and(excused) {
         return Ok(());
     }
@@ -162,7 +172,9 @@ pub(in crate::sim) fn agree_between(
     licence: &Licence,
 ) -> Result<(), Violation> {
     let shown: Vec<Live> = entry.and_then(cell).and_then(|cell| live(cell, now_ms)).into_iter().collect();
-    let missing = |lives: &[Live]| late.register().filter(|l| !lives.contains(l) && !licence.stamps.contains(&l.stamp));
+    let may_miss =
+        |live: &Live, lives: &[Live]| licence.stamps.contains(&live.stamp) || (licence.misses && lives.is_empty());
+    let missing = |lives: &[Live]| late.register().filter(|l| !lives.contains(l) && !may_miss(l, lives));
     within(now, "the register", &shown, now.register().as_slice(), missing(&shown).as_slice())?;
     let tree = tree(entry);
     let here = tree.into_iter().flat_map(Tree::elems).map(|(path, _)| path);
@@ -275,7 +287,7 @@ mod tests {
         assert_eq!(check(&[set(7, NEVER)], register(1, NEVER)), Some(Invariant::Invented));
         let gone = Entry { body: Body::Register(None), ..Entry::new(REGISTERS.family) };
         assert_eq!(check(&[set(1, NEVER)], gone.clone()), Some(Invariant::History));
-        let evicted = Licence { stamps: BTreeSet::from([stamp(1)]), hole: false };
+        let evicted = Licence { stamps: BTreeSet::from([stamp(1)]), ..Licence::default() };
         assert_eq!(found(&key, &[set(1, NEVER)], &gone, &evicted), None);
         assert_eq!(found(&key, &[set(1, NEVER), set(2, NEVER)], &gone, &evicted), Some(Invariant::History));
     }

@@ -103,7 +103,7 @@ invariants! {
     /// Nobody is called unreachable by a node that hears nobody, nor if nobody agrees; once healed everybody is heard.
     Liveness,
     /// Members agree on what each says of itself, no earlier word of one replaces a later, every two find each other, and no
-    /// standby takes over while somebody active may be there.
+    /// standby takes over while somebody active may be there. Who is told of a twin has one.
     Membership,
     /// What one copy lost silently is given back, and in health nothing is found to differ (I1).
     Repair,

@@ -97,6 +97,8 @@ classes! {
     Acks,
     /// Clients that move between nodes with a token.
     Reads,
+    /// Nodes that keep of registers only what is read there, and fetch. On in one of a few seeds, whatever else is.
+    Edges,
     /// A host that loses part of what it holds and does not notice. Of a class of its own, with faults beside it that
     /// spread no loss: a join or a full synchronisation believes its donor.
     Damage,
@@ -114,11 +116,14 @@ pub struct Profile {
     carrier: Carrier,
 }
 
-/// Every class but damage, which few seeds have.
-const USUAL: &[Class] = match Class::ALL.split_last() {
-    Some((_, usual)) => usual,
-    None => &[],
+/// Every class but the last two, which few seeds have.
+const USUAL: &[Class] = match Class::ALL {
+    [usual @ .., Class::Edges, Class::Damage] => usual,
+    _ => &[],
 };
+
+/// One in so many seeds of a profile of everything has edges.
+const EDGES_ONE_IN: u64 = 4;
 
 /// One in so many seeds of a profile of everything has damage.
 const DAMAGED_ONE_IN: u64 = 64;
@@ -238,6 +243,26 @@ const PROFILES: &[Profile] = &[
         carrier: Carrier::Messages,
     },
     DAMAGE,
+    Profile {
+        name: "edges",
+        about: "edges that give back and fetch, with cuts, crashes, joins, removals, short logs",
+        always: &[Class::Edges],
+        maybe: &[
+            Class::Cuts,
+            Class::Crash,
+            Class::Stop,
+            Class::Join,
+            Class::Remove,
+            Class::Roles,
+            Class::Truncate,
+            Class::Delay,
+            Class::Loss,
+            Class::Ttl,
+            Class::Acks,
+            Class::Reads,
+        ],
+        carrier: Carrier::Messages,
+    },
     #[cfg(feature = "net")]
     Profile {
         name: "quic",
@@ -281,7 +306,10 @@ impl Profile {
         }
         let mut rng = fastrand::Rng::with_seed(seed);
         let maybe = self.maybe.iter().copied().filter(|_| rng.bool());
-        let on: BTreeSet<Class> = self.always.iter().copied().chain(maybe.collect::<Vec<_>>()).collect();
+        let mut on: BTreeSet<Class> = self.always.iter().copied().chain(maybe.collect::<Vec<_>>()).collect();
+        if self.maybe == USUAL && seed % EDGES_ONE_IN == 1 {
+            on.insert(Class::Edges);
+        }
         let setting = setting(&mut rng, &on, self.carrier);
         let keys = rng.u8(6..=10);
         let mut draw = Draw { rng, on, setting, keys, timeline: Vec::new() };
@@ -400,6 +428,7 @@ fn setting(rng: &mut fastrand::Rng, on: &BTreeSet<Class>, carrier: Carrier) -> S
     let spare = if on.contains(&Class::Join) { rng.usize(..=2).min(HOSTS_MAX - nodes) } else { 0 };
     let hosts = (1_u64 << (nodes + spare)) - 1;
     let roles = on.contains(&Class::Roles);
+    let edges = if on.contains(&Class::Edges) { edges(rng, nodes + spare) } else { 0 };
     Setting {
         nodes,
         spare,
@@ -412,13 +441,21 @@ fn setting(rng: &mut fastrand::Rng, on: &BTreeSet<Class>, carrier: Carrier) -> S
         ttl_ms_max: if on.contains(&Class::Ttl) { log_uniform(rng, 100, 60_000) } else { 0 },
         value_bytes: if on.contains(&Class::Large) && rng.u8(..4) == 0 { value_bytes(rng, carrier) } else { 0 },
         forget_after_ms: if on.contains(&Class::Absence) { rng.u32(2_000..20_000) } else { 0 },
-        standbys: if roles && rng.bool() { rng.u64(..) & rng.u64(..) & hosts } else { 0 },
+        standbys: if roles && rng.bool() { rng.u64(..) & rng.u64(..) & hosts & !edges } else { 0 },
         take_over_ms: if roles { rng.u32(..5_000) } else { 0 },
+        edges,
         weather: weather(rng, on),
         carrier,
         newer: if on.contains(&Class::Newer) { rng.u64(..) & hosts } else { 0 },
         liars: if liars { 1 << rng.usize(..nodes) } else { 0 },
     }
+}
+
+/// One or more of all hosts but the first.
+fn edges(rng: &mut fastrand::Rng, hosts: usize) -> u64 {
+    let mut bits = || rng.u64(..) & ((1 << hosts) - 1) & !1;
+    let (some, other) = (bits(), bits());
+    if some & other == 0 { some } else { some & other }
 }
 
 /// Each knows every fourth of the others, and whoever else it must for all to be found.
@@ -489,7 +526,7 @@ mod tests {
         }
         let name = |action: &Action| format!("{action:?}").split([' ', '{']).next().unwrap().to_owned();
         let drawn: BTreeSet<String> = plans.iter().flat_map(|p| &p.steps).map(|s| name(&s.action)).collect();
-        assert_eq!(drawn.len(), 26, "every action but rest: {drawn:?}");
+        assert_eq!(drawn.len(), 27, "every action but rest: {drawn:?}");
     }
 
     #[test]

@@ -96,6 +96,9 @@ impl Draw {
             let client = self.rng.u8(..4);
             return self.at(ms, Action::Read { client, at, key });
         }
+        if self.is_on(Class::Edges) && self.rng.u8(..8) == 0 {
+            return self.at(ms, Action::Fetch { at, key });
+        }
         let kinds = match (self.rng.u8(..WHOLE_EVERY), self.rng.u8(..MANY_EVERY)) {
             (0, _) if mix.whole => WHOLE,
             (_, 0) if mix.many => MANY,

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::super::apply::Around;
 use super::super::write::Tick;
 use super::super::{
-    Applied, Batch, Budget, ENTRY_BYTES_MAX, FIELDS_MAX, Family, Fragment, Full, KeyRef, Keyspace, Keyspaces,
-    Partition, Refused,
+    Applied, Batch, Budget, ENTRY_BYTES_MAX, Entry, FIELDS_MAX, Family, Fragment, Full, KeyRef, Keyspace, Keyspaces,
+    Partition, Refused, Warm,
 };
 use crate::clock::{Hlc, HlcClock, Stamp};
 use crate::crdt::{Ctx, Custom, Dot, NEVER, Path, Payload, Scope};
@@ -264,7 +264,7 @@ fn a_batch_that_would_leave_too_many_gaps_is_refused_and_one_that_closes_some_is
     let full = |dots: &mut dyn Iterator<Item = Dot>| {
         let mut batch = Batch { partition: PartitionId(0), ctx: Ctx::default(), fragments: Vec::new() };
         dots.for_each(|dot| batch.ctx.add(dot));
-        Full { batch, frontier: Ctx::default(), floor: Ctx::default(), forgotten: Hlc::default() }
+        Full { batch, frontier: Ctx::default(), floor: Ctx::default(), forgotten: Hlc::default(), is_part: false }
     };
     let around = Around { spaces: &one.spaces, collect_before_ms: 0 };
     let refused = one.partition.apply_full(PEER, &full(&mut scattered(ReplicaId(11), 1)), &around);
@@ -359,4 +359,93 @@ fn fragments_that_cannot_be_joined_are_counted_and_their_events_stay_missing() {
         fragment.custom.as_mut().unwrap().merged = [(ReplicaId(3), 1)].into();
     }
     assert_eq!(one.apply(PEER, &unmergeable).quarantined, 2, "nobody here knows how to merge");
+}
+
+/// Two partitions that have both seen one key, stable at the second.
+fn seen_by_both() -> (One, One) {
+    let (mut whole, mut edge) = (One::new(ME, 1 << 10), One::new(PEER, 1 << 10));
+    whole.set("k", 9, NEVER);
+    edge.apply(ME, &whole.partition.capture_own(0, ALL).batch);
+    let ctx = whole.partition.ctx().clone();
+    edge.partition.report(ME, &ctx);
+    (whole, edge)
+}
+
+#[test]
+fn only_registers_that_every_member_has_and_nobody_reads_are_given_back_and_only_once_they_are_old() {
+    let (_, mut edge) = seen_by_both();
+    edge.put("m", "f", 9);
+    let (warm, spaces) = (Warm::new(1), &edge.spaces);
+    let hash = spaces.find("regs").unwrap().hash(b"k");
+    let evict = |partition: &mut Partition, before_ms| partition.evict_cold(0, &warm, spaces, before_ms);
+    assert_eq!(evict(&mut edge.partition, WALL_MS), (0, None), "a member may lack it");
+    edge.partition.collect(&[ME], spaces, 0);
+    assert_eq!(evict(&mut edge.partition, WALL_MS - 1), (0, None), "it would leave a stub");
+    warm.note(PartitionId(0), hash);
+    assert_eq!(evict(&mut edge.partition, WALL_MS), (0, None), "it was read lately");
+    warm.turn();
+    warm.turn();
+    assert_eq!(evict(&mut edge.partition, WALL_MS), (1, None));
+    assert_eq!((edge.partition.len(), edge.partition.table().partial().len()), (1, 1), "the map stays");
+}
+
+#[test]
+fn a_fetched_register_is_a_batch_which_brings_it_back_and_which_is_refused_once_it_is_stale() {
+    let (mut whole, mut edge) = seen_by_both();
+    edge.partition.collect(&[ME], &edge.spaces, 0);
+    edge.partition.evict_cold(0, &Warm::new(1), &edge.spaces, u64::MAX);
+    assert!(edge.partition.is_empty());
+    let captured = whole.write("regs", "k", |p, at, _| p.capture_key(at)).unwrap();
+    assert!(whole.write("regs", "never written", |p, at, _| p.capture_key(at)).is_none());
+    let back = edge.apply(ME, &captured);
+    assert_eq!((back.news, edge.partition.len()), (0, 1), "no event is new");
+
+    let known = whole.partition.ctx().clone();
+    whole.write("regs", "k", |p, at, t| p.delete(at, t));
+    edge.apply(ME, &whole.partition.capture_own(1, ALL).batch);
+    edge.apply(ME, &captured);
+    let grave = edge.write("regs", "k", |p, at, _| p.entry(at).and_then(Entry::grave_ms));
+    assert!(grave.is_some(), "what is not stable yet is here, and wins over what was captured before it");
+    edge.partition.collect(&[ME], &edge.spaces, u64::MAX);
+    assert!(edge.partition.is_empty() && !known.includes(edge.partition.frontier()));
+    let around = Around { spaces: &edge.spaces, collect_before_ms: u64::MAX };
+    assert_eq!(edge.partition.apply(ME, &captured, &around), Err(Refused::Stale), "it was deleted and forgotten");
+}
+
+#[test]
+fn a_fetched_register_brings_the_events_that_are_not_stable_where_it_is() {
+    let (mut whole, mut edge) = seen_by_both();
+    whole.set("k", 5, NEVER);
+    let captured = whole.write("regs", "k", |p, at, _| p.capture_key(at)).unwrap();
+    assert_eq!(edge.apply(ME, &captured).news, 1);
+    assert_eq!(edge.partition.ctx(), whole.partition.ctx());
+}
+
+#[test]
+fn what_an_edge_does_not_hold_stays_where_it_gives_everything_unless_it_knows_more() {
+    let (mut whole, mut edge) = seen_by_both();
+    edge.partition.collect(&[ME], &edge.spaces, 0);
+    edge.partition.evict_cold(0, &Warm::new(1), &edge.spaces, u64::MAX);
+    edge.set("other", 3, NEVER);
+    let full = Full { is_part: true, ..edge.partition.capture_full() };
+    let mut late = One::new(ReplicaId(3), 1 << 10);
+    let refused = late.partition.apply_full(PEER, &full, &Around { spaces: &late.spaces, collect_before_ms: 0 });
+    assert_eq!((refused, late.partition.len()), (Err(Refused::Part), 0), "it cannot be told what was deleted");
+    let taken = whole.partition.apply_full(PEER, &full, &Around { spaces: &whole.spaces, collect_before_ms: 0 });
+    let news = taken.map(|_| whole.partition.len());
+    assert_eq!(news, Ok(2));
+}
+
+#[test]
+fn no_grave_waits_for_a_comparison_with_an_edge() {
+    for excused in [&[][..], &[PEER][..]] {
+        let mut one = One::new(ME, 1 << 10);
+        one.partition.wait_for_comparisons();
+        one.write("regs", "k", |p, at, t| p.delete(at, t));
+        let ctx = one.partition.ctx().clone();
+        one.partition.report(PEER, &ctx);
+        one.partition.excuse(excused);
+        one.partition.collect(&[PEER], &one.spaces, WALL_MS);
+        assert_eq!(one.partition.is_empty(), !excused.is_empty());
+    }
 }

@@ -9,6 +9,7 @@
 //!   that one is off.
 
 mod clocks;
+mod edges;
 mod keys;
 mod members;
 mod network;
@@ -21,6 +22,7 @@ use clocks::{
     all_clocks, behind_and_apart, burst, far_future, long_pause, pause, pause_across_a_collection, skew,
     starts_in_the_future, steps_back,
 };
+use edges::{deleted_while_fetched, edge_gives_in_full, edge_left_alone, fetches};
 use keys::{
     ended_apart, ended_before_a_step_back, evicted_at_once, extended_and_given_in_full, extended_apart, many_at_once,
     truncated_one_way,
@@ -97,6 +99,7 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Ttl => {
             &[ended_apart, ended_apart, extended_apart, extended_apart, many_at_once, ended_before_a_step_back]
         }
+        Class::Edges => &[fetches, fetches, deleted_while_fetched, edge_gives_in_full, edge_left_alone],
         Class::Damage => &[damage],
         Class::Liars => &[lies, lies_while_one_is_away, lies_while_joining],
         Class::Loss | Class::Duplicate | Class::Corrupt | Class::Delay | Class::Newer | Class::Acks | Class::Reads => {

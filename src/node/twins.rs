@@ -1,0 +1,164 @@
+//! Two processes of one node: both are told.
+//!
+//! When one of them joins, the other's replica is removed. Whether a process is left behind that replica nobody can tell
+//! from its silence, nor from what it had sent before: most often it is the one that was restarted. So a link of a removed
+//! replica whose node has another one is not closed at once, by neither side: it *parts*. The removed one says its last
+//! words, that it was removed, which only a process that lives can say. If they name the other one, and that one is heard
+//! after this link came up, both lived at the same time, and both are told.
+//!
+//! # Invariants
+//! * Nothing but last words, and the answer, is taken from a link that parts (R-FENCE), and it parts for a few seconds at
+//!   most.
+//! * Who was restarted is told of no twin.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::{Mono, Now};
+use crate::crdt::MemberSet;
+use crate::id::{NodeId, ReplicaId};
+use crate::node::Node;
+use crate::node::event::Event;
+use crate::node::input::LinkId;
+use crate::node::output::{CloseCode, Output};
+use crate::probe::{planted, sometimes};
+use crate::wire::Control;
+
+/// How long a link parts: several round trips of a slow path.
+const PARTING_MAX: Duration = Duration::from_secs(3);
+/// Links that part at the same time. Further ones are closed at once.
+const PARTINGS_MAX: usize = 64;
+/// Twins that were told of: of further ones nothing is said.
+const TWINS_MAX: usize = 256;
+
+/// A link whose one side was removed while its node has another replica.
+#[derive(Debug)]
+struct Parting {
+    node: NodeId,
+    /// The peer's replica.
+    replica: ReplicaId,
+    since: Mono,
+    until: Mono,
+    /// The replicas of its node that are named in the peer's last words.
+    said: Option<BTreeSet<ReplicaId>>,
+}
+
+/// What is known of other processes with the identity of a node.
+#[derive(Debug, Default)]
+pub(super) struct Twins {
+    partings: BTreeMap<LinkId, Parting>,
+    /// Those of this node that were told of.
+    known: BTreeSet<ReplicaId>,
+}
+
+impl Node {
+    /// Tells a removed replica that its node has another one, and waits for its last words. Returns whether it does: if not,
+    /// the link is to be closed.
+    pub(super) fn part(&mut self, now: Now, link: LinkId, replica: ReplicaId) -> bool {
+        let Some(node) = self.links.get(&link).map(|l| l.identity.node) else { return false };
+        let has_another = self.members.of_node(node).any(|other| other != replica);
+        if !has_another || self.twins.partings.len() >= PARTINGS_MAX {
+            return false;
+        }
+        let (hlc, members) = (self.store.clock().last(), Some(self.members.clone()));
+        self.send_control(link, &Control::Report { hlc, changed: Vec::new(), members });
+        self.put_aside(now, link, replica);
+        true
+    }
+
+    /// This replica was removed: leaves its links open for a moment if its node has another one.
+    pub(super) fn part_from_all(&mut self, now: Now) {
+        let has_another = self.members.of_node(self.me.node).any(|other| other != self.me.replica);
+        if has_another {
+            let peers: Vec<_> = self.sessions().map(|(link, session)| (link, session.replica)).collect();
+            peers.into_iter().take(PARTINGS_MAX).for_each(|(link, replica)| self.put_aside(now, link, replica));
+        }
+    }
+
+    fn put_aside(&mut self, now: Now, link: LinkId, replica: ReplicaId) {
+        let Some((node, since)) = self.links.get(&link).map(|l| (l.identity.node, l.since)) else { return };
+        self.drop_link(link);
+        let until = now.mono.plus(PARTING_MAX);
+        self.twins.partings.insert(link, Parting { node, replica, since, until, said: None });
+    }
+
+    /// Tells whether a link parts, and listens to what is said there.
+    pub(super) fn is_parting(&mut self, now: Now, link: LinkId, bytes: &Bytes) -> bool {
+        if !self.twins.partings.contains_key(&link) {
+            return false;
+        }
+        match self.decoder.decode_control(bytes, &self.limits) {
+            Ok(Control::Report { members: Some(members), .. }) => self.hear_last_words(now, link, &members),
+            Ok(Control::Twin { replica }) => self.on_twin(replica),
+            Ok(_) | Err(_) => {}
+        }
+        true
+    }
+
+    /// If a removed replica says itself that it was removed its process lives.
+    pub(super) fn hear_last_words(&mut self, now: Now, link: LinkId, said: &MemberSet) {
+        if let Some(parting) = self.twins.partings.get_mut(&link)
+            && said.is_removed(parting.replica)
+        {
+            parting.said = Some(said.of_node(parting.node).collect());
+            self.judge_partings(now);
+        }
+    }
+
+    /// Tells two processes of each other that live at the same time, and closes links that have parted for long enough.
+    pub(super) fn judge_partings(&mut self, now: Now) {
+        let links: Vec<LinkId> = self.twins.partings.keys().copied().collect();
+        for link in links {
+            let Some(parting) = self.twins.partings.get(&link) else { continue };
+            let replica = parting.replica;
+            let (has_said, is_over) = (parting.said.is_some(), parting.until <= now.mono);
+            let other = self.other_alive(parting, is_over && planted!(TwinPresumed));
+            if let Some((other_link, other)) = other {
+                self.send_control(link, &Control::Twin { replica: other });
+                self.send_control(other_link, &Control::Twin { replica });
+            }
+            if other.is_some() || is_over {
+                sometimes!(NoLastWords, if !has_said);
+                self.end_parting(link);
+            }
+        }
+    }
+
+    /// Returns another replica of a node that this one named in its last words, and that was heard since the link to this one
+    /// came up.
+    fn other_alive(&self, parting: &Parting, presumed: bool) -> Option<(LinkId, ReplicaId)> {
+        let is_named = |replica| parting.said.as_ref().is_some_and(|said| said.contains(&replica));
+        let others =
+            self.sessions().filter(|(_, s)| self.members.get(s.replica).is_some_and(|m| m.node == parting.node));
+        let mut heard = others.filter(|(_, s)| s.beats.heard_at() > parting.since);
+        heard.find(|(_, s)| presumed || is_named(s.replica)).map(|(id, s)| (id, s.replica))
+    }
+
+    /// Another process of this node lives.
+    pub(super) fn on_twin(&mut self, replica: ReplicaId) {
+        if replica != self.me.replica && self.twins.known.len() < TWINS_MAX && self.twins.known.insert(replica) {
+            sometimes!(TwinTold);
+            self.event(Event::Twin { replica });
+        }
+    }
+
+    /// Closes all links that part.
+    pub(super) fn end_partings(&mut self) {
+        let links: Vec<LinkId> = self.twins.partings.keys().copied().collect();
+        links.into_iter().for_each(|link| self.end_parting(link));
+    }
+
+    fn end_parting(&mut self, link: LinkId) {
+        self.has_parted(link);
+        let code = if self.is_removed() { CloseCode::Goodbye } else { CloseCode::Expelled };
+        let reason = "a replica was removed from the cluster, and another process of its node is a member".to_owned();
+        self.out.push_back(Output::Close { link, code, reason });
+    }
+
+    /// A link has ended that may have been about to part.
+    pub(super) fn has_parted(&mut self, link: LinkId) {
+        self.twins.partings.remove(&link);
+    }
+}
