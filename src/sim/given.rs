@@ -61,7 +61,7 @@ impl SimCluster {
         let sponsor = sponsor_of(joiner, me)?;
         let is_sponsor = |other: &usize| self.node(*other).is_some_and(|node| node.me().replica == sponsor);
         let donor = (0..self.host_count()).find(is_sponsor).filter(|other| self.is_honest(*other))?;
-        let knows = self.node(donor)?.members().members.contains_key(&me);
+        let knows = self.node(donor)?.members().knows(me);
         let what = || format!("r{at} joined through r{donor}, which does not count it as a member");
         (!knows).then(|| Violation::new(Invariant::Stability, what()))
     }

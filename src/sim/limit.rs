@@ -85,6 +85,6 @@ impl SimCluster {
         let (Some(node), Some(other)) = (self.node(at), self.node(other).map(|node| node.me().replica)) else {
             return false;
         };
-        self.lineage.founders.contains(&other) && !node.members().members.contains_key(&other)
+        self.lineage.founders.contains(&other) && !node.members().knows(other)
     }
 }
