@@ -273,6 +273,13 @@ impl Ctx {
             || (plainly && theirs.iter().all(|(r, theirs)| self.of(*r).is_some_and(|seen| seen.includes(theirs))))
     }
 
+    /// Tells whether nothing in here is other than what a mark of `mine` stands for.
+    #[must_use]
+    pub fn fits_marks_of(&self, mine: &Self) -> bool {
+        let marks = mine.iter().filter(|(_, seen)| seen.is_mark());
+        marks.into_iter().all(|(at, seen)| self.sum_upto(at).is_none_or(|sum| sum == seen.sum(at)))
+    }
+
     /// Lets one mark stand for everything seen of the replicas of a tag up to `floor`.
     pub fn fold(&mut self, floor: ReplicaId) {
         if let Some(sum) = self.sum_upto(floor) {
