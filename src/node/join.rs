@@ -242,6 +242,7 @@ impl Node {
 
     fn finish_join(&mut self, now: Now, founded: bool) {
         self.join = Join::Joined;
+        self.tell_members();
         self.begin_keeping();
         let sponsor = self.copied_from;
         let mut own = MemberSet::default();

@@ -171,8 +171,8 @@ impl Waits {
     }
 }
 
-/// Says how far an event came, by the latest reports. `expected` members count even if they were
-/// never met.
+/// Says how far an event came, by the latest reports. `expected` nodes count even if they were never met. Of a node with
+/// several copies that are members, as while it is restarted, all must have the event for it to count, once.
 #[must_use]
 pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet, expected: usize) -> Outcome {
     let partition = store.read(mark.partition);
@@ -186,17 +186,26 @@ pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet, expec
         };
         partition.as_deref().is_some_and(known)
     };
+    let counts = |member: &Member| !member.profile.is_edge || planted!(EdgeCounts);
+    let (mut nodes, mut edges) = (BTreeMap::new(), BTreeSet::new());
+    for (replica, member) in members.live() {
+        if counts(member) {
+            let (_, all_have) = nodes.entry(member.node).or_insert((&member.region, true));
+            *all_have &= has(replica);
+        } else {
+            edges.insert(member.node);
+        }
+    }
+    let edges = edges.iter().filter(|node| !nodes.contains_key(node)).count();
     let (mut acked, mut missing) = (0, Vec::new());
     let (mut regions, mut reached_regions) = (BTreeSet::new(), BTreeSet::new());
-    let counts = |member: &Member| !member.profile.is_edge || planted!(EdgeCounts);
-    let edges = members.live().filter(|(_, member)| !counts(member)).count();
-    for (replica, member) in members.live().filter(|(_, member)| counts(member)) {
-        regions.insert(&member.region);
-        if has(replica) {
+    for (node, (region, all_have)) in nodes {
+        regions.insert(region);
+        if all_have {
             acked += 1;
-            reached_regions.insert(&member.region);
+            reached_regions.insert(region);
         } else {
-            missing.push(Missing { node: member.node, region: member.region.clone() });
+            missing.push(Missing { node, region: region.clone() });
         }
     }
     let all = (acked + missing.len()).max(expected.saturating_sub(edges)).max(1);
@@ -207,4 +216,52 @@ pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet, expec
         Level::All => (acked, all),
     };
     Outcome { reached: acked >= needed, acked, needed, missing }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::crdt::Ctx;
+    use crate::id::{ReplicaId, Role};
+
+    const MARK: Mark = Mark { partition: PartitionId(0), dot: Dot { replica: ReplicaId(1), seq: 1 } };
+
+    /// Judges a write that those of `has` have reported, where each of `members` is a replica, its node, and whether it is an
+    /// edge; the replica 1 is this one, and five nodes are configured.
+    fn judged(members: &[(u64, u64, bool)], has: &[u64], level: Level) -> (usize, usize, usize) {
+        let store = Store::new(ReplicaId(1), Config::dev("here", "unused:0").store());
+        let mut ctx = Ctx::default();
+        ctx.add(MARK.dot);
+        let mut partition = store.lock(MARK.partition).expect("there is one");
+        has.iter().for_each(|replica| partition.report(ReplicaId(*replica), &ctx));
+        drop(partition);
+        let mut set = MemberSet::default();
+        for (replica, node, is_edge) in members {
+            let region = RegionId::new(&format!("region-{node}"));
+            let mut member = Member::new(NodeId(uuid::Uuid::from_u128(u128::from(*node))), region, 0, None);
+            if *is_edge {
+                (member.profile.role, member.profile.is_edge) = (Role::Edge, true);
+            }
+            set.add(ReplicaId(*replica), &member);
+        }
+        let outcome = judge(MARK, level, &store, &set, 5);
+        (outcome.acked, outcome.needed, outcome.missing.len())
+    }
+
+    #[test]
+    fn a_node_with_two_copies_counts_once_and_only_if_both_have_it() {
+        let members = [(2, 20, false), (3, 20, false), (4, 40, false)];
+        assert_eq!(judged(&members, &[2], Level::Quorum), (0, 3, 2));
+        assert_eq!(judged(&members, &[2, 3], Level::Quorum), (1, 3, 1));
+        assert_eq!(judged(&members, &[2, 3, 4], Level::All), (2, 5, 0), "five are configured");
+        assert_eq!(judged(&members, &[3, 4], Level::EachRegion), (1, 2, 1));
+    }
+
+    #[test]
+    fn an_edge_with_two_copies_is_one_configured_node_less() {
+        let members = [(2, 20, true), (3, 20, true), (4, 40, false)];
+        assert_eq!(judged(&members, &[2, 3, 4], Level::All), (1, 4, 0));
+        assert_eq!(judged(&[(2, 20, true), (3, 20, false)], &[3], Level::All), (1, 5, 0), "it is none any more");
+    }
 }

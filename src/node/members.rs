@@ -56,7 +56,7 @@ impl Node {
         let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
         for replica in joined {
             self.lived.insert(replica);
-            self.event(Event::MemberJoined { replica });
+            self.tell_of(Event::MemberJoined { replica });
         }
         self.tell_roles(&before);
         for replica in self.newly_removed(&before) {
@@ -70,8 +70,26 @@ impl Node {
         self.timers.start_report(now.mono, self.config.replication.report_every);
     }
 
+    /// Tells who the members are, which nobody is told before this node has joined: another donor may know of others.
+    pub(super) fn tell_members(&mut self) {
+        let members: Vec<ReplicaId> = self.members.live().map(|(replica, _)| replica).collect();
+        for replica in members {
+            self.event(Event::MemberJoined { replica });
+        }
+        self.tell_roles(&MemberSet::default());
+    }
+
+    fn tell_of(&mut self, event: Event) {
+        if self.join.is_joined() {
+            self.event(event);
+        }
+    }
+
     /// Tells who plays another part than `before`.
     fn tell_roles(&mut self, before: &MemberSet) {
+        if !self.join.is_joined() {
+            return;
+        }
         let was = |replica| before.get(replica).map_or(Role::Active, |member| member.profile.role);
         let changed = self.members.live().filter(|(replica, member)| member.profile.role != was(*replica));
         let told = |(replica, member): (ReplicaId, &Member)| {
@@ -165,7 +183,7 @@ impl Node {
     }
 
     fn on_removed(&mut self, now: Now, replica: ReplicaId) {
-        self.event(Event::MemberRemoved { replica });
+        self.tell_of(Event::MemberRemoved { replica });
         for id in self.store.partition_ids() {
             if let Some(mut partition) = self.store.lock(id) {
                 partition.forget_report(replica);

@@ -80,12 +80,16 @@ impl SimCluster {
         } else if let Event::Twin { replica } = event {
             self.mistaken_twin(at, *replica)
         } else {
-            if let Event::MemberJoined { replica } = event {
-                seen.known.entry(by).or_default().insert(*replica);
-            } else if let Event::MemberRemoved { replica } = event {
-                seen.known.entry(by).or_default().remove(replica);
+            let known = seen.known.entry(by).or_default();
+            if let Event::MemberRemoved { replica } = event {
+                known.remove(replica);
             }
-            None
+            let twice =
+                |replica| Violation::new(Invariant::Membership, format!("r{at} is told twice that {replica} joined"));
+            match event {
+                Event::MemberJoined { replica } if !known.insert(*replica) => Some(twice(replica)),
+                _ => None,
+            }
         };
         let found = found.filter(|_| self.is_honest(at));
         self.suspicions.rash = self.suspicions.rash.take().or(found);
