@@ -425,6 +425,8 @@ rare! {
     GraveNeverCompared,
     /// Stable events stayed in the history because copies were being compared.
     HistoryHeld,
+    /// Of events that came together some are stable and others are not.
+    StepStableInPart,
     /// A comparison left a key out because events that count and others had changed it in turn.
     ComparisonMetBusyKey,
     /// A listing left a key out that had changed since the comparison began.

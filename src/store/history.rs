@@ -8,6 +8,7 @@
 //! * Records are in the order in which their events were joined in, and each event has one.
 //! * A record goes when its event is stable (every member has seen it) and no comparison is under way, or when there are too
 //!   many; a comparison that would need one that is gone is not made.
+//! * The records of one step go together: one of them has what all of them changed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub(super) struct History {
     /// Records that have gone.
     gone: u64,
     steps: u64,
+    /// A step of more events than are kept: none of its records is.
+    torn: u64,
     held: Arc<()>,
 }
 
@@ -91,11 +94,24 @@ impl History {
     }
 
     pub(super) fn push(&mut self, record: Record) {
-        if self.records.len() >= HISTORY_MAX {
+        if self.records.len() >= HISTORY_MAX && self.drop_oldest() == Some(record.step) {
+            self.torn = record.step;
+        }
+        if record.step == self.torn {
+            self.gone += 1;
+            return;
+        }
+        self.records.push_back(record);
+    }
+
+    /// Drops the records of the oldest step, and returns it.
+    fn drop_oldest(&mut self) -> Option<u64> {
+        let oldest = self.records.front()?.step;
+        while self.records.front().is_some_and(|record| record.step == oldest) {
             self.records.pop_front();
             self.gone += 1;
         }
-        self.records.push_back(record);
+        Some(oldest)
     }
 
     /// Returns what keeps records of stable events here: whoever compares still asks what has changed since it began.
@@ -103,15 +119,19 @@ impl History {
         Hold { _held: Arc::clone(&self.held) }
     }
 
-    /// Drops the records every member has seen, as far as they are the oldest and nobody holds them.
+    /// Drops the steps every member has seen all of, as far as they are the oldest and nobody holds them.
     pub(super) fn forget(&mut self, stable: &Ctx) {
+        let is_stable = |record: &Record| stable.has(record.dot);
         if Arc::strong_count(&self.held) > 1 {
-            sometimes!(HistoryHeld, if self.records.front().is_some_and(|record| stable.has(record.dot)));
+            sometimes!(HistoryHeld, if self.records.front().is_some_and(is_stable));
             return;
         }
-        while self.records.front().is_some_and(|record| stable.has(record.dot)) {
-            self.records.pop_front();
-            self.gone += 1;
+        while let Some(oldest) = self.records.front().filter(|record| is_stable(record)).map(|record| record.step) {
+            if !self.records.iter().take_while(|record| record.step == oldest).all(is_stable) {
+                sometimes!(StepStableInPart);
+                return;
+            }
+            self.drop_oldest();
         }
     }
 
@@ -180,5 +200,60 @@ impl Key {
             self.kept.insert(record.place, record.step);
             !touches(&self.undone, false)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ReplicaId;
+
+    fn dot(seq: u64) -> Dot {
+        Dot { replica: ReplicaId(1), seq }
+    }
+
+    fn ctx(seqs: impl IntoIterator<Item = u64>) -> Ctx {
+        let mut ctx = Ctx::default();
+        seqs.into_iter().for_each(|seq| ctx.add(dot(seq)));
+        ctx
+    }
+
+    /// A step that changed one place of key 7: each has the first event's sum.
+    fn push(history: &mut History, seqs: impl IntoIterator<Item = u64>) {
+        let (step, mut delta) = (history.next_step(), 100);
+        for seq in seqs {
+            history.push(Record { dot: dot(seq), hash: 7, place: Place::At(1), step, delta, soonest: u64::MAX });
+            delta = 0;
+        }
+    }
+
+    #[test]
+    fn of_events_that_came_together_none_is_forgotten_before_all_are_stable() {
+        let mut history = History::default();
+        push(&mut history, [1, 8]);
+        history.forget(&ctx([1]));
+        let undone = history.undo(&ctx([1, 8]), &ctx([1]), 0).expect("it has a record");
+        assert!(undone.busy.contains(&7), "what the key was with the first of the two is not known: {undone:?}");
+        history.forget(&ctx([1, 8]));
+        assert_eq!(history.end(), 2);
+        assert_eq!(history.undo(&ctx([1, 8]), &ctx([1]), 0), Err(Unready::Lagging));
+    }
+
+    #[test]
+    fn a_step_that_does_not_fit_leaves_nothing_of_itself() {
+        let max = u64::try_from(HISTORY_MAX).expect("small");
+        let mut history = History::default();
+        push(&mut history, [1, 2]);
+        push(&mut history, 3..=max);
+        push(&mut history, [max + 1]);
+        let all = ctx(1..=max + 1);
+        assert_eq!(history.undo(&all, &ctx([1]), 0), Err(Unready::Lagging), "the first step went as one");
+        assert!(history.undo(&all, &ctx([1, 2]), 0).is_ok());
+        push(&mut history, max + 2..=3 * max);
+        assert_eq!(history.end(), 3 * max);
+        let all = ctx(1..=3 * max);
+        assert_eq!(history.undo(&all, &ctx(1..3 * max), 0), Err(Unready::Lagging), "larger than all there is room for");
+        push(&mut history, [3 * max + 1]);
+        assert!(history.undo(&ctx(1..=3 * max + 1), &all, 0).is_ok_and(|undone| undone.busy.is_empty()));
     }
 }
