@@ -98,6 +98,12 @@ impl ReplicaId {
     pub fn after(self, wall_ms: u64) -> Self {
         Self::of(self.tag(), wall_ms.max((self.0 & INCARNATION_MAX).saturating_add(1)))
     }
+
+    /// Returns a later id of the same node.
+    #[must_use]
+    pub fn ahead(self, by: u64) -> Self {
+        Self::of(self.tag(), (self.0 & INCARNATION_MAX).saturating_add(by))
+    }
 }
 
 impl fmt::Display for ReplicaId {

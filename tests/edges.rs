@@ -73,6 +73,15 @@ fn fetch(cluster: &mut SimCluster, at: usize, key: &Key) -> Result<(), FetchErro
     cluster.fetched(at, id).unwrap().clone()
 }
 
+/// A cluster where nobody has read for long the register that its first host wrote.
+fn gone_cold(seed: u64, nodes: usize, edges: u64) -> (SimCluster, Key) {
+    let mut cluster = cluster(seed, nodes, edges);
+    let wanted = key(REGISTERS, 0);
+    set(&mut cluster, 0, &wanted, b"a");
+    cluster.run_for(COLD);
+    (cluster, wanted)
+}
+
 const COLD: Duration = Duration::from_secs(20);
 
 #[test]
@@ -104,10 +113,7 @@ fn an_edge_gives_back_what_nobody_reads_there_and_fetches_it_again() {
 
 #[test]
 fn a_fetch_goes_to_whoever_answers_and_says_so_if_nobody_does() {
-    let mut cluster = cluster(2, 4, 0b1100);
-    let wanted = key(REGISTERS, 0);
-    set(&mut cluster, 0, &wanted, b"a");
-    cluster.run_for(COLD);
+    let (mut cluster, wanted) = gone_cold(2, 4, 0b1100);
     assert_eq!(held(&cluster, 3, &wanted), None);
     cluster.isolate(0);
     assert_eq!(fetch(&mut cluster, 3, &wanted), Ok(()));
@@ -145,10 +151,7 @@ fn an_edge_counts_for_no_level_but_its_own_writes_do() {
 
 #[test]
 fn a_node_that_finds_only_an_edge_waits_for_one_that_holds_everything() {
-    let mut cluster = cluster(4, 3, 0b100);
-    let wanted = key(REGISTERS, 0);
-    set(&mut cluster, 0, &wanted, b"a");
-    cluster.run_for(COLD);
+    let (mut cluster, wanted) = gone_cold(4, 3, 0b100);
     // The first hears the edge and not the second, which the edge hears.
     cluster.crash(0);
     cluster.cut_one_way(0, 1);
@@ -164,10 +167,8 @@ fn a_node_that_finds_only_an_edge_waits_for_one_that_holds_everything() {
 
 #[test]
 fn an_edge_makes_way_where_everything_it_was_an_edge_of_is_gone() {
-    let mut cluster = cluster(5, 3, 0b100);
-    let (before, after) = (key(REGISTERS, 0), key(REGISTERS, 1));
-    set(&mut cluster, 0, &before, b"a");
-    cluster.run_for(COLD);
+    let (mut cluster, before) = gone_cold(5, 3, 0b100);
+    let after = key(REGISTERS, 1);
     let edge = cluster.replica(2).unwrap();
     [0, 1].iter().for_each(|at| cluster.crash(*at));
     cluster.run_for(ms(3_000));

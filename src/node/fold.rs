@@ -12,7 +12,11 @@ use crate::id::{PartitionId, ReplicaId};
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
-use crate::probe::sometimes;
+use crate::probe::{planted, sometimes};
+
+/// How far above the lowest it may be an id is drawn at most, in milliseconds. A process that is restarted so soon after it
+/// came back may begin below its floor, and comes back once more.
+const AHEAD_MAX: u64 = 1 << 14;
 
 impl Node {
     /// Folds away the removed replicas that came before the live ones of their nodes.
@@ -61,13 +65,16 @@ impl Node {
         }
     }
 
-    /// Returns an id above all that are known of this node, whatever its clock says.
-    pub(super) fn next_replica(&self, now: Now) -> ReplicaId {
+    /// Returns an id above all that are known of this node, whatever its clock says, and by how much is drawn: its twin may
+    /// know the same, and come back in the same millisecond.
+    pub(super) fn next_replica(&mut self, now: Now) -> ReplicaId {
         let fresh = ReplicaId::new(self.me.node, now.wall_ms);
         let known = [&self.members, &self.hearsay].into_iter().filter_map(|set| set.latest(fresh.tag()));
         let mine = Some(self.me.replica).filter(|me| me.tag() == fresh.tag());
         let latest = known.chain(mine).max();
         sometimes!(CameBackAboveItsClock, if latest.is_some_and(|latest| latest >= fresh));
-        latest.map_or(fresh, |latest| latest.after(now.wall_ms))
+        let latest = latest.unwrap_or(fresh);
+        let ahead = self.rng.u64(if planted!(TwinsAlike) { 0..1 } else { 0..AHEAD_MAX });
+        latest.after(now.wall_ms).ahead(ahead)
     }
 }

@@ -32,8 +32,7 @@ impl SimCluster {
 
     /// Tells whether a replica runs, or ran, on an edge.
     pub(super) fn was_edge(&self, replica: ReplicaId) -> bool {
-        let ran =
-            |at: &usize| self.hosts.get(*at).is_some_and(|h| h.earlier.iter().chain(&h.replica).any(|r| *r == replica));
+        let ran = |at: &usize| self.hosts.get(*at).is_some_and(|host| host.was(replica));
         (0..self.host_count()).filter(|at| self.is_edge(*at)).any(|at| ran(&at))
     }
 

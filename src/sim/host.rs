@@ -155,6 +155,11 @@ impl Host {
         Some(self.node.as_ref()?.next_deadline()?.plus(self.slept))
     }
 
+    /// Tells whether a process here is or was a replica.
+    pub(super) fn was(&self, replica: ReplicaId) -> bool {
+        self.earlier.iter().chain(&self.replica).any(|was| *was == replica)
+    }
+
     /// A process starts here.
     pub(super) fn begin(&mut self, node: Node) {
         self.earlier.extend(self.replica.replace(node.me().replica));

@@ -152,6 +152,10 @@ impl SimCluster {
             let what = format!("r{at} was removed as {former} by an operator, and comes back as {replica}");
             self.returns.rash.get_or_insert_with(|| Violation::new(Invariant::Admission, what));
         }
+        if self.hosts.iter().any(|host| host.was(replica)) {
+            let what = format!("r{at} comes back as {replica}, which another process is or was");
+            self.returns.rash.get_or_insert_with(|| Violation::new(Invariant::Admission, what));
+        }
         if let Some(host) = self.hosts.get_mut(at) {
             host.go_on_as(replica);
         }
