@@ -167,7 +167,7 @@ fn a_node_that_finds_only_an_edge_waits_for_one_that_holds_everything() {
 
 #[test]
 fn an_edge_makes_way_where_everything_it_was_an_edge_of_is_gone() {
-    let (mut cluster, before) = gone_cold(5, 3, 0b100);
+    let (mut cluster, _) = gone_cold(5, 3, 0b100);
     let after = key(REGISTERS, 1);
     let edge = cluster.replica(2).unwrap();
     [0, 1].iter().for_each(|at| cluster.crash(*at));
