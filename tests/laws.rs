@@ -97,6 +97,18 @@ fn customs() -> impl Strategy<Value = Custom> {
     )
 }
 
+/// Contexts of the replicas two nodes were, some of them folded.
+fn folded_ctxs() -> impl Strategy<Value = Ctx> {
+    let replica = || (1..3_u64, 1..6_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 41 | incarnation));
+    let seen = prop::collection::vec((replica(), 1..4_u64), 0..6);
+    (seen, prop::collection::vec(replica(), 0..3)).prop_map(|(seen, floors)| {
+        let mut ctx = Ctx::default();
+        seen.into_iter().for_each(|(replica, upto)| ctx.add_range(replica, 1, upto));
+        floors.into_iter().for_each(|floor| ctx.fold(floor));
+        ctx
+    })
+}
+
 /// What may be known of the replicas three nodes were, one of them with ids made by hand.
 fn member_sets() -> impl Strategy<Value = MemberSet> {
     let replica = || (0..3_u64, 1..7_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 41 | incarnation));
@@ -140,6 +152,24 @@ proptest! {
         for (replica, seen) in a.iter() {
             prop_assert_eq!(&Seen::new(seen.base(), seen.above()), seen);
             prop_assert_eq!(a.to_vclock().get(&replica), seen.base());
+        }
+    }
+
+    #[test]
+    fn folded_contexts_are_a_semilattice(a in folded_ctxs(), o in folded_ctxs(), c in folded_ctxs()) {
+        semilattice(merged, &a, &o, &c);
+        let joined = merged(&a, &o);
+        for tag in 1..3 {
+            for (n, seq) in (0..7).flat_map(|n| (1..5).map(move |seq| (n, seq))) {
+                let at = Dot { replica: ReplicaId(tag << 41 | n), seq };
+                prop_assert_eq!(joined.has(at), a.has(at) || o.has(at), "{:?}", at);
+            }
+        }
+        prop_assert!(joined.includes(&a) && joined.includes(&o));
+        for (replica, seen) in joined.iter() {
+            prop_assert_eq!(joined.of(replica), Some(seen));
+            let below = joined.iter().filter(|(other, _)| other.tag() == replica.tag() && *other < replica).count();
+            prop_assert!(!seen.is_mark() || below == 0, "{:?}", joined);
         }
     }
 

@@ -365,7 +365,7 @@ fn hello(u: &mut Unstructured<'_>) -> Made<Hello> {
 
 /// Any message of the control stream.
 pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
-    Ok(match u.int_in_range(0..=14)? {
+    Ok(match u.int_in_range(0..=15)? {
         13 => Control::Missing { keyspace: text(u)?, key: Bytes::from(text(u)?) },
         12 => Control::Fetch { keyspace: text(u)?, key: Bytes::from(text(u)?) },
         10..=11 => Control::Repair(repair(u)?),
@@ -377,8 +377,13 @@ pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
         6 => Control::NeedFull { partition: partition(u)? },
         7 => Control::Goodbye,
         14 => Control::Twin { replica: replica(u)? },
+        15 => Control::Told { digest: u.arbitrary()? },
         _ => {
-            let changed = some(u, 3, |u| Ok((partition(u)?, some(u, 3, |u| Ok((replica(u)?, seen(u)?)))?)))?;
+            let said = |u: &mut Unstructured<'_>| {
+                let seen = Some(seen(u)?).filter(|seen| seen.max() > 0);
+                Ok((replica(u)?, seen.unwrap_or_else(|| Seen::new(1, &[]))))
+            };
+            let changed = some(u, 3, |u| Ok((partition(u)?, some(u, 3, said)?)))?;
             let members = if bool::arbitrary(u)? { Some(members(u)?) } else { None };
             Control::Report { hlc: hlc(u)?, changed, members }
         }

@@ -207,7 +207,7 @@ macro_rules! keyspace_methods {
             Q: serde::Serialize + ?Sized,
         {
             let (partition, ctx) = self.context(key)?;
-            Ok(super::Token::of(partition, ctx))
+            Ok(super::Token::of(partition, &ctx))
         }
 
         /// Returns the key's partition and exactly which events were seen there.

@@ -60,8 +60,9 @@ impl Token {
         self.parts.len()
     }
 
-    pub(super) fn of(partition: PartitionId, ctx: Ctx) -> Self {
-        Self { parts: BTreeMap::from([(partition, ctx)]) }
+    /// Names what was seen, but for what is folded: every member has that.
+    pub(super) fn of(partition: PartitionId, ctx: &Ctx) -> Self {
+        Self { parts: BTreeMap::from([(partition, ctx.without_marks())]) }
     }
 
     pub(super) fn is_covered_by(&self, store: &Store) -> bool {
@@ -97,7 +98,7 @@ mod tests {
     fn token(partition: u16, replica: u64, seq: u64) -> Token {
         let mut ctx = Ctx::default();
         ctx.add(Dot { replica: ReplicaId(replica), seq });
-        Token::of(PartitionId(partition), ctx)
+        Token::of(PartitionId(partition), &ctx)
     }
 
     #[test]

@@ -3,14 +3,22 @@
 //! A version vector with exceptions *above* the base (Malkhi and Terry, *Concise Version Vectors
 //! in `WinFS`*, DISC 2005): per replica a contiguous base and ranges beyond the first gap.
 //!
+//! Of what a node was before, one *mark* may stand for everything: every event of every replica of its tag up to the one the
+//! mark is at, whatever they were. Who made it knew what they were, and so does whoever holds it: a mark carries their sum.
+//!
 //! # Invariants
+//! * Below a mark no replica of its tag is named.
 //! * Per replica, ranges are sorted, disjoint, non-adjacent and lie above `base + 1`.
 //! * Replicas are sorted and none has an empty entry, so equal sets of dots are equal values.
 
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+
 use crdts::{CmRDT, CvRDT, ResetRemove, VClock};
 use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
 
-use crate::id::ReplicaId;
+use crate::id::{ReplicaId, Tag};
 use crate::probe::planted;
 
 /// Most bytes of a context that is kept of what somebody else says it has seen: more than a message within the limits
@@ -39,15 +47,44 @@ impl From<Dot> for crdts::Dot<ReplicaId> {
 pub struct Seen {
     base: u64,
     above: Vec<(u64, u64)>,
+    /// Of a mark: what it stands for, summed up.
+    sum: u64,
 }
+
+/// The base of a mark: beyond every number.
+const MARK: u64 = u64::MAX;
 
 impl Seen {
     /// Builds from a base and ranges in any order, overlapping or not.
     #[must_use]
     pub fn new(base: u64, ranges: &[(u64, u64)]) -> Self {
-        let mut seen = Self { base, above: Vec::new() };
+        let mut seen = Self { base, above: Vec::new(), sum: 0 };
         seen.add_ranges(ranges);
         seen
+    }
+
+    /// Builds a mark, which has every number: the events it stands for sum up to `sum`.
+    #[must_use]
+    pub fn mark(sum: u64) -> Self {
+        Self { base: MARK, above: Vec::new(), sum }
+    }
+
+    /// Tells whether this is a mark.
+    #[must_use]
+    pub fn is_mark(&self) -> bool {
+        self.base == MARK
+    }
+
+    /// Returns a number for what this is of `replica`; those of several replicas add up to one for all.
+    #[must_use]
+    pub fn sum(&self, replica: ReplicaId) -> u64 {
+        if self.is_mark() {
+            return self.sum;
+        }
+        let mut hasher = SipHasher13::new_with_keys(0, 0);
+        [replica.0, self.base].into_iter().for_each(|n| hasher.write_u64(n));
+        self.above.iter().flat_map(|(from, to)| [*from, *to]).for_each(|n| hasher.write_u64(n));
+        hasher.finish()
     }
 
     /// Returns the end of the contiguous part.
@@ -81,6 +118,9 @@ impl Seen {
     }
 
     fn has_range(&self, from: u64, to: u64) -> bool {
+        if to <= self.base {
+            return true;
+        }
         let from = from.max(self.base.saturating_add(1));
         from > to || self.range_from(from).is_some_and(|(_, end)| to <= end)
     }
@@ -138,6 +178,10 @@ impl Seen {
 
     /// Adds everything `other` has.
     pub fn join(&mut self, other: &Self) {
+        if self.is_mark() || other.is_mark() {
+            *self = Self::mark(self.sum.max(other.sum));
+            return;
+        }
         self.add_range(1, other.base);
         match other.above.as_slice() {
             [] => {}
@@ -152,9 +196,12 @@ impl Seen {
         self.has_range(1, other.base) && other.above.iter().all(|&(a, b)| self.has_range(a, b))
     }
 
-    /// Returns how many events were seen.
+    /// Returns how many events were seen; of a mark that is not known, and none are counted.
     #[must_use]
     pub fn count(&self) -> u64 {
+        if self.is_mark() {
+            return 0;
+        }
         self.above.iter().fold(self.base, |sum, (from, to)| sum.saturating_add(to - from + 1))
     }
 
@@ -172,11 +219,78 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    /// Returns what is seen of `replica`, if anything.
+    /// Returns what is seen of `replica`, if anything: a mark, if it is below one.
     #[must_use]
     pub fn of(&self, replica: ReplicaId) -> Option<&Seen> {
-        let at = self.position(replica).ok()?;
-        self.seen.get(at).map(|(_, seen)| seen)
+        match self.position(replica) {
+            Ok(at) => self.seen.get(at).map(|(_, seen)| seen),
+            Err(at) => self.mark_at(at, replica),
+        }
+    }
+
+    /// Returns the mark that stands at a position, if `replica`, whose place that would be, is below it.
+    fn mark_at(&self, at: usize, replica: ReplicaId) -> Option<&Seen> {
+        let (next, seen) = self.seen.get(at)?;
+        (seen.is_mark() && next.tag() == replica.tag()).then_some(seen)
+    }
+
+    /// Returns what is seen of the replicas of a tag up to one of them.
+    fn upto(&self, last: ReplicaId) -> &[(ReplicaId, Seen)] {
+        let from = self.seen.partition_point(|(replica, _)| replica < last.tag().ids().start());
+        let to = self.seen.partition_point(|(replica, _)| *replica <= last);
+        self.seen.get(from..to).unwrap_or_default()
+    }
+
+    /// Returns a number for everything seen of the replicas of a tag up to one of them, the same whether any of it is folded
+    /// or not; `None` if a mark stands for more than that.
+    #[must_use]
+    pub fn sum_upto(&self, last: ReplicaId) -> Option<u64> {
+        let beyond = self.position(last).err().and_then(|at| self.mark_at(at, last));
+        let sums = self.upto(last).iter().map(|(replica, seen)| seen.sum(*replica));
+        beyond.is_none().then(|| sums.fold(0, u64::wrapping_add))
+    }
+
+    /// Returns those of `floors` below or at which anything but the mark at the floor itself is named.
+    #[must_use]
+    pub fn foldable(&self, floors: &BTreeMap<Tag, ReplicaId>) -> Vec<ReplicaId> {
+        let folded = |floor: &ReplicaId| match self.upto(*floor) {
+            [] => true,
+            [(at, seen)] => seen.is_mark() && at == floor,
+            _ => false,
+        };
+        floors.values().copied().filter(|floor| !folded(floor)).collect()
+    }
+
+    /// Tells whether everything `theirs` has of the replicas of a tag up to `last` is known to be in here.
+    #[must_use]
+    pub fn has_all_of(&self, theirs: &Self, last: ReplicaId) -> bool {
+        let (mine, theirs) = (self.upto(last), theirs.upto(last));
+        let is_plain = |seen: &[(ReplicaId, Seen)]| !seen.iter().any(|(_, seen)| seen.is_mark());
+        let sum = |seen: &[(ReplicaId, Seen)]| seen.iter().map(|(r, seen)| seen.sum(*r)).fold(0, u64::wrapping_add);
+        let plainly = is_plain(mine) && is_plain(theirs);
+        theirs.is_empty()
+            || sum(mine) == sum(theirs)
+            || (plainly && theirs.iter().all(|(r, theirs)| self.of(*r).is_some_and(|seen| seen.includes(theirs))))
+    }
+
+    /// Tells whether nothing in here is other than what a mark of `mine` stands for.
+    #[must_use]
+    pub fn fits_marks_of(&self, mine: &Self) -> bool {
+        let marks = mine.iter().filter(|(_, seen)| seen.is_mark());
+        marks.into_iter().all(|(at, seen)| self.sum_upto(at).is_none_or(|sum| sum == seen.sum(at)))
+    }
+
+    /// Lets one mark stand for everything seen of the replicas of a tag up to `floor`.
+    pub fn fold(&mut self, floor: ReplicaId) {
+        if let Some(sum) = self.sum_upto(floor) {
+            self.add_seen(floor, &Seen::mark(sum));
+        }
+    }
+
+    /// Returns the same without its marks: what they stand for every member had seen when they were made.
+    #[must_use]
+    pub fn without_marks(&self) -> Self {
+        Self { seen: self.seen.iter().filter(|(_, seen)| !seen.is_mark()).cloned().collect() }
     }
 
     /// Iterates in order of replica id.
@@ -237,6 +351,7 @@ impl Ctx {
                     seen.add_range(from, to);
                 }
             }
+            Err(at) if self.mark_at(at, replica).is_some() => {}
             Err(at) => {
                 let mut seen = Seen::default();
                 seen.add_range(from, to);
@@ -247,12 +362,17 @@ impl Ctx {
 
     /// Adds everything seen of one replica elsewhere.
     pub fn add_seen(&mut self, replica: ReplicaId, other: &Seen) {
+        if other.is_mark() && !planted!(FoldNotJoined) {
+            let below = |named: &ReplicaId| *named < replica && named.tag() == replica.tag();
+            self.seen.retain(|(named, _)| !below(named));
+        }
         match self.position(replica) {
             Ok(at) => {
                 if let Some((_, seen)) = self.seen.get_mut(at) {
                     seen.join(other);
                 }
             }
+            Err(at) if self.mark_at(at, replica).is_some() => {}
             Err(at) if other.max() > 0 => self.seen.insert(at, (replica, other.clone())),
             Err(_) => {}
         }
@@ -364,7 +484,7 @@ mod tests {
             let (mine, theirs) = (ranges(), ranges());
             let (mut joined, other) = (Seen::new(2, &mine), Seen::new(3, &theirs));
             joined.join(&other);
-            let mut added = Seen { base: 3, above: Vec::new() };
+            let mut added = Seen { base: 3, above: Vec::new(), sum: 0 };
             mine.iter().chain(&theirs).for_each(|&(from, to)| added.add_range(from, to));
             assert_eq!(joined, added);
         }
@@ -392,7 +512,7 @@ mod tests {
             forgotten += u32::from(kept.is_empty());
             assert!(kept.weight() <= CLAIM_BYTES_MAX);
         }
-        assert_eq!(forgotten, 3);
+        assert_eq!(forgotten, 4);
     }
 
     #[test]
@@ -439,5 +559,67 @@ mod tests {
         assert_eq!(ctx.validate_op(&dot), Ok(()));
         ctx.apply(dot);
         assert_eq!((ctx.has(dot), ctx.len()), (true, 1));
+    }
+
+    /// Replica `n` of a tag.
+    fn of_tag(tag: u64, n: u64) -> ReplicaId {
+        ReplicaId(tag << 43 | n)
+    }
+
+    fn ctx(seen: &[(u64, u64, u64)]) -> Ctx {
+        let mut ctx = Ctx::default();
+        seen.iter().for_each(|&(tag, n, upto)| ctx.add_range(of_tag(tag, n), 1, upto));
+        ctx
+    }
+
+    #[test]
+    fn a_mark_has_every_event_of_its_tag_up_to_where_it_is_and_names_no_other() {
+        let mut folded = ctx(&[(1, 2, 5), (1, 4, 6), (1, 9, 3), (2, 3, 7)]);
+        folded.fold(of_tag(1, 4));
+        assert_eq!(
+            folded.iter().map(|(replica, _)| replica).collect::<Vec<_>>(),
+            [of_tag(1, 4), of_tag(1, 9), of_tag(2, 3)]
+        );
+        for n in 0..5 {
+            assert!(folded.has(Dot { replica: of_tag(1, n), seq: 1 << 50 }), "{n}");
+        }
+        assert!(
+            !folded.has(Dot { replica: of_tag(1, 5), seq: 1 }) && !folded.has(Dot { replica: of_tag(2, 2), seq: 1 })
+        );
+        let same = folded.clone();
+        folded.add_range(of_tag(1, 3), 1, 9);
+        folded.add_seen(of_tag(1, 4), &Seen::new(9, &[]));
+        folded.join(&ctx(&[(1, 2, 9)]));
+        assert_eq!(folded, same, "what is below a mark is no news");
+        assert!(
+            folded.includes(&ctx(&[(1, 1, 4), (1, 9, 3)]))
+                && !ctx(&[(1, 2, 5), (1, 4, 6), (1, 9, 3), (2, 3, 7)]).includes(&folded)
+        );
+        assert_eq!((folded.count(), folded.without_marks()), (10, ctx(&[(1, 9, 3), (2, 3, 7)])));
+    }
+
+    #[test]
+    fn what_was_folded_in_whichever_steps_sums_up_to_the_same() {
+        let plain = ctx(&[(1, 2, 5), (1, 4, 6), (1, 6, 1), (1, 9, 3)]);
+        let (mut once, mut twice) = (plain.clone(), plain.clone());
+        once.fold(of_tag(1, 6));
+        twice.fold(of_tag(1, 3));
+        assert_eq!(twice.sum_upto(of_tag(1, 6)), plain.sum_upto(of_tag(1, 6)));
+        twice.fold(of_tag(1, 6));
+        assert_eq!(once, twice);
+        assert_eq!((once.sum_upto(of_tag(1, 4)), once.sum_upto(of_tag(1, 9))), (None, plain.sum_upto(of_tag(1, 9))));
+        assert_ne!(once.sum_upto(of_tag(1, 6)), ctx(&[(1, 2, 5), (1, 4, 5), (1, 6, 1)]).sum_upto(of_tag(1, 6)));
+    }
+
+    #[test]
+    fn only_what_is_not_the_mark_itself_is_to_be_folded() {
+        let floors: BTreeMap<Tag, ReplicaId> = [(of_tag(1, 0).tag(), of_tag(1, 4))].into();
+        let foldable = |seen: &[(u64, u64, u64)]| ctx(seen).foldable(&floors);
+        assert_eq!((foldable(&[(1, 5, 2), (2, 1, 1)]), foldable(&[(1, 4, 2)])), (vec![], vec![of_tag(1, 4)]));
+        let mut older = ctx(&[(1, 2, 5), (1, 5, 2)]);
+        older.fold(of_tag(1, 3));
+        assert_eq!(older.foldable(&floors), [of_tag(1, 4)]);
+        older.fold(of_tag(1, 4));
+        assert!(older.foldable(&floors).is_empty());
     }
 }

@@ -21,6 +21,9 @@
 //! What is *not* here: whether a member is alive, and who may remove whom.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
 
 use crate::id::{NodeId, RegionId, ReplicaId, Role, Tag};
 use crate::probe::planted;
@@ -212,6 +215,20 @@ impl MemberSet {
         let member = self.members.range(tag.ids()).next_back().map(|(replica, _)| *replica);
         let removed = self.removed.range(tag.ids()).next_back().copied();
         member.max(removed).max(self.floors.get(&tag).copied())
+    }
+
+    /// Returns a number for who is live and who was removed, the same wherever that is known alike.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(0, 0);
+        let (live, removed) = (self.live().map(|(replica, _)| replica), self.removed.iter().copied());
+        let parts: [Vec<ReplicaId>; 3] = [live.collect(), removed.collect(), self.floors.values().copied().collect()];
+        for part in parts {
+            part.iter().for_each(|replica| hasher.write_u64(replica.0));
+            hasher.write_u64(u64::try_from(part.len()).unwrap_or(u64::MAX));
+        }
+        // Zero says nothing.
+        hasher.finish().max(1)
     }
 
     /// Returns how many removed replicas of its node would be named beside `joiner`.

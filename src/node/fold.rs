@@ -1,10 +1,11 @@
 //! Old incarnations: what a node was before it was started again is folded away, so that restarts leave nothing behind.
 //!
 //! # Invariants
+//! * What stands for folded events stands for the same ones at everybody.
 //! * A floor is below every live replica of its tag, and of the last replica of a node that has no other it says nothing.
 //! * While more of a node's replicas are named than can be folded, no further one is let in; everybody else goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Now;
 use crate::crdt::{Ctx, INCARNATIONS_MAX};
@@ -19,6 +20,12 @@ use crate::probe::{planted, sometimes};
 const AHEAD_MAX: u64 = 1 << 14;
 
 impl Node {
+    /// Returns a number that grows whenever something is folded here.
+    #[must_use]
+    pub fn folds(&self) -> u64 {
+        self.folds
+    }
+
     /// Folds away the removed replicas that came before the live ones of their nodes.
     pub(super) fn raise_floors(&mut self) {
         let raised = self.join.is_joined() && self.members.raise_floors();
@@ -39,11 +46,109 @@ impl Node {
         }
     }
 
+    /// A peer has reported everything and knows these members. If they are those known here, what waited for it may go.
+    pub(super) fn on_told(&mut self, now: Now, link: LinkId, digest: u64) {
+        let Some(session) = self.session_mut(link) else { return };
+        session.hears = digest;
+        let floors = &self.members.floors;
+        if digest == self.members.digest() {
+            let is_foldable =
+                |id: &PartitionId| self.store.read(*id).is_some_and(|p| !p.ctx().foldable(floors).is_empty());
+            self.touched.extend(self.store.partition_ids().filter(is_foldable));
+            self.timers.start_report(now.mono, self.config.replication.report_every);
+        }
+    }
+
+    /// Folds what a partition has seen of removed replicas, once nobody can ever see anything else of them: every member is
+    /// linked, knows the same members, has told everything it had seen when it came to know them, and that is the same of
+    /// these replicas as here; and all of it is stable.
+    pub(super) fn fold(&mut self, now: Now, id: PartitionId) {
+        let floors = self.foldable(id);
+        if floors.is_empty() {
+            return;
+        }
+        let (me, digest) = (self.me.replica, self.members.digest());
+        let told = |replica: ReplicaId| {
+            let mut sessions = self.sessions().map(|(_, session)| session);
+            sessions.find(|s| s.replica == replica && s.joined && s.hears == digest)?.peer.known(id)
+        };
+        let others: Option<Vec<&Ctx>> =
+            self.members.live().map(|(replica, _)| replica).filter(|replica| *replica != me).map(told).collect();
+        let Some(mut partition) = self.store.lock(id) else { return };
+        let mut folded = false;
+        for floor in floors {
+            let mine = partition.ctx().sum_upto(floor);
+            let agrees = |ctx: &Ctx| ctx.sum_upto(floor) == mine;
+            let all = mine.is_some() && others.as_ref().is_some_and(|others| others.iter().all(|ctx| agrees(ctx)));
+            if (all && agrees(partition.frontier())) || planted!(FoldsEarly) {
+                sometimes!(Folded);
+                partition.fold(floor);
+                folded = true;
+            }
+        }
+        drop(partition);
+        if folded {
+            self.has_folded(now, id);
+        }
+    }
+
+    fn foldable(&self, id: PartitionId) -> Vec<ReplicaId> {
+        self.store.read(id).map(|p| p.ctx().foldable(&self.members.floors)).unwrap_or_default()
+    }
+
+    /// Takes over the marks of a partition that members have made, where the same is folded there as was seen here: nobody
+    /// can ever see anything else of it, whoever may be out of reach of this node.
+    pub(super) fn adopt_marks(&mut self, now: Now, id: PartitionId) {
+        if self.foldable(id).is_empty() {
+            return;
+        }
+        let known = self.sessions().filter(|(_, s)| s.joined && self.members.get(s.replica).is_some());
+        let marks = known.filter_map(|(_, s)| s.peer.known(id)).flat_map(Ctx::iter).filter(|(_, seen)| seen.is_mark());
+        let marks: BTreeMap<ReplicaId, u64> = marks.map(|(at, seen)| (at, seen.sum(at))).collect();
+        let Some(mut partition) = self.store.lock(id) else { return };
+        let mut adopted = false;
+        for (at, sum) in marks.into_iter().filter(|(at, _)| self.members.is_folded(*at)) {
+            let floors = BTreeMap::from([(at.tag(), at)]);
+            if partition.ctx().sum_upto(at) == Some(sum) && !partition.ctx().foldable(&floors).is_empty() {
+                sometimes!(MarkAdopted);
+                partition.fold(at);
+                adopted = true;
+            }
+        }
+        drop(partition);
+        if adopted {
+            self.has_folded(now, id);
+        }
+    }
+
+    fn has_folded(&mut self, now: Now, id: PartitionId) {
+        self.folds += 1;
+        self.links.values_mut().filter_map(|l| l.session.as_deref_mut()).for_each(|s| s.reports.mark(id));
+        self.timers.start_report(now.mono, self.config.replication.report_every);
+    }
+
+    /// Removes a joiner that a former donor has given events of removed replicas which nobody here may have and take any
+    /// more; tells whether it did. It has written nothing yet and begins again.
+    pub(super) fn refuses_history(&mut self, now: Now, link: LinkId, ctxs: &[(PartitionId, Ctx)]) -> bool {
+        let is_known = |(id, theirs): &(PartitionId, Ctx)| {
+            self.store
+                .read(*id)
+                .is_some_and(|p| self.members.floors.values().all(|floor| p.ctx().has_all_of(theirs, *floor)))
+        };
+        let joiner = self.sessions().find(|(id, _)| *id == link).map(|(_, session)| session.replica);
+        let Some(joiner) = joiner.filter(|_| !ctxs.iter().all(is_known)) else { return false };
+        sometimes!(JoinerBroughtFolded);
+        self.remove(now, joiner);
+        true
+    }
+
     /// Keeps a joiner waiting, with what it has, while too many former replicas of its node cannot be folded; tells once.
     pub(super) fn holds_back(&mut self, link: LinkId, ctxs: &[(PartitionId, Ctx)]) -> bool {
-        let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return false };
-        let replica = session.replica;
-        let unfolded = self.members.unfolded_beside(replica);
+        let Some(replica) = self.sessions().find(|(id, _)| *id == link).map(|(_, session)| session.replica) else {
+            return false;
+        };
+        let unfolded = self.unfolded_beside(replica);
+        let Some(session) = self.session_mut(link) else { return false };
         if unfolded <= INCARNATIONS_MAX {
             session.knocks = None;
             return false;
@@ -54,6 +159,17 @@ impl Node {
             self.event(Event::HeldBack { node, region, replica, unfolded });
         }
         true
+    }
+
+    /// Returns how many removed replicas of its node are named beside a joiner, by the members or by a context.
+    fn unfolded_beside(&self, joiner: ReplicaId) -> usize {
+        let named = |id| {
+            let p = self.store.read(id)?;
+            let former = p.ctx().iter().filter(|(replica, seen)| replica.tag() == joiner.tag() && !seen.is_mark());
+            Some(former.filter(|(replica, _)| self.members.was_removed(*replica)).count())
+        };
+        let in_contexts = self.store.partition_ids().filter_map(named).max().unwrap_or(0);
+        self.members.unfolded_beside(joiner).max(if joiner.tag().is_ordered() { in_contexts } else { 0 })
     }
 
     /// Lets in whom nothing holds back any more.

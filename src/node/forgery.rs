@@ -1,7 +1,8 @@
 //! What a peer can be caught lying about: events of this very replica, partitions that do not exist, histories that
 //! contradict themselves, more members than there can be.
 //!
-//! A replica id is fresh for each process, so nobody can honestly know more of this process' events than it has made.
+//! A replica id is fresh for each process, so nobody can honestly know more of this process' events than it has made, nor
+//! have folded them, unless it was removed.
 //! What a member says of others' events cannot be told from what is true; see the assumptions in `docs/design.md`.
 //!
 //! # Invariants
@@ -26,8 +27,9 @@ impl Node {
     /// Checks a report.
     pub(super) fn check_changed(&self, changed: &[(PartitionId, Vec<(ReplicaId, Seen)>)]) -> Result<(), PeerFault> {
         changed.iter().try_for_each(|(partition, news)| {
-            let own = news.iter().filter(|(replica, _)| *replica == self.me.replica);
-            self.check_own(*partition, own.map(|(_, seen)| seen.max()).max().unwrap_or(0))
+            let mut claim = Ctx::default();
+            news.iter().for_each(|(replica, seen)| claim.add_seen(*replica, seen));
+            self.check_own(*partition, claim.of(self.me.replica).map_or(0, Seen::max))
         })
     }
 

@@ -191,7 +191,10 @@ impl Node {
         }
         self.check_identity(link, hello)?;
         self.check_members(&hello.members)?;
-        self.check_ctxs(&hello.ctxs)?;
+        // Whoever has removed this replica may have folded its events.
+        if !hello.members.was_removed(self.me.replica) {
+            self.check_ctxs(&hello.ctxs)?;
+        }
         let clock = self.check_clock(now, hello.wall_ms.max(hello.hlc.ms()));
         sometimes!(HelloRefusedForClock, if clock.is_err());
         clock
@@ -271,6 +274,8 @@ impl Node {
             is_edge: hello.edge,
             donated: false,
             knocks: None,
+            told: 0,
+            hears: 0,
             up: true,
             peer: Peer::new(spread(count, hello.ctxs), now.mono),
             reports: ReportLog::new(std::mem::take(&mut place.told)),

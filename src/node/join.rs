@@ -128,7 +128,8 @@ impl Node {
 
     /// A peer asks this node to be its donor.
     pub(super) fn on_join(&mut self, now: Now, link: LinkId, ctxs: Vec<(PartitionId, Ctx)>) {
-        if !self.join.is_joined() || (self.is_edge() && !planted!(EdgeIsDonor)) || self.holds_back(link, &ctxs) {
+        let is_edge = self.is_edge() && !planted!(EdgeIsDonor);
+        if !self.join.is_joined() || is_edge || self.holds_back(link, &ctxs) || self.refuses_history(now, link, &ctxs) {
             return;
         }
         let Some(l) = self.links.get_mut(&link) else { return };
@@ -172,7 +173,7 @@ impl Node {
                 continue;
             };
             sometimes!(JoinResumed);
-            let until = mine.ctx().clone();
+            let until = mine.ctx().without_marks();
             drop(mine);
             session.peer.report(id, &theirs);
             session.peer.resume(id);

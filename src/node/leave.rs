@@ -45,7 +45,8 @@ impl Node {
         self.untended = true;
         self.set_gate();
         // After the gate was shut: whoever writes later is refused.
-        self.drain = Drain::Begun { leaves, had: self.contexts() };
+        let unfolded = |(id, ctx): (PartitionId, Ctx)| (id, ctx.without_marks());
+        self.drain = Drain::Begun { leaves, had: self.contexts().into_iter().map(unfolded).collect() };
         // All of them: a write that was accepted just now may not have marked its partition yet.
         self.outbox.mark(self.store.partition_ids());
         self.flush(now);
@@ -101,6 +102,7 @@ impl Node {
         let is_silent = |origin: ReplicaId| origin == self.me.replica || self.reach(origin) != Some(Reach::Up);
         let owed = |(id, ctx): (PartitionId, Ctx)| {
             let mut owed = had(id).unwrap_or_default();
+            let ctx = ctx.without_marks();
             ctx.iter().filter(|(origin, _)| is_silent(*origin)).for_each(|(origin, seen)| owed.add_seen(origin, seen));
             (id, owed)
         };

@@ -120,6 +120,10 @@ pub struct Session {
     pub is_edge: bool,
     /// This node is the peer's donor.
     pub donated: bool,
+    /// The members the peer was told are known here, when it had been told everything.
+    pub told: u64,
+    /// The members the peer has said it knows.
+    pub hears: u64,
     /// What the peer has that asked to be let in and has to wait.
     pub knocks: Option<Vec<(PartitionId, Ctx)>>,
     /// The peer was heard of lately.

@@ -107,8 +107,11 @@ impl Node {
             return false;
         }
         let is_behind = |session: &Session| {
-            let has = |id, frontier: &Ctx| session.peer.known(id).is_some_and(|known| known.includes(frontier));
-            self.store.partition_ids().any(|id| self.store.read(id).is_some_and(|p| !has(id, p.frontier())))
+            // What it has seen of a replica that is folded here, and nobody here has, nobody here can take any more.
+            let has = |id, frontier: &Ctx, mine: &Ctx| {
+                session.peer.known(id).is_some_and(|known| known.includes(frontier) && known.fits_marks_of(mine))
+            };
+            self.store.partition_ids().any(|id| self.store.read(id).is_some_and(|p| !has(id, p.frontier(), p.ctx())))
         };
         let orphans = self.sessions().filter(|(_, s)| s.joined && self.members.orphans.contains(&s.replica));
         let (behind, cleared): (Vec<_>, Vec<_>) =

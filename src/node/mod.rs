@@ -140,6 +140,8 @@ pub struct Node {
     received_bytes: usize,
     /// Batches and full synchronisations joined in since the start.
     news: u64,
+    /// How often something was folded.
+    folds: u64,
     /// What was seen one relay interval ago.
     seen_before: Vec<(PartitionId, Ctx)>,
     timers: Timers,
@@ -201,6 +203,7 @@ impl Node {
             touched: BTreeSet::new(),
             received_bytes: 0,
             news: 0,
+            folds: 0,
             seen_before: Vec::new(),
             timers: Timers::default(),
             encoder: if config.replication.compress { encoder } else { encoder.without_compression() },

@@ -73,6 +73,7 @@ impl Node {
                 }
                 self.on_report(now, link, changed);
             }
+            (Control::Told { digest }, true) => self.on_told(now, link, digest),
             (Control::ReportNow, true) => {
                 if let Some(session) = self.session_mut(link) {
                     session.urgent = true;
@@ -110,11 +111,12 @@ impl Node {
         match message {
             Control::Ready { members, ctxs } if greeted => {
                 self.check_members(members)?;
-                self.check_ctxs(ctxs)
+                if members.was_removed(self.me.replica) { Ok(()) } else { self.check_ctxs(ctxs) }
             }
             Control::Report { changed, members, .. } if greeted => {
                 members.as_ref().map_or(Ok(()), |members| self.check_members(members))?;
-                self.check_changed(changed)
+                let is_removed = members.as_ref().is_some_and(|members| members.was_removed(self.me.replica));
+                if is_removed { Ok(()) } else { self.check_changed(changed) }
             }
             Control::NeedFull { partition } if partition.index() >= self.store.partition_count() => {
                 Err(PeerFault::Malformed { why: "it names a partition that does not exist" })
@@ -130,6 +132,7 @@ impl Node {
             | Control::Join { .. }
             | Control::JoinDone { .. }
             | Control::Report { .. }
+            | Control::Told { .. }
             | Control::ReportNow
             | Control::NeedFull { .. }
             | Control::Repair(_)

@@ -162,7 +162,7 @@ impl Node {
         let touched = std::mem::take(&mut self.touched);
         self.collect(now, touched.iter().copied());
         let hlc = self.store.clock().last();
-        let version = self.members_version;
+        let (version, digest) = (self.members_version, self.members.digest());
         let mut messages = Vec::new();
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|_| self.join.is_joined()) else { continue };
@@ -176,6 +176,8 @@ impl Node {
             }
             if session.reports.is_pending() {
                 self.timers.start_report(now.mono, self.config.replication.report_every);
+            } else if std::mem::replace(&mut session.told, digest) != digest {
+                messages.push((*id, Control::Told { digest }));
             }
         }
         for (link, message) in messages {
@@ -186,6 +188,8 @@ impl Node {
     /// Forgets what every member has. Nothing is stable before a member was met at every
     /// configured address: one that was never heard of, or founded apart, might hold older writes.
     pub(super) fn collect(&mut self, now: Now, partitions: impl Iterator<Item = PartitionId>) {
+        let partitions: Vec<PartitionId> = partitions.filter(|_| self.join.is_joined()).collect();
+        partitions.iter().for_each(|id| self.adopt_marks(now, *id));
         if !self.join.is_joined() || !(self.has_met_everybody() || planted!(CollectsBeforeMeeting)) {
             sometimes!(NotAllMetYet, if self.join.is_joined());
             return;
@@ -200,6 +204,7 @@ impl Node {
                 partition.excuse(&edges);
                 partition.collect(&others, self.store.spaces(), before_ms);
             }
+            self.fold(now, id);
         }
     }
 }

@@ -182,8 +182,11 @@ impl Node {
     /// Gives peers what they have lacked for [`RELAY_AFTER`] and nobody else gives them, whoever wrote it, sends again what
     /// was sent and never reported, and collects what grew old while nothing happened.
     fn relay(&mut self, now: Now) {
-        let seen: Vec<_> =
-            self.store.partition_ids().filter_map(|id| self.store.read(id).map(|p| (id, p.ctx().clone()))).collect();
+        let seen: Vec<_> = self
+            .store
+            .partition_ids()
+            .filter_map(|id| self.store.read(id).map(|p| (id, p.ctx().without_marks())))
+            .collect();
         let before = std::mem::replace(&mut self.seen_before, seen);
         // Whoever is heard here and there as well serves its own writes.
         let is_up = |replica: &ReplicaId| self.reach(*replica) == Some(Reach::Up);

@@ -53,6 +53,10 @@ faults! {
     // crdt: what the values mean
     /// What floors say of former replicas is not taken over.
     FloorForgotten,
+    /// A mark that comes stands beside what it covers.
+    FoldNotJoined,
+    /// What a node was before is folded although some member may have seen other events of it.
+    FoldsEarly,
     /// A context takes the next event but one for the next and jumps the gap.
     GapJumped,
     /// A touch writes a new value instead of moving the deadline of the old one.

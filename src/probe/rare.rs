@@ -385,6 +385,12 @@ rare! {
     FloorRaised,
     /// A replica was refused of which nothing is known but that it is below its node's floor.
     BelowFloorRefused,
+    /// A partition's events of what a node was before were folded into a mark.
+    Folded,
+    /// A mark was taken over, because the same had been seen here.
+    MarkAdopted,
+    /// A joiner had events of removed replicas that its donor could not take any more.
+    JoinerBroughtFolded,
     /// A process whose replica was removed stayed away, because an operator had removed it or a copy had its place.
     StaysAway,
     /// Of two that removed each other, neither of which takes the other's word, the lower one gave way.

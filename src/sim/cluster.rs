@@ -11,6 +11,7 @@ use siphasher::sip::SipHasher13;
 use super::carrier::Carriage;
 use super::check::Violation;
 use super::config::SimConfig;
+use super::folds::Folded;
 use super::given::Given;
 use super::host::{Host, LinkNote, true_ms};
 use super::limit::Lineage;
@@ -48,6 +49,7 @@ pub struct SimCluster {
     pub(super) tended: bool,
     pub(super) lineage: Lineage,
     pub(super) given: Given,
+    pub(super) folded: Folded,
     pub(super) suspicions: Suspicions,
     pub(super) returns: Returns,
     /// How far a clock has been ahead at most.
@@ -84,6 +86,7 @@ impl SimCluster {
             tended: false,
             lineage: Lineage::default(),
             given: Given::default(),
+            folded: Folded::default(),
             suspicions: Suspicions::default(),
             ahead_ms: 0,
             usurped: None,
@@ -341,6 +344,7 @@ impl SimCluster {
         }
         let Some(node) = host.node.as_mut() else { return };
         node.handle(now, input);
+        self.note_folds(at);
         while let Some(output) = self.hosts.get_mut(at).and_then(|h| h.node.as_mut()).and_then(Node::poll) {
             self.output(at, output);
         }

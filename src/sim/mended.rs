@@ -91,6 +91,7 @@ impl Watcher {
         let store: &Arc<Store> = node.store();
         let now_ms = check::decides_ms(store, cluster.now(at).wall_ms);
         let may_be_hole = |space: &str, name: &[u8]| self.licence_of(space, &Bytes::copy_from_slice(name)).hole;
-        check::nothing_left(store, now_ms, may_be_hole).map_err(at_host(at))
+        check::nothing_left(store, now_ms, may_be_hole).map_err(at_host(at))?;
+        check::all_folded(node).map_err(at_host(at))
     }
 }

@@ -19,6 +19,7 @@ pub mod check;
 mod cluster;
 mod config;
 mod edges;
+mod folds;
 mod given;
 mod host;
 mod liar;
@@ -43,6 +44,7 @@ pub mod workload;
 
 pub use cluster::SimCluster;
 pub use config::SimConfig;
+pub use folds::Folds;
 pub use limit::Limit;
 pub use minimise::{minimise, minimise_by};
 pub use network::{Bursts, Weather};

@@ -132,7 +132,8 @@ impl Watcher {
         let (key, mutation) = self.workload.mutation(op, now_ms);
         let Ok(space) = open(&store, key.space) else { return Ok(()) };
         let before = store.with_entry(&KeyRef::new(&space, &key.name), |entry| entry.cloned());
-        let past = |id: PartitionId| Some((id, store.read(id)?.ctx().clone(), self.history.made(id, store.me())));
+        let seen = |id: PartitionId| Some(self.history.resolved(id, store.read(id)?.ctx()));
+        let past = |id: PartitionId| Some((id, seen(id)?, self.history.made(id, store.me())));
         let pasts = store.partition_ids().filter_map(past).collect();
         let (gate, room) = (store.gate(), (space.used(), space.budget()));
         let done = self.history.perform(&mut AtHost { cluster, at }, &key, &mutation);
@@ -214,7 +215,7 @@ impl Watcher {
         let when = Moment { now_ms, latest_ms: self.latest_ms };
         let licences = SPACES.map(|space| self.licence_in(&store, &workload::key(space, key)));
         let client = self.clients.entry(client).or_default();
-        if !client.is_covered(|id| store.read(id).map(|p| p.ctx().clone())) {
+        if !client.is_covered(|id| Some(self.history.resolved(id, store.read(id)?.ctx()))) {
             return Ok(());
         }
         for (key, licence) in SPACES.map(|space| workload::key(space, key)).into_iter().zip(licences) {
@@ -222,7 +223,7 @@ impl Watcher {
             let name = KeyRef::new(&space, &key.name);
             let id = store.place(name.hash);
             let Some(partition) = store.read(id) else { continue };
-            let (ctx, entry) = (partition.ctx(), partition.entry(&name));
+            let (ctx, entry) = (&self.history.resolved(id, partition.ctx()), partition.entry(&name));
             client.read(&key, entry, (id, ctx), when).map_err(at_host(at))?;
             let view = |ms| self.history.view(id, ctx, ms).of(&key);
             if let Some(warm) = store.warm() {
@@ -311,7 +312,9 @@ impl Watcher {
         for at in over {
             self.fresh.remove(&at);
             if let Some(seat) = self.seats.remove(&at) {
-                let contexts = cluster.departed(seat.replica).cloned().unwrap_or(seat.contexts);
+                let resolved = |(n, ctx)| self.history.resolved(PartitionId(n), ctx);
+                let departed = cluster.departed(seat.replica).map(|all| (0..).zip(all).map(resolved).collect());
+                let contexts = departed.unwrap_or(seat.contexts);
                 self.ended.insert(seat.replica, contexts);
                 self.ended_unseen += usize::from(cluster.elapsed() != self.looked_at);
             }
@@ -385,7 +388,8 @@ impl Watcher {
         let name = KeyRef::new(&space, &key.name);
         let id = store.place(name.hash);
         let Some(partition) = store.read(id) else { return Ok(()) };
-        let view = self.history.view(id, partition.ctx(), now_ms).of(key);
+        let seen = self.history.resolved(id, partition.ctx());
+        let view = self.history.view(id, &seen, now_ms).of(key);
         check::agree(&view, partition.entry(&name), now_ms, licence).map_err(at_host(at))
     }
 

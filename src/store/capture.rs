@@ -58,7 +58,7 @@ impl Partition {
     }
 
     fn lacking_of<'a>(&'a self, origin: ReplicaId, known: &'a Ctx) -> impl Iterator<Item = (Dot, u32)> + 'a {
-        let from = known.of(origin).map_or(0, crate::crdt::Seen::base) + 1;
+        let from = known.of(origin).map_or(0, crate::crdt::Seen::base).saturating_add(1);
         self.log.from(origin, from).filter(move |(dot, _)| !known.has(*dot))
     }
 

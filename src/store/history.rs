@@ -152,7 +152,10 @@ impl History {
         if !mine.includes(meet) {
             return Err(Unready::Behind);
         }
-        let beyond = mine.count() - meet.count();
+        if folded_otherwise(mine, meet) {
+            return Err(Unready::Lagging);
+        }
+        let beyond = count_beyond(mine, meet);
         let mut undone = Undone::default();
         let mut found = 0_u64;
         let mut seen: BTreeMap<u64, Key> = BTreeMap::new();
@@ -173,6 +176,20 @@ impl History {
         }
         if found == beyond { Ok(undone) } else { Err(Unready::Lagging) }
     }
+}
+
+/// Tells whether a mark of `mine` stands for other events than `meet` has of its tag.
+fn folded_otherwise(mine: &Ctx, meet: &Ctx) -> bool {
+    mine.iter().any(|(floor, seen)| seen.is_mark() && meet.sum_upto(floor) != Some(seen.sum(floor)))
+}
+
+/// Returns how many events `mine` has and `meet`, which is within it, has not, if both have the same of what is folded.
+fn count_beyond(mine: &Ctx, meet: &Ctx) -> u64 {
+    let named = |ctx: &Ctx| -> u64 {
+        let named = ctx.iter().filter(|(replica, _)| mine.of(*replica).is_some_and(|seen| !seen.is_mark()));
+        named.map(|(_, seen)| seen.count()).sum()
+    };
+    named(mine) - named(meet)
 }
 
 /// What was found of one key so far.

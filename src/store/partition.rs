@@ -180,6 +180,12 @@ impl Partition {
         self.reports.get(&member)
     }
 
+    /// Lets a mark stand for everything seen of the replicas of a node up to `floor`. All of it must be stable, and no member
+    /// may ever see anything else of them.
+    pub fn fold(&mut self, floor: ReplicaId) {
+        self.ctx.fold(floor);
+    }
+
     /// Iterates over those of whom a report is kept.
     pub fn reporters(&self) -> impl Iterator<Item = ReplicaId> {
         self.reports.keys().copied()

@@ -59,8 +59,8 @@ impl Partition {
             return;
         }
         sometimes!(StableBeyondGap, if stable.iter().any(|(_, seen)| seen.gaps() > 0));
-        let done: Vec<(Dot, u32)> = stable
-            .iter()
+        let origins = self.log.origins().filter_map(|origin| Some((origin, stable.of(origin)?)));
+        let done: Vec<(Dot, u32)> = origins
             .flat_map(|(origin, seen)| self.log.from(origin, 1).take_while(|(d, _)| d.seq <= seen.max()))
             .filter(|(dot, _)| stable.has(*dot))
             .collect();
@@ -276,6 +276,12 @@ fn stable_part(mine: &Ctx, reports: &[Ctx]) -> Ctx {
     for (origin, seen) in mine.iter() {
         let theirs: Option<Vec<&Seen>> = reports.iter().map(|r| r.of(origin)).collect();
         let Some(theirs) = theirs else { continue };
+        if seen.is_mark() {
+            if theirs.iter().all(|seen| seen.is_mark()) {
+                stable.add_seen(origin, seen);
+            }
+            continue;
+        }
         let base = theirs.iter().map(|s| s.base()).chain([seen.base()]).min().unwrap_or(0);
         stable.add_range(origin, 1, base);
         let gapless = seen.gaps() == 0 && theirs.iter().all(|s| s.gaps() == 0);

@@ -12,10 +12,15 @@ use crate::id::{PartitionId, ReplicaId};
 use crate::probe::{planted, sometimes};
 
 /// Writes what is seen of one replica: `base << 1 | gaps`, then the number of ranges and for each
-/// the distance to the one before and its length, both less what they are at least.
+/// the distance to the one before and its length, both less what they are at least. A mark is 0 and its sum.
 pub(super) fn put_seen(pen: &mut Pen<'_>, seen: &Seen) -> Result<(), Unsendable> {
-    within("sequence number", seen.max(), SEQ_MAX)?;
     pen.tally.add(Counted::Seen, 1)?;
+    if seen.is_mark() {
+        pen.uint(0);
+        pen.uint(seen.sum(ReplicaId::default()));
+        return Ok(());
+    }
+    within("sequence number", seen.max(), SEQ_MAX)?;
     pen.uint(seen.base() << 1 | u64::from(seen.gaps() > 0));
     if seen.gaps() == 0 {
         return Ok(());
@@ -35,6 +40,9 @@ pub(super) fn put_seen(pen: &mut Pen<'_>, seen: &Seen) -> Result<(), Unsendable>
 pub(super) fn take_seen(reader: &mut Reader<'_>) -> Result<Seen, PeerFault> {
     reader.tally.add(Counted::Seen, 1)?;
     let head = reader.uint()?;
+    if head == 0 {
+        return Ok(Seen::mark(reader.uint()?));
+    }
     let base = head >> 1;
     within("sequence number", base, SEQ_MAX)?;
     if head & 1 == 0 {
@@ -71,14 +79,23 @@ pub(super) fn put_ctx(pen: &mut Pen<'_>, ctx: &Ctx) -> Result<(), Unsendable> {
 pub(super) fn take_ctx(reader: &mut Reader<'_>) -> Result<Ctx, PeerFault> {
     let (mut ctx, mut last) = (Ctx::default(), None);
     for _ in 0..reader.uint()? {
-        let (replica, seen) = (reader.replica()?, take_seen(reader)?);
-        if last >= Some(replica) || seen.max() == 0 {
-            return Err(malformed("the replicas of a context do not ascend or one is empty"));
-        }
+        let (replica, seen) = take_of_replica(reader)?;
+        let named = ctx.len();
         ctx.add_seen(replica, &seen);
+        if last >= Some(replica) || ctx.len() != named + 1 {
+            return Err(malformed("the replicas of a context do not ascend or one is below a mark"));
+        }
         last = Some(replica);
     }
     Ok(ctx)
+}
+
+fn take_of_replica(reader: &mut Reader<'_>) -> Result<(ReplicaId, Seen), PeerFault> {
+    let (replica, seen): (ReplicaId, Seen) = (reader.replica()?, take_seen(reader)?);
+    if seen.is_mark() && !replica.tag().is_ordered() {
+        return Err(malformed("a mark is of no node"));
+    }
+    Ok((replica, seen))
 }
 
 pub(super) fn put_ctxs(pen: &mut Pen<'_>, ctxs: &[(PartitionId, Ctx)]) -> Result<(), Unsendable> {
@@ -108,8 +125,10 @@ pub(super) fn put_changed(pen: &mut Pen<'_>, changed: &Changed) -> Result<(), Un
     pen.count(changed.len());
     for (partition, replicas) in changed {
         pen.uint(u64::from(partition.0));
-        pen.count(replicas.len());
-        for (replica, seen) in replicas {
+        // Of whom nothing was seen nothing is said.
+        let seen = || replicas.iter().filter(|(_, seen)| seen.max() > 0);
+        pen.count(seen().count());
+        for (replica, seen) in seen() {
             pen.replica(*replica)?;
             put_seen(pen, seen)?;
         }
@@ -123,7 +142,7 @@ pub(super) fn take_changed(reader: &mut Reader<'_>) -> Result<Changed, PeerFault
         reader.tally.add(Counted::Parts, 1)?;
         let (partition, mut replicas) = (take_partition(reader)?, Vec::new());
         for _ in 0..reader.uint()? {
-            replicas.push((reader.replica()?, take_seen(reader)?));
+            replicas.push(take_of_replica(reader)?);
         }
         changed.push((partition, replicas));
     }

@@ -30,6 +30,7 @@ const REPAIR: u64 = 8;
 const FETCH: u64 = 9;
 const MISSING: u64 = 10;
 const TWIN: u64 = 11;
+const TOLD: u64 = 12;
 
 const ACTIVE: u64 = 0;
 const STANDBY: u64 = 1;
@@ -66,6 +67,10 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) 
             if let Some(members) = members {
                 put_members(&mut pen, members)?;
             }
+        }
+        Control::Told { digest } => {
+            pen.uint(TOLD);
+            pen.uint(*digest);
         }
         Control::ReportNow => pen.uint(REPORT_NOW),
         Control::NeedFull { partition } => {
@@ -107,6 +112,7 @@ pub(super) fn take_control(input: &[u8], limits: Limits) -> Result<Control, Peer
             changed: take_changed(&mut reader)?,
             members: if reader.flag()? { Some(take_members(&mut reader)?) } else { None },
         },
+        TOLD => Control::Told { digest: reader.uint()? },
         REPORT_NOW => Control::ReportNow,
         NEED_FULL => Control::NeedFull { partition: take_partition(&mut reader)? },
         GOODBYE => Control::Goodbye,

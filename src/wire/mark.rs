@@ -118,5 +118,6 @@ pub(super) fn take_dot(reader: &mut Reader<'_>, ctx: &Ctx) -> Result<Dot, PeerFa
 }
 
 fn top(ctx: &Ctx, replica: ReplicaId) -> u64 {
-    ctx.of(replica).map_or(0, crate::crdt::Seen::max)
+    // Of what a mark stands for neither side knows the largest.
+    ctx.of(replica).filter(|seen| !seen.is_mark()).map_or(0, crate::crdt::Seen::max)
 }

@@ -132,6 +132,11 @@ pub enum Control {
         /// The members I know, when they changed.
         members: Option<MemberSet>,
     },
+    /// I have reported all I have seen until now, and know these members.
+    Told {
+        /// What they come to ([`MemberSet::digest`]).
+        digest: u64,
+    },
     /// Somebody waits for your report: send it now.
     ReportNow,
     /// A batch of yours came so late that it predates what is stable here, or I lost my staging:

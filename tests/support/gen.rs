@@ -244,7 +244,9 @@ pub(crate) fn seen() -> impl Strategy<Value = Seen> {
 }
 
 pub(crate) fn ctx() -> impl Strategy<Value = Ctx> {
-    vec((replica(), seen()), 0..4).prop_map(|all| {
+    let mark = (ordered(), any::<u64>()).prop_map(|(replica, sum)| (replica, Seen::mark(sum)));
+    let plain = (prop_oneof![3 => replica(), 1 => ordered()], seen());
+    vec(prop_oneof![4 => plain, 1 => mark], 0..5).prop_map(|all| {
         let mut ctx = Ctx::default();
         for (replica, seen) in &all {
             ctx.add_seen(*replica, seen);
@@ -371,7 +373,10 @@ pub(crate) fn hello() -> impl Strategy<Value = Hello> {
 }
 
 pub(crate) fn control() -> impl Strategy<Value = Control> {
-    let changed = vec((partition(), vec((replica(), seen()), 0..4)), 0..4);
+    // Nothing is told of a replica of which nothing is seen.
+    let some = seen().prop_filter("empty", |seen| seen.max() > 0);
+    let seen = prop_oneof![4 => some, 1 => any::<u64>().prop_map(Seen::mark)];
+    let changed = vec((partition(), vec((ordered(), seen), 0..4)), 0..4);
     prop_oneof![
         3 => hello().prop_map(Control::Hello),
         1 => (members(), ctxs()).prop_map(|(members, ctxs)| Control::Ready { members, ctxs }),
@@ -380,6 +385,7 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
         1 => (hlc(), ctxs()).prop_map(|(hlc, resumed)| Control::JoinDone { hlc, resumed }),
         1 => ctxs().prop_map(|ctxs| Control::Join { ctxs }),
         1 => partition().prop_map(|partition| Control::NeedFull { partition }),
+        1 => any::<u64>().prop_map(|digest| Control::Told { digest }),
         1 => prop_oneof![Just(Control::ReportNow), Just(Control::Goodbye)],
         1 => replica().prop_map(|replica| Control::Twin { replica }),
         2 => repair().prop_map(Control::Repair),

@@ -298,6 +298,7 @@ fn edges() -> MemberSet {
 fn controls() -> Vec<(&'static str, Control)> {
     let ctxs = || vec![(PartitionId(0), ctx()), (PartitionId(63), ctx())];
     let changed = vec![(PartitionId(7), vec![(A, Seen::new(9, &[(12, 14)])), (B, Seen::new(3, &[]))])];
+    let folded = vec![(PartitionId(7), vec![(A, Seen::new(9, &[])), (FLOOR, Seen::mark(0x1122_3344_5566_7788))])];
     let hello = Hello {
         version: 1,
         min_version: 1,
@@ -326,6 +327,8 @@ fn controls() -> Vec<(&'static str, Control)> {
         ("join_done", Control::JoinDone { hlc: CLOCK, resumed: vec![(PartitionId(3), ctx())] }),
         ("report", Control::Report { hlc: CLOCK, changed: changed.clone(), members: None }),
         ("report_members", Control::Report { hlc: CLOCK, changed, members: Some(members()) }),
+        ("report_folded", Control::Report { hlc: CLOCK, changed: folded, members: None }),
+        ("told", Control::Told { digest: 0x1122_3344_5566_7788 }),
         ("report_now", Control::ReportNow),
         ("need_full", Control::NeedFull { partition: PartitionId(300) }),
         ("goodbye", Control::Goodbye),

@@ -28,7 +28,7 @@ pub(super) use convergence::{is_reached, members, reached, same_state};
 pub(super) use effect::Author;
 pub(super) use memory::{accounted, bounded, within_budget};
 pub(super) use profiles::{agreed, somebody_active};
-pub(super) use rest::{at_ease, nothing_left};
+pub(super) use rest::{all_folded, at_ease, nothing_left};
 pub(super) use seat::{News, Seat, stable_everywhere};
 pub(super) use session::{Client, Moment};
 
@@ -107,6 +107,8 @@ invariants! {
     Membership,
     /// What one copy lost silently is given back, and in health nothing is found to differ (I1).
     Repair,
+    /// Whoever folds away what a node was before has seen the same of it, all of it stable, and at rest nothing else is left.
+    Folding,
     /// A wait ends when its deadline passes (I11).
     Waits,
     /// The same plan gives the same trace (I13).

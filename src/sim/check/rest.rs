@@ -34,6 +34,22 @@ pub(in crate::sim) fn at_ease(node: &Node, loss: f64) -> Result<(), Violation> {
     if loss <= BEATS_ARRIVE { suspects_nobody(node) } else { Ok(()) }
 }
 
+/// Checks that of what nodes were before nothing is named but the last of each, and nothing in a context but a mark.
+pub(in crate::sim) fn all_folded(node: &Node) -> Result<(), Violation> {
+    let (members, store) = (node.members(), node.store());
+    if members.clone().raise_floors() {
+        return Err(Violation::new(Invariant::Folding, format!("floors may be raised: {members:?}")));
+    }
+    for p in store.partition_ids().filter_map(|id| store.read(id)) {
+        let left = [p.ctx(), p.frontier(), p.floor()].map(|ctx| ctx.foldable(&members.floors)).concat();
+        if let Some(floor) = left.first() {
+            let what = format!("{}: something is left below {floor}: {:?}, stable {:?}", p.id(), p.ctx(), p.frontier());
+            return Err(Violation::new(Invariant::Folding, what));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that a node suspects nobody any more.
 fn suspects_nobody(node: &Node) -> Result<(), Violation> {
     let broken = |what: String| Err(Violation::new(Invariant::Liveness, what));

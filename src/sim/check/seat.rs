@@ -20,8 +20,10 @@ pub(in crate::sim) struct Seat {
     pub(in crate::sim) replica: ReplicaId,
     /// The largest wall clock it ever had.
     pub(in crate::sim) wall_ms_max: u64,
-    /// What it had seen of each partition.
+    /// What it had seen of each partition, with the events its marks stand for.
     pub(in crate::sim) contexts: Vec<Ctx>,
+    /// The same as it is written down.
+    raw: Vec<Ctx>,
     dropped: Vec<Dropped>,
     /// The members it knew.
     members: BTreeSet<ReplicaId>,
@@ -53,6 +55,7 @@ impl Seat {
         Self {
             replica: node.me().replica,
             wall_ms_max: wall_ms,
+            raw: contexts.clone(),
             contexts,
             dropped,
             members: BTreeSet::new(),
@@ -66,12 +69,15 @@ impl Seat {
         let mut news = News::default();
         let store = node.store();
         for id in store.partition_ids() {
-            let Some(ctx) = self.contexts.get_mut(id.index()) else { continue };
+            let (Some(ctx), Some(raw)) = (self.contexts.get_mut(id.index()), self.raw.get_mut(id.index())) else {
+                continue;
+            };
             let (Some(dropped), Some(p)) = (self.dropped.get_mut(id.index()), store.read(id)) else { continue };
-            if *ctx != *p.ctx() {
-                seen(ctx, &p, history, &mut news)?;
+            if *raw != *p.ctx() {
+                raw.clone_from(p.ctx());
+                seen(ctx, (id, &history.resolved(id, p.ctx())), history, &mut news)?;
             }
-            dropped.look(&p, &mut news)?;
+            dropped.look(&p, history, &mut news)?;
         }
         if !news.stable.is_empty() {
             news.witnesses = self.members.clone();
@@ -112,16 +118,16 @@ fn members(node: &Node) -> BTreeSet<ReplicaId> {
 }
 
 /// A context grew.
-fn seen(before: &mut Ctx, p: &Partition, history: &History, news: &mut News) -> Result<(), Violation> {
-    grows(p.id(), "context", before, p.ctx())?;
-    invented(p, history)?;
-    news.dots.extend(beyond(before, p.ctx()).map(|dot| (p.id(), dot)));
-    before.clone_from(p.ctx());
+fn seen(before: &mut Ctx, (id, ctx): (PartitionId, &Ctx), history: &History, news: &mut News) -> Result<(), Violation> {
+    grows(id, "context", before, ctx)?;
+    invented(id, ctx, history)?;
+    news.dots.extend(beyond(before, ctx).map(|dot| (id, dot)));
+    before.clone_from(ctx);
     Ok(())
 }
 
 impl Dropped {
-    fn look(&mut self, p: &Partition, news: &mut News) -> Result<(), Violation> {
+    fn look(&mut self, p: &Partition, history: &History, news: &mut News) -> Result<(), Violation> {
         if self.floor != *p.floor() {
             grows(p.id(), "floor", &self.floor, p.floor())?;
             self.floor.clone_from(p.floor());
@@ -132,7 +138,9 @@ impl Dropped {
             nested(p)?;
             // What a donor called stable was stable among the members the donor knew.
             if p.binding_floor().is_none() {
-                news.stable.extend(beyond(&self.frontier, p.frontier()).map(|dot| (p.id(), dot)));
+                let resolved = |ctx| history.resolved(p.id(), ctx);
+                let (before, after) = (resolved(&self.frontier), resolved(p.frontier()));
+                news.stable.extend(beyond(&before, &after).map(|dot| (p.id(), dot)));
             }
             self.frontier.clone_from(p.frontier());
         }
@@ -162,11 +170,11 @@ fn grows(id: PartitionId, what: &str, before: &Ctx, after: &Ctx) -> Result<(), V
 }
 
 /// A replica numbers its events from one without gaps, so whoever is named beyond its last event names nothing.
-fn invented(p: &Partition, history: &History) -> Result<(), Violation> {
-    for (replica, seen) in p.ctx().iter() {
-        let made = history.made(p.id(), replica);
+fn invented(id: PartitionId, ctx: &Ctx, history: &History) -> Result<(), Violation> {
+    for (replica, seen) in ctx.iter() {
+        let made = history.made(id, replica);
         if seen.max() > made {
-            let what = format!("{}: event {} of {replica} was seen, which made {made}", p.id(), seen.max());
+            let what = format!("{id}: event {} of {replica} was seen, which made {made}", seen.max());
             return Err(Violation::new(Invariant::Invented, what));
         }
     }
@@ -177,7 +185,7 @@ fn invented(p: &Partition, history: &History) -> Result<(), Violation> {
 fn beyond<'a>(before: &'a Ctx, after: &'a Ctx) -> impl Iterator<Item = Dot> + 'a {
     after.iter().flat_map(move |(replica, seen)| {
         let known = before.of(replica);
-        let from = known.map_or(0, crate::crdt::Seen::base) + 1;
+        let from = known.map_or(0, crate::crdt::Seen::base).saturating_add(1);
         let new = move |seq: &u64| seen.has(*seq) && !known.is_some_and(|known| known.has(*seq));
         (from..=seen.max()).filter(new).map(move |seq| Dot { replica, seq })
     })

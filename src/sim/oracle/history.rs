@@ -9,6 +9,7 @@ use super::event::{Event, Key, Record, Space};
 use super::view::View;
 use crate::crdt::{Ctx, Dot, Path};
 use crate::id::{PartitionId, ReplicaId};
+use crate::sim::folds::Folds;
 
 /// Everything that happened.
 #[derive(Default, Debug)]
@@ -18,6 +19,8 @@ pub struct History {
     pub(super) epochs: BTreeMap<(PartitionId, Space), Vec<Record>>,
     /// What each event is about; of an invalidation the keyspace.
     dots: BTreeMap<PartitionId, BTreeMap<Dot, Subject>>,
+    /// What marks stand for.
+    folds: Folds,
     /// How many events each replica has made in each partition.
     made: BTreeMap<(PartitionId, ReplicaId), u64>,
 }
@@ -42,8 +45,26 @@ pub(super) struct About {
 }
 
 impl History {
+    /// Takes note of what marks stand for.
+    pub fn learn(&mut self, folds: &Folds) {
+        self.folds.clone_from(folds);
+    }
+
+    /// Returns how many marks are known.
+    #[must_use]
+    pub fn folds(&self) -> usize {
+        self.folds.len()
+    }
+
+    /// Returns a context with the events its marks stand for in their place.
+    #[must_use]
+    pub fn resolved(&self, partition: PartitionId, ctx: &Ctx) -> Ctx {
+        self.folds.resolved(partition, ctx)
+    }
+
     /// Notes an event; returns whether its dot was new.
-    pub fn add(&mut self, record: Record) -> bool {
+    pub fn add(&mut self, mut record: Record) -> bool {
+        record.past = self.resolved(record.partition, &record.past);
         let (partition, dot) = (record.partition, record.dot);
         let made = self.made.entry((partition, dot.replica)).or_default();
         *made = (*made).max(dot.seq);

@@ -21,8 +21,12 @@ struct Rewritten {
 }
 
 impl Watcher {
-    /// Takes in what replicas have written again since the last time.
+    /// Takes in what was folded and what replicas have written again since the last time.
     pub(super) fn heed(&mut self, cluster: &SimCluster) -> Result<(), Violation> {
+        cluster.all_folded_alike()?;
+        if cluster.folded.folds.len() != self.history.folds() {
+            self.history.learn(&cluster.folded.folds);
+        }
         let all = cluster.returns.again.get(self.heeded..).unwrap_or_default();
         self.heeded += all.len();
         for again in all.iter().filter(|again| cluster.is_honest(again.at)) {
@@ -88,7 +92,8 @@ impl Watcher {
         let key = Key { space: REGISTERS, name: left.key.clone() };
         let (dot, stamp) = (left.cell.dot(), left.cell.stamp());
         let latest_ms = self.latest_ms.max(again.now_ms);
-        let view = self.history.view(id, before, latest_ms).of(&key);
+        let seen = self.history.resolved(id, before);
+        let view = self.history.view(id, &seen, latest_ms).of(&key);
         let newer = view.last_stamp().is_some_and(|last| last > stamp) || view.is_invalidated(stamp, left.cell.tags());
         if done && (newer || before.has(dot)) {
             let what = format!("{key:?} of {stamp:?} is written again over {:?}", view.last_stamp());

@@ -74,6 +74,23 @@ pub(super) fn rolling(draw: &mut Draw, from: u64) {
     }
 }
 
+/// A host is started again and again, perhaps before it has joined, and perhaps with a clock that goes back.
+pub(super) fn again_and_again(draw: &mut Draw, from: u64) {
+    let (at, mut ms) = (draw.node(), from);
+    for _ in 0..draw.rng.u8(3..10) {
+        draw.writes(ms, at, 2, 200);
+        let end = ms + draw.rng.u64(200..3_000);
+        draw.end(end, at);
+        if draw.is_on(Class::Skew) && draw.rng.bool() {
+            let off = draw.rng.i64(-950..=0);
+            draw.at(end, Action::Skew { at, ms: off });
+        }
+        let back = end + draw.rng.u64(20..600);
+        draw.at(back, Action::Start { at });
+        ms = back + draw.rng.u64(0..2_500);
+    }
+}
+
 /// A host joins again, and its donor dies about when the snapshot is through.
 pub(super) fn donor_dies(draw: &mut Draw, from: u64) {
     let at = draw.node();

@@ -28,9 +28,9 @@ use keys::{
     truncated_one_way,
 };
 use members::{
-    all_but_one, all_spares, called_back, clone, clone_apart, crash, crash_after_write, delete_then_join,
-    delete_then_restart, donor_behind_dies, donor_dies, donor_of_a_spare_dies, given_up_and_back, join_and_leave,
-    join_under_writes, leave, remove_each_other, remove_the_dead, rolling, stop, unheard_of, zombie,
+    again_and_again, all_but_one, all_spares, called_back, clone, clone_apart, crash, crash_after_write,
+    delete_then_join, delete_then_restart, donor_behind_dies, donor_dies, donor_of_a_spare_dies, given_up_and_back,
+    join_and_leave, join_under_writes, leave, remove_each_other, remove_the_dead, rolling, stop, unheard_of, zombie,
 };
 use network::{
     alone, bridge, deletes_behind_a_cut, flapping, gone_for_long, halves, halves_for_long, one_way, slow, swizzle,
@@ -63,7 +63,17 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Skew => &[skew, steps_back, all_clocks, burst, behind_and_apart],
         Class::FarFuture => &[far_future, starts_in_the_future],
         Class::Pause => &[pause, pause, pause_across_a_collection, long_pause],
-        Class::Crash => &[crash, crash, crash_after_write, all_but_one, donor_dies, donor_dies, delete_then_restart],
+        Class::Crash => &[
+            crash,
+            crash,
+            crash_after_write,
+            all_but_one,
+            donor_dies,
+            donor_dies,
+            delete_then_restart,
+            again_and_again,
+            again_and_again,
+        ],
         Class::Stop => &[stop, rolling, leave, leave],
         Class::Join => &[join_under_writes, donor_of_a_spare_dies, all_spares, delete_then_join, join_and_leave],
         Class::Remove => &[
