@@ -30,6 +30,7 @@ mod probe {
 mod dirty;
 #[path = "../src/clock/hlc.rs"]
 #[expect(unreachable_pub, reason = "it is public in the library")]
+#[expect(dead_code, reason = "only a store begins anew")]
 mod hlc;
 
 use std::collections::BTreeSet;

@@ -84,12 +84,10 @@ impl SimCluster {
             if let Event::MemberRemoved { replica } = event {
                 known.remove(replica);
             }
-            let twice =
-                |replica| Violation::new(Invariant::Membership, format!("r{at} is told twice that {replica} joined"));
-            match event {
-                Event::MemberJoined { replica } if !known.insert(*replica) => Some(twice(replica)),
-                _ => None,
-            }
+            let joined = if let Event::MemberJoined { replica } = event { Some(*replica) } else { None };
+            let twice = joined.filter(|replica| !known.insert(*replica));
+            let what = |replica| format!("r{at} is told twice that {replica} joined");
+            twice.map(|replica| Violation::new(Invariant::Membership, what(replica)))
         };
         let found = found.filter(|_| self.is_honest(at));
         self.suspicions.rash = self.suspicions.rash.take().or(found);

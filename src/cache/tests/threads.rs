@@ -137,6 +137,7 @@ fn drive(mut end: DriverEnd, commands: usize) {
                 | Command::Resume { .. }
                 | Command::Assume { .. }
                 | Command::Repair { .. }
+                | Command::Fetch { .. }
                 | Command::Shutdown { .. },
             ) => {}
             None => return,
