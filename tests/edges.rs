@@ -3,6 +3,9 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+#[path = "support/simulated.rs"]
+mod simulated;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,10 +18,7 @@ use driftless::sim::oracle::Key;
 use driftless::sim::workload::{REGISTERS, key};
 use driftless::sim::{SimCluster, SimConfig};
 use driftless::store::{Body, KeyRef};
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
+use simulated::ms;
 
 /// Some nodes, of which those named by bit are edges that keep what is read for four seconds.
 fn cluster(seed: u64, nodes: usize, edges: u64) -> SimCluster {
@@ -167,7 +167,7 @@ fn a_node_that_finds_only_an_edge_waits_for_one_that_holds_everything() {
 
 #[test]
 fn an_edge_makes_way_where_everything_it_was_an_edge_of_is_gone() {
-    let (mut cluster, before) = gone_cold(5, 3, 0b100);
+    let (mut cluster, _) = gone_cold(5, 3, 0b100);
     let after = key(REGISTERS, 1);
     let edge = cluster.replica(2).unwrap();
     [0, 1].iter().for_each(|at| cluster.crash(*at));
