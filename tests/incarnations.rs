@@ -2,21 +2,15 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-use std::time::Duration;
+#[path = "support/simulated.rs"]
+mod simulated;
 
 use driftless::Event;
 use driftless::id::ReplicaId;
 use driftless::sim::{SimCluster, SimConfig, Weather};
+use simulated::{joined, ms};
 
 const AWAY: usize = 2;
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn joined(cluster: &SimCluster) -> bool {
-    (0..cluster.len()).all(|at| cluster.node(at).is_some_and(|node| node.stats().joined))
-}
 
 /// Everybody knows the same live members.
 fn agreed(cluster: &SimCluster) -> bool {
