@@ -100,7 +100,7 @@ fn customs() -> impl Strategy<Value = Custom> {
 
 /// What may be known of the replicas three nodes were, one of them with ids made by hand.
 fn member_sets() -> impl Strategy<Value = MemberSet> {
-    let replica = || (0..3_u64, 1..7_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 41 | incarnation));
+    let replica = || (0..3_u64, 1..7_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 43 | incarnation));
     let ids = move || prop::collection::btree_set(replica(), 0..4);
     (ids(), ids(), ids(), ids(), ids(), 0..3_u64).prop_map(|(members, removed, orphans, expelled, floors, version)| {
         let mut set = MemberSet { orphans, expelled, ..MemberSet::default() };
@@ -180,7 +180,7 @@ proptest! {
         };
         semilattice(join, &a, &o, &c);
         let joined = join(&a, &o);
-        let all = || (0..3_u64).flat_map(|tag| (1..7_u64).map(move |n| ReplicaId(tag << 41 | n)));
+        let all = || (0..3_u64).flat_map(|tag| (1..7_u64).map(move |n| ReplicaId(tag << 43 | n)));
         for replica in all() {
             prop_assert_eq!(joined.is_removed(replica), a.is_removed(replica) || o.is_removed(replica), "{}", replica);
             prop_assert_eq!(joined.knows(replica), a.knows(replica) || o.knows(replica), "{}", replica);

@@ -2,16 +2,16 @@
 //!
 //! # Invariants
 //! * A floor is below every live replica of its tag, and of the last replica of a node that has no other it says nothing.
-//! * While more of a node's replicas are named than can be folded, no further one is let in; everybody else goes on.
+//! * While more of a node's replicas are named than may be, none is let in that is not above them.
 
 use std::collections::BTreeSet;
 
 use crate::clock::Now;
-use crate::crdt::{Ctx, INCARNATIONS_MAX};
-use crate::id::{PartitionId, ReplicaId};
+use crate::crdt::INCARNATIONS_MAX;
+use crate::id::ReplicaId;
 use crate::node::Node;
-use crate::node::event::Event;
 use crate::node::input::LinkId;
+use crate::node::output::CloseCode;
 use crate::probe::{planted, sometimes};
 
 /// How far above the lowest it may be an id is drawn at most, in milliseconds. A process that is restarted so soon after it
@@ -39,30 +39,20 @@ impl Node {
         }
     }
 
-    /// Keeps a joiner waiting, with what it has, while too many former replicas of its node cannot be folded; tells once.
-    pub(super) fn holds_back(&mut self, link: LinkId, ctxs: &[(PartitionId, Ctx)]) -> bool {
-        let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return false };
+    /// Sends away a joiner of whose node more former replicas are named than may be, because its clock goes back again and
+    /// again: it comes back above all of them, and they can be folded. Returns whether it does.
+    pub(super) fn sends_back(&mut self, link: LinkId) -> bool {
+        let Some(session) = self.session_mut(link) else { return false };
         let replica = session.replica;
-        let unfolded = self.members.unfolded_beside(replica);
-        if unfolded <= INCARNATIONS_MAX {
-            session.knocks = None;
+        if self.members.unfolded_beside(replica) <= INCARNATIONS_MAX {
             return false;
         }
-        let is_news = session.knocks.replace(ctxs.to_vec()).is_none();
-        if let Some(l) = self.links.get(&link).filter(|_| is_news) {
-            let (node, region) = (l.identity.node, l.identity.region.clone());
-            self.event(Event::HeldBack { node, region, replica, unfolded });
-        }
+        self.close(
+            link,
+            CloseCode::Removed,
+            "too many former replicas of this node are named; it must go on above them",
+        );
         true
-    }
-
-    /// Lets in whom nothing holds back any more.
-    pub(super) fn answer_knocks(&mut self, now: Now) {
-        let knocks: Vec<(LinkId, Vec<(PartitionId, Ctx)>)> =
-            self.links.iter().filter_map(|(id, link)| Some((*id, link.session.as_deref()?.knocks.clone()?))).collect();
-        for (link, ctxs) in knocks {
-            self.on_join(now, link, ctxs);
-        }
     }
 
     /// Returns an id above all that are known of this node, whatever its clock says, and by how much is drawn: its twin may

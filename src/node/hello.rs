@@ -270,7 +270,6 @@ impl Node {
             joined: hello.joined,
             is_edge: hello.edge,
             donated: false,
-            knocks: None,
             up: true,
             peer: Peer::new(spread(count, hello.ctxs), now.mono),
             reports: ReportLog::new(std::mem::take(&mut place.told)),

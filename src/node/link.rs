@@ -120,8 +120,6 @@ pub struct Session {
     pub is_edge: bool,
     /// This node is the peer's donor.
     pub donated: bool,
-    /// What the peer has that asked to be let in and has to wait.
-    pub knocks: Option<Vec<(PartitionId, Ctx)>>,
     /// The peer was heard of lately.
     pub up: bool,
     /// Progress.

@@ -46,9 +46,6 @@ impl Journal {
             Event::GivenUp { node, region, replica } => {
                 tracing::warn!(%node, %region, %replica, "a member was gone for too long: a majority removes it");
             }
-            Event::HeldBack { node, region, replica, unfolded } => {
-                tracing::warn!(%node, %region, %replica, unfolded, "a new replica waits to be let in, because its node's former ones cannot be folded away: set its clock right, and bring back or remove who is out of reach");
-            }
             Event::Isolated => {
                 tracing::error!("no member is heard: this node is cut off; local reads and writes go on");
             }
