@@ -454,22 +454,11 @@ async fn an_edge_gives_back_what_is_not_read_and_fetches_it_on_a_miss() {
     let fetched = edge.stats().await.node.edge;
     assert_eq!((fetched.fetches, fetched.fetched, fetched.missing, fetched.failed), (3, 2, 1, 0));
 
-    let burst: Vec<_> = (0..600)
-        .map(|n| {
-            let at_edge = at_edge.clone();
-            tokio::spawn(async move { at_edge.fetch(&format!("plum {n}")).await })
-        })
-        .collect();
-    for fetch in burst {
-        assert_eq!(guard(fetch).await.unwrap(), Ok(None), "however many ask at a time");
-    }
-    let fetches = edge.stats().await.node.edge.fetches;
-
     let updated = there.set("pear", &3, Ttl::NEVER).unwrap();
     settled(&[&us, &eu, &edge], &[updated, here.delete("apple").unwrap()]).await;
     assert_eq!((at_edge.get("pear").unwrap(), at_edge.get("apple").unwrap()), (Some(3), None));
     assert_eq!(at_edge.fetch("apple").await, Ok(None));
-    assert_eq!(edge.stats().await.node.edge.fetches, fetches, "updates and deletions come by themselves");
+    assert_eq!(edge.stats().await.node.edge.fetches, 3, "updates and deletions come by themselves");
     edge.shutdown().await;
     assert_eq!(at_edge.fetch("plum").await, Err(FetchError::Stopped));
 }

@@ -359,7 +359,10 @@ impl Node {
                 // It is the edge that gives way, whoever is the lower.
                 if unrelated && self.is_edge() {
                     // Of two edges neither can tell: who holds everything settles it.
-                    return if full.is_part { () } else { self.begin_again(now) };
+                    if !full.is_part {
+                        self.begin_again(now);
+                    }
+                    return;
                 }
                 if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
                     self.fault(link, PeerFault::SplitHistory { partition, region });

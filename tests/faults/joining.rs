@@ -10,7 +10,7 @@ use driftless::wire::{Control, FullChunk, Hello, Part};
 use crate::bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now, seen};
 
 /// All of a partition, without a value, and all of it stable.
-fn full(partition: PartitionId, ctx: &Ctx) -> Part {
+pub(super) fn full(partition: PartitionId, ctx: &Ctx) -> Part {
     full_of(partition, ctx, ctx)
 }
 
