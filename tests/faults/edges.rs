@@ -29,12 +29,10 @@ fn edge(stable: &Ctx) -> Bench {
 fn fetch(bench: &mut Bench, id: u64, key: &str) -> Option<Control> {
     let keyspace = bench.store.spaces().open("r", Family::Register).unwrap().id();
     let outputs = bench.handle(Input::Fetch { id: FetchId(id), keyspace, key: Bytes::from(key.to_owned()) });
-    outputs.iter().find_map(|output| match output {
-        Output::Control { bytes, .. } => {
-            let control = Decoder::default().decode_control(bytes, &Limits::default()).unwrap();
-            Some(control).filter(|control| matches!(control, Control::Fetch { .. }))
-        }
-        _ => None,
+    outputs.iter().find_map(|output| {
+        let Output::Control { bytes, .. } = output else { return None };
+        let control = Decoder::default().decode_control(bytes, &Limits::default()).unwrap();
+        Some(control).filter(|control| matches!(control, Control::Fetch { .. }))
     })
 }
 
