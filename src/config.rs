@@ -149,8 +149,8 @@ pub struct MembershipConfig {
     /// Who is removed begins again, see `comes_back`. Half of the members remove nobody, so of two
     /// neither is ever removed. Default six hours; `None` leaves it to operators.
     pub forget_after: Option<Duration>,
-    /// How many nodes the cluster has at least once all were started, this one included. Default 0: as many as there are
-    /// `peers`, and this one; set it where `peers` names some of the others only. A quorum is a majority of so many, however
+    /// How many nodes the cluster has at least once all were started, this one included and edges left out. Default 0: as many
+    /// as there are `peers`, and this one; set it where `peers` names some of the others only. A quorum is a majority of so many, however
     /// few have been met; who is connected to fewer founds a cluster only after `solo_after`; and nothing that was deleted is
     /// forgotten before so many nodes have joined. Too small, and what was deleted in one part of a cluster that began in two
     /// may show again when they meet; too large, and no quorum is reached and nothing forgotten.

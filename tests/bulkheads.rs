@@ -1,13 +1,14 @@
 //! One member that is slow, far behind, or sends what cannot be taken in must be felt by nobody else.
 #![cfg(all(feature = "net", feature = "sim"))]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+#[path = "support/simulated.rs"]
+mod simulated;
 #[path = "support/world.rs"]
 mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use driftless::crdt::NEVER;
@@ -15,6 +16,7 @@ use driftless::crdt::custom::{BadState, Erased, MergeState};
 use driftless::sim::{Action, Setting, SimCluster, Weather};
 use driftless::store::{Family, KeyRef};
 use driftless::{Cache, Event, Ttl};
+use simulated::{converged, ms};
 use world::{World, event, everywhere, guard, open, settled};
 
 type Notes = crdts::GSet<u64>;
@@ -73,10 +75,6 @@ async fn a_state_that_cannot_be_merged_is_told_of_once_and_everything_else_goes_
     .await;
 }
 
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
 fn set(cluster: &mut SimCluster, at: usize, key: u32, value: &[u8]) {
     let space = cluster.store(at).unwrap().spaces().open("registers", Family::Register).unwrap();
     let key = key.to_be_bytes();
@@ -84,20 +82,12 @@ fn set(cluster: &mut SimCluster, at: usize, key: u32, value: &[u8]) {
     cluster.write(at, &key, Some(value.len()), |p, tick| p.set(&key, value, NEVER, tick)).unwrap();
 }
 
-fn agree(cluster: &SimCluster) -> bool {
-    let stores: Vec<_> = (0..3).map(|at| cluster.store(at).unwrap()).collect();
-    let same = |a: &driftless::store::Store, b: &driftless::store::Store| {
-        a.partition_ids().all(|id| a.read(id).unwrap().ctx() == b.read(id).unwrap().ctx())
-    };
-    (0..3).all(|at| cluster.node(at).unwrap().stats().joined) && stores.windows(2).all(|pair| same(&pair[0], &pair[1]))
-}
-
 /// Three nodes, of which the last is about to be a burden.
 fn formed(seed: u64) -> SimCluster {
     let weather = Weather { loss: 0.0, ..Weather::default() };
     let setting = Setting { weather, log_records_max: 256, ..Setting::default() };
     let mut cluster = SimCluster::from_setting(seed, &setting).unwrap();
-    assert!(cluster.run_until(ms(10_000), agree).is_some());
+    assert!(cluster.run_until(ms(10_000), converged).is_some());
     cluster
 }
 
@@ -120,9 +110,9 @@ fn a_peer_at_a_thousandth_of_the_speed_delays_nobody_else_and_takes_no_memory() 
             assert!(lag.is_none_or(|lag| lag <= 200), "writes reach the other within {lag:?} ms");
         }
     }
-    assert!(!agree(&cluster), "it is slow enough to matter");
+    assert!(!converged(&cluster), "it is slow enough to matter");
     assert!(cluster.perform(Action::Slow { at: 2, bytes_per_ms: 0 }));
-    assert!(cluster.run_until(ms(20_000), agree).is_some());
+    assert!(cluster.run_until(ms(20_000), converged).is_some());
 }
 
 #[test]
@@ -137,7 +127,7 @@ fn a_peer_that_is_behind_for_long_costs_a_bounded_log_and_comes_back_with_everyt
     let (records, keys) = (cluster.node(0).unwrap().stats().log_records, cluster.node(0).unwrap().stats().keys);
     assert!(records <= 256 && keys == 500, "{records} records, {keys} keys: the log was cut, and no key was lost");
     cluster.heal();
-    assert!(cluster.run_until(ms(20_000), agree).is_some());
+    assert!(cluster.run_until(ms(20_000), converged).is_some());
     assert!(cluster.node(2).unwrap().stats().full_syncs > 0, "what the log no longer names came in full");
     cluster.run_for(ms(30_000));
     assert!((0..3).all(|at| cluster.node(at).unwrap().stats().log_records == 0));

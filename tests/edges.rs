@@ -3,6 +3,9 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+#[path = "support/simulated.rs"]
+mod simulated;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,10 +18,7 @@ use driftless::sim::oracle::Key;
 use driftless::sim::workload::{REGISTERS, key};
 use driftless::sim::{SimCluster, SimConfig};
 use driftless::store::{Body, KeyRef};
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
+use simulated::ms;
 
 /// Some nodes, of which those named by bit are edges that keep what is read for four seconds.
 fn cluster(seed: u64, nodes: usize, edges: u64) -> SimCluster {

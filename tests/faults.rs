@@ -6,6 +6,8 @@
 mod bench;
 #[path = "faults/certificates.rs"]
 mod certificates;
+#[path = "faults/edges.rs"]
+mod edges;
 #[path = "faults/joining.rs"]
 mod joining;
 

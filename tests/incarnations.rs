@@ -2,26 +2,19 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-use std::collections::BTreeSet;
-use std::time::Duration;
+#[path = "support/simulated.rs"]
+mod simulated;
 
-use bytes::Bytes;
+use std::collections::BTreeSet;
+
 use driftless::Event;
-use driftless::crdt::{Ctx, NEVER};
+use driftless::crdt::Ctx;
 use driftless::id::ReplicaId;
 use driftless::sim::{SimCluster, SimConfig, Weather};
-use driftless::store::{Family, KeyRef};
 use driftless::wire::{Control, Encoder};
+use simulated::{joined, ms, set};
 
 const AWAY: usize = 2;
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn joined(cluster: &SimCluster) -> bool {
-    (0..cluster.len()).all(|at| cluster.node(at).is_some_and(|node| node.stats().joined))
-}
 
 /// Everybody knows the same live members.
 fn agreed(cluster: &SimCluster) -> bool {
@@ -46,12 +39,6 @@ fn replica(cluster: &SimCluster, at: usize) -> ReplicaId {
 fn restart(cluster: &mut SimCluster, at: usize) {
     cluster.start(at).unwrap();
     assert!(cluster.run_until(ms(10_000), agreed).is_some(), "it joins again");
-}
-
-fn set(cluster: &mut SimCluster, at: usize, key: &str) {
-    let space = cluster.store(at).unwrap().spaces().open("registers", Family::Register).unwrap();
-    let (key, value) = (KeyRef::new(&space, key.as_bytes()), Bytes::from_static(b"v"));
-    cluster.write(at, &key, Some(value.len()), |p, tick| p.set(&key, value, NEVER, tick)).unwrap();
 }
 
 /// What every node has seen, the same everywhere.
@@ -90,7 +77,7 @@ fn restarts_without_end_leave_a_floor_and_a_mark_of_each_node_behind() {
     let (mut most, mut longest) = ((0, 0), 0);
     for round in 0..rounds {
         restart(&mut cluster, round % 3);
-        set(&mut cluster, round % 3, &format!("k{}", round % 40));
+        set(&mut cluster, round % 3, &format!("k{}", round % 40), "v").unwrap();
         cluster.run_for(ms(100));
         for at in 0..cluster.len() {
             let (members, context) = named(&cluster, at);
@@ -116,7 +103,7 @@ fn restarts_without_end_leave_a_floor_and_a_mark_of_each_node_behind() {
 fn nothing_is_folded_while_a_member_is_out_of_reach_and_all_of_it_when_it_is_back() {
     let mut cluster = formed(4);
     for at in 0..cluster.len() {
-        set(&mut cluster, at, &format!("of r{at}"));
+        set(&mut cluster, at, &format!("of r{at}"), "v").unwrap();
     }
     cluster.run_for(ms(500));
     let former = replica(&cluster, AWAY);

@@ -1,8 +1,9 @@
 //! The laws: what every join, context, fragment and clock must obey, whatever the history.
 //!
 //! States are built by random operations of random replicas, never by filling in fields at will:
-//! a lattice law need only hold for states that can come to be. The store's laws run on real
-//! partitions; the types' laws on the types. The `crdts` crate is the reference where it has one.
+//! a lattice law need only hold for states that can come to be. The types' laws are here and run on
+//! the types; the store's are in `laws/partitions.rs` and run on real partitions. The `crdts` crate
+//! is the reference where it has one: `laws/reference.rs`.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +12,10 @@
     reason = "a law stops where an assumption of its own fails, and its numbers are small"
 )]
 
+#[path = "laws/partitions.rs"]
+mod partitions;
+#[path = "laws/reference.rs"]
+mod reference;
 #[path = "support/replica.rs"]
 mod replica;
 #[path = "support/script.rs"]
@@ -18,19 +23,15 @@ mod script;
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-use crdts::{CmRDT, CvRDT, LWWReg, Orswot, PNCounter, ResetRemove};
+use crdts::{CmRDT, CvRDT, PNCounter, ResetRemove};
 use driftless::clock::{Hlc, HlcClock, Stamp};
 use driftless::crdt::custom::{Erased, decode, encode};
 use driftless::crdt::{
     Cell, Counter, Ctx, Custom, Dot, Elem, Member, MemberSet, OrMap, Path, Payload, Profile, Scope, Seen, Tree,
 };
 use driftless::id::{NodeId, ReplicaId};
-use driftless::store::{Batch, Fragment};
-use driftless::wire::{Decoder, Encoder, Frame, Limits, Part};
 use proptest::prelude::*;
-use replica::{ALL, FOREVER, Mail, Replica, b, dot, field, member, sync};
-use script::{Step, play, step};
+use replica::{FOREVER, b, dot, field, member};
 
 // ---- the types
 
@@ -111,7 +112,7 @@ fn folded_ctxs() -> impl Strategy<Value = Ctx> {
 
 /// What may be known of the replicas three nodes were, one of them with ids made by hand.
 fn member_sets() -> impl Strategy<Value = MemberSet> {
-    let replica = || (0..3_u64, 1..7_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 41 | incarnation));
+    let replica = || (0..3_u64, 1..7_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 43 | incarnation));
     let ids = move || prop::collection::btree_set(replica(), 0..4);
     (ids(), ids(), ids(), ids(), ids(), 0..3_u64).prop_map(|(members, removed, orphans, expelled, floors, version)| {
         let mut set = MemberSet { orphans, expelled, ..MemberSet::default() };
@@ -209,7 +210,7 @@ proptest! {
         };
         semilattice(join, &a, &o, &c);
         let joined = join(&a, &o);
-        let all = || (0..3_u64).flat_map(|tag| (1..7_u64).map(move |n| ReplicaId(tag << 41 | n)));
+        let all = || (0..3_u64).flat_map(|tag| (1..7_u64).map(move |n| ReplicaId(tag << 43 | n)));
         for replica in all() {
             prop_assert_eq!(joined.is_removed(replica), a.is_removed(replica) || o.is_removed(replica), "{}", replica);
             prop_assert_eq!(joined.knows(replica), a.knows(replica) || o.knows(replica), "{}", replica);
@@ -347,280 +348,4 @@ proptest! {
         whole.reset_remove(&whole.ctx().to_vclock());
         prop_assert!(whole.ctx().is_empty() && whole.tree().is_empty());
     }
-}
-
-// ---- partitions
-
-fn scripts() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(step(), 0..40)
-}
-
-/// Equal states give equal fragments, and those equal bytes, which decode to what was encoded.
-fn same_fragments(a: &Replica, o: &Replica) {
-    let by_key = |r: &Replica| {
-        let Mail::Full(_, full) = r.full() else { unreachable!("full() gives a full") };
-        let mut batch = full.batch;
-        batch.fragments.sort_by(|x, y| (x.keyspace.0, &x.key, &x.scope).cmp(&(y.keyspace.0, &y.key, &y.scope)));
-        (full.floor, batch)
-    };
-    let (mine, theirs) = (by_key(a), by_key(o));
-    assert_eq!(mine, theirs);
-    let hlc = a.store.clock().last().max(o.store.clock().last());
-    let frame = Frame { from: ReplicaId(0), hlc, parts: vec![Part::Batch(mine.1)] };
-    let encode = |r: &Replica| Encoder::default().encode_frame(&frame, r.store.spaces()).unwrap();
-    let bytes = encode(a);
-    assert_eq!(bytes, encode(o));
-    let decoded = Decoder::default().decode_frame(&bytes, o.store.spaces(), &Limits::default());
-    assert_eq!(decoded, Ok(frame));
-}
-
-fn fresh() -> Replica {
-    Replica::new(9, &[1, 2, 3, 9])
-}
-
-fn fragments_of(mail: &Mail) -> Vec<Fragment> {
-    let (Mail::Batch(_, batch) | Mail::Full(_, driftless::store::Full { batch, .. })) = mail;
-    batch.fragments.clone()
-}
-
-fn with_fragments(mail: &Mail, fragments: Vec<Fragment>) -> Mail {
-    let Mail::Batch(head, batch) = mail else { unreachable!("only batches are cut") };
-    Mail::Batch(head.clone(), Batch { fragments, ..batch.clone() })
-}
-
-fn assert_same(a: &Replica, o: &Replica) {
-    assert_eq!((a.ctx(), a.entries()), (o.ctx(), o.entries()));
-    same_fragments(a, o);
-}
-
-type View = (Vec<Option<Bytes>>, Vec<Option<Bytes>>, i64, Option<BTreeSet<u64>>);
-
-fn view(r: &Replica, t: u64) -> View {
-    let regs = ["r0", "r1"].map(|k| r.get(k, t)).to_vec();
-    let paths = [field("a"), field("b"), member("a"), Path::Ttl];
-    (regs, paths.iter().map(|p| r.read("m", p, t)).collect(), r.count("m", "n", t), r.noted("x", t))
-}
-
-proptest! {
-    #[test]
-    fn batches_in_either_order_and_repeated_give_one_state(steps in scripts()) {
-        let world = play(&steps);
-        let mails: Vec<Mail> = world.iter().map(|r| r.batch(&Ctx::default())).collect();
-        let (mut one, mut two) = (fresh(), fresh());
-        mails.iter().for_each(|m| drop(one.deliver(m)));
-        mails.iter().chain(&mails).rev().for_each(|m| drop(two.deliver(m)));
-        assert_same(&one, &two);
-    }
-
-    #[test]
-    fn fragments_in_any_order_and_number_are_the_batch(
-        steps in scripts(),
-        order in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
-    ) {
-        let world = play(&steps);
-        let mail = world[0].batch(&Ctx::default());
-        let (mut whole, mut parts, all) = (fresh(), fresh(), fragments_of(&mail));
-        whole.deliver(&mail);
-        let some = order.iter().filter(|_| !all.is_empty()).map(|i| i.get(&all).clone());
-        for fragment in some.chain(all.iter().rev().cloned()) {
-            parts.deliver(&with_fragments(&mail, vec![fragment]));
-        }
-        assert_same(&whole, &parts);
-    }
-
-    #[test]
-    fn a_coalesced_batch_is_its_single_events(steps in scripts()) {
-        let world = play(&steps);
-        let (mut whole, mut singles) = (fresh(), fresh());
-        whole.deliver(&world[0].batch(&Ctx::default()));
-        for _ in 0..200 {
-            let one = driftless::store::Budget { fragments: 1, bytes: 1 };
-            singles.deliver(&world[0].batch_within(&singles.ctx(), one));
-        }
-        assert_same(&whole, &singles);
-    }
-
-    #[test]
-    fn a_full_synchronisation_is_all_fragments(steps in scripts()) {
-        let world = play(&steps);
-        let (mut full, mut batch) = (fresh(), fresh());
-        full.deliver(&world[0].full());
-        batch.deliver(&world[0].batch(&Ctx::default()));
-        assert_same(&full, &batch);
-    }
-
-    #[test]
-    fn equal_contexts_mean_equal_states_and_equal_fragments(steps in scripts()) {
-        let mut world = play(&steps);
-        let [a, o, c] = &mut world;
-        replica::sync_all(&mut [a, o, c], 2);
-        prop_assert_eq!(world[0].ctx(), world[1].ctx());
-        assert_same(&world[0], &world[1]);
-        assert_same(&world[1], &world[2]);
-    }
-
-    #[test]
-    fn a_known_batch_changes_nothing(steps in scripts()) {
-        let mut world = play(&steps);
-        let [a, o, _] = &mut world;
-        sync(o, a);
-        let before = (a.ctx(), a.entries());
-        let again = o.batch(&Ctx::default());
-        let applied = a.deliver(&again).unwrap().unwrap();
-        prop_assert_eq!((applied.news, (a.ctx(), a.entries())), (0, before));
-    }
-
-    #[test]
-    fn collection_and_expiry_change_nothing_visible(steps in scripts()) {
-        let mut world = play(&steps);
-        let [a, o, c] = &mut world;
-        replica::sync_all(&mut [a, o, c], 1);
-        for r in &mut world {
-            for ms in [0, 20, 5_000] {
-                r.clock_ms += ms;
-                let t = r.store.clock().visible_ms(r.clock_ms);
-                let before = view(r, t);
-                r.expire();
-                prop_assert_eq!(view(r, t), before.clone());
-                let frontier = r.frontier();
-                r.collect();
-                prop_assert_eq!(view(r, t), before);
-                prop_assert!(r.frontier().includes(&frontier) && r.floor().includes(&r.frontier()));
-                prop_assert!(r.ctx().includes(&r.floor()));
-            }
-        }
-    }
-
-    #[test]
-    fn the_frontier_is_in_everybody_s_context(steps in scripts()) {
-        let mut world = play(&steps);
-        let [a, o, c] = &mut world;
-        replica::sync_all(&mut [a, o, c], 1);
-        world.iter().for_each(Replica::collect);
-        for r in &world {
-            prop_assert!(world.iter().all(|peer| peer.ctx().includes(&r.frontier())));
-        }
-    }
-}
-
-// ---- against the crdts crate
-
-#[derive(Clone, Debug)]
-enum Act {
-    Add(usize, u64),
-    Remove(usize, u64),
-    Merge(usize, usize),
-}
-
-fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let act = prop_oneof![
-        (0..3_usize, 0..4_u64).prop_map(|(at, m)| Act::Add(at, m)),
-        (0..3_usize, 0..4_u64).prop_map(|(at, m)| Act::Remove(at, m)),
-        (0..3_usize, 0..3_usize).prop_map(|(at, from)| Act::Merge(at, from)),
-    ];
-    prop::collection::vec(act, 0..40)
-}
-
-fn trio() -> [Replica; 3] {
-    [1, 2, 3].map(|id| Replica::new(id, &[1, 2, 3]))
-}
-
-proptest! {
-    #[test]
-    fn our_set_is_the_orswot(acts in acts()) {
-        let (mut ours, mut theirs): (_, [Orswot<u64, u64>; 3]) = (trio(), Default::default());
-        for act in acts {
-            match act {
-                Act::Add(at, m) => {
-                    ours[at].put("m", member(&m.to_string()), &Bytes::new(), FOREVER);
-                    let op = theirs[at].add(m, theirs[at].read_ctx().derive_add_ctx(at as u64));
-                    theirs[at].apply(op);
-                }
-                Act::Remove(at, m) => {
-                    let seen = theirs[at].contains(&m);
-                    prop_assert_eq!(ours[at].remove("m", &member(&m.to_string())).is_some(), seen.val);
-                    if seen.val {
-                        let op = theirs[at].rm(m, seen.derive_rm_ctx());
-                        theirs[at].apply(op);
-                    }
-                }
-                Act::Merge(at, from) => {
-                    let (mail, state) = (ours[from].batch(&ours[at].ctx()), theirs[from].clone());
-                    ours[at].deliver(&mail);
-                    theirs[at].merge(state);
-                }
-            }
-            for (mine, other) in ours.iter().zip(&theirs) {
-                for m in 0..4 {
-                    let here = mine.read("m", &member(&m.to_string()), 0).is_some();
-                    prop_assert_eq!(here, other.contains(&m).val);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn our_counter_without_reset_is_the_pn_counter(acts in acts()) {
-        let (mut ours, mut theirs): (_, [PNCounter<u64>; 3]) = (trio(), Default::default());
-        for act in acts {
-            match act {
-                Act::Add(at, by) => {
-                    ours[at].increment("m", "n", by as i64, FOREVER);
-                    let op = theirs[at].inc_many(at as u64, by);
-                    theirs[at].apply(op);
-                }
-                Act::Remove(at, by) => {
-                    ours[at].increment("m", "n", -(by as i64), FOREVER);
-                    let op = theirs[at].dec_many(at as u64, by);
-                    theirs[at].apply(op);
-                }
-                Act::Merge(at, from) => {
-                    let (mail, state) = (ours[from].batch(&ours[at].ctx()), theirs[from].clone());
-                    ours[at].deliver(&mail);
-                    theirs[at].merge(state);
-                }
-            }
-            for (mine, other) in ours.iter().zip(&theirs) {
-                prop_assert_eq!(other.read(), mine.count("m", "n", 0).into());
-            }
-        }
-    }
-
-    #[test]
-    fn our_register_is_the_lww_register(acts in acts()) {
-        let mut ours = trio();
-        let mut theirs: [LWWReg<Option<u64>, Stamp>; 3] = Default::default();
-        for act in acts {
-            match act {
-                Act::Add(at, v) => {
-                    let stamp = ours[at].set("k", &b(&v.to_string()), FOREVER).stamp;
-                    theirs[at].update(Some(v), stamp);
-                }
-                Act::Remove(at, _) => {
-                    let stamp = ours[at].delete("k").stamp;
-                    theirs[at].update(None, stamp);
-                }
-                Act::Merge(at, from) => {
-                    let (mail, state) = (ours[from].batch(&ours[at].ctx()), theirs[from].clone());
-                    ours[at].deliver(&mail);
-                    theirs[at].merge(state);
-                }
-            }
-            for (mine, other) in ours.iter().zip(&theirs) {
-                let want = other.val.map(|v| b(&v.to_string()));
-                prop_assert_eq!(mine.get("k", 0), want);
-            }
-        }
-    }
-}
-
-/// `ALL` is what "no budget" means everywhere above.
-#[test]
-fn an_unlimited_budget_leaves_nothing_behind() {
-    let a = Replica::new(1, &[1]);
-    for i in 0..2_000 {
-        a.set(&i.to_string(), &b("v"), FOREVER);
-    }
-    let captured = a.store.read(replica::PART).map(|p| p.capture_own(0, ALL));
-    assert!(captured.is_some_and(|c| !c.more && c.upto == 2_000 && c.batch.fragments.len() == 2_000));
 }

@@ -2,41 +2,27 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 
-use std::time::Duration;
+#[path = "support/simulated.rs"]
+mod simulated;
 
-use bytes::Bytes;
 use driftless::config::MembershipConfig;
-use driftless::crdt::NEVER;
 use driftless::error::WriteError;
 use driftless::id::{PartitionId, ReplicaId};
 use driftless::node::{Event, Input};
 use driftless::sim::{Action, Setting, SimCluster, SimConfig, Weather};
 use driftless::store::{Body, Family, KeyRef, Selector};
+use simulated::{formed_from, honest_joined as joined, ms};
 
 const AWAY: usize = 2;
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-fn joined(cluster: &SimCluster) -> bool {
-    cluster.honest().all(|at| cluster.node(at).unwrap().stats().joined)
-}
 
 fn formed(seed: u64, nodes: usize, forget_after_ms: u32) -> SimCluster {
     let weather = Weather { loss: 0.0, ..Weather::default() };
     let setting = Setting { nodes, forget_after_ms, weather, partitions: 1, ..Setting::default() };
-    let mut cluster = SimCluster::from_setting(seed, &setting).unwrap();
-    assert!(cluster.run_until(ms(10_000), joined).is_some(), "seed {seed}: the cluster forms");
-    cluster.run_for(ms(1_000));
-    (0..nodes).for_each(|at| drop(cluster.take_events(at)));
-    cluster
+    formed_from(seed, &setting)
 }
 
 fn set(cluster: &mut SimCluster, at: usize, key: &str, value: &str) -> Result<(), WriteError> {
-    let space = cluster.store(at).unwrap().spaces().open("registers", Family::Register).unwrap();
-    let (key, value) = (KeyRef::new(&space, key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
-    cluster.write(at, &key, Some(value.len()), |p, tick| p.set(&key, value, NEVER, tick)).map(drop)
+    simulated::set(cluster, at, key, value).map(drop)
 }
 
 fn delete(cluster: &mut SimCluster, at: usize, key: &str) {
@@ -215,7 +201,8 @@ fn who_drains_does_not_come_back() {
     assert_eq!((told(&mut cluster, AWAY), cluster.replica(AWAY)), ((true, None, None), Some(former)));
 }
 
-/// A hole in what a dead origin wrote is in `stories::a_crashed_origin_that_leaves_a_gap_for_ever_blocks_nothing`.
+/// A hole in what a dead origin wrote is in
+/// `stories::members::a_crashed_origin_that_leaves_a_gap_for_ever_blocks_nothing`.
 #[test]
 fn of_a_removed_origin_all_survivors_come_to_have_the_same_whoever_had_it_and_nothing_waits_for_the_rest() {
     let (mut apart, mut nothing) = (0, 0);

@@ -3,16 +3,16 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+#[path = "support/simulated.rs"]
+mod simulated;
+
 use std::time::Duration;
 
 use driftless::Event;
 use driftless::id::ReplicaId;
 use driftless::membership::Reach;
 use driftless::sim::{Action, SimCluster, SimConfig, Weather};
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
+use simulated::ms;
 
 /// A cluster that has formed, of regions 150 ms apart there and back.
 fn formed(seed: u64, nodes: usize, loss: f64) -> SimCluster {

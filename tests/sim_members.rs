@@ -3,17 +3,15 @@
 #![cfg(feature = "sim")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-use std::time::Duration;
+#[path = "support/simulated.rs"]
+mod simulated;
 
 use driftless::Event;
 use driftless::config::StandbyConfig;
 use driftless::id::Role;
 use driftless::membership::Reach;
 use driftless::sim::{Action, SimCluster, SimConfig, Weather};
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
+use simulated::ms;
 
 /// Hosts that each know the one before, and the first the second.
 fn chain(nodes: usize) -> SimConfig {

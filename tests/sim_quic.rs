@@ -1,23 +1,16 @@
 //! Whole clusters over QUIC in virtual time: real handshakes, streams and packets, with faults per packet. Every
 //! failure prints the seed that replays it.
 #![cfg(all(feature = "sim", feature = "net"))]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 
-use std::sync::Arc;
-use std::time::Duration;
+#[path = "support/simulated.rs"]
+mod simulated;
 
-use bytes::Bytes;
 use driftless::Event;
-use driftless::crdt::{Ctx, NEVER};
 use driftless::error::PeerFault;
 use driftless::id::NodeId;
 use driftless::node::PeerIdentity;
 use driftless::sim::{Action, Carrier, SimCluster, SimConfig, Weather};
-use driftless::store::{Body, Family, KeyRef, Store};
-
-fn ms(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
+use simulated::{converged, formed_within, get, joined, ms};
 
 fn config(weather: Weather) -> SimConfig {
     SimConfig { carrier: Carrier::Quic, weather, ..SimConfig::default() }
@@ -27,23 +20,8 @@ fn clear() -> Weather {
     Weather { delay_min: ms(40), delay_max: ms(40), loss: 0.0, ..Weather::default() }
 }
 
-fn joined(cluster: &SimCluster) -> bool {
-    (0..cluster.len()).all(|at| cluster.node(at).is_none_or(|n| n.stats().joined))
-}
-
 fn formed(seed: u64, config: SimConfig) -> SimCluster {
-    let mut cluster = SimCluster::new(seed, config).unwrap();
-    assert!(cluster.run_until(ms(20_000), joined).is_some(), "seed {seed}: the cluster forms");
-    cluster
-}
-
-fn contexts(store: &Store) -> Vec<Ctx> {
-    store.partition_ids().map(|id| store.read(id).unwrap().ctx().clone()).collect()
-}
-
-fn converged(cluster: &SimCluster) -> bool {
-    let stores: Vec<Arc<Store>> = (0..cluster.len()).filter_map(|at| cluster.store(at)).collect();
-    joined(cluster) && stores.windows(2).all(|pair| contexts(&pair[0]) == contexts(&pair[1]))
+    formed_within(seed, config, ms(20_000))
 }
 
 fn set(cluster: &mut SimCluster, at: usize, key: &str, value: &str) {
@@ -51,19 +29,7 @@ fn set(cluster: &mut SimCluster, at: usize, key: &str, value: &str) {
 }
 
 fn tries_to_set(cluster: &mut SimCluster, at: usize, key: &str, value: &str) -> bool {
-    let Some(store) = cluster.store(at) else { return false };
-    let space = store.spaces().open("registers", Family::Register).unwrap();
-    let (key, value) = (KeyRef::new(&space, key.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
-    cluster.write(at, &key, Some(value.len()), |p, tick| p.set(&key, value, NEVER, tick)).is_ok()
-}
-
-fn get(cluster: &SimCluster, at: usize, key: &str) -> Option<Bytes> {
-    let store = cluster.store(at)?;
-    let space = store.spaces().open("registers", Family::Register).unwrap();
-    store.with_entry(&KeyRef::new(&space, key.as_bytes()), |entry| match &entry?.body {
-        Body::Register(cell) => cell.as_ref()?.visible(0).cloned(),
-        Body::Tree(_) | Body::Custom(_) => None,
-    })
+    simulated::set(cluster, at, key, value).is_ok()
 }
 
 #[test]

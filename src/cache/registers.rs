@@ -152,7 +152,8 @@ impl<K: Serialize, V> Registers<K, V> {
         if let Some(value) = self.get(key)? {
             return Ok(Some(value));
         }
-        if self.space.store().warm().is_none() || self.space.look(encoded.as_slice(), is_known_gone) {
+        let none_can_be = encoded.as_slice().len() > self.space.store().key_bytes_max();
+        if none_can_be || self.space.store().warm().is_none() || self.space.look(encoded.as_slice(), is_known_gone) {
             return Ok(None);
         }
         self.space.fetch(encoded.as_slice()).await?;

@@ -29,7 +29,8 @@ impl Default for StandbyConfig {
     }
 }
 
-/// What an edge keeps, and how it gets the rest.
+/// What an edge keeps, and how it gets the rest. Where all that hold everything have gone and one of them comes back empty, an
+/// edge gives up its copy and begins anew; with `comes_back` off it then waits for an operator, as anybody who was removed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EdgeConfig {
     /// How long a register stays that is neither read nor written here: from half of it to all of it. Default 10 min; not

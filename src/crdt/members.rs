@@ -14,7 +14,8 @@
 //! # Invariants
 //! * What it says only grows; [`MemberSet::join`] is associative, commutative and idempotent.
 //! * A removed id stays removed (R-FENCE), whether its addition was ever heard of or not.
-//! * Nothing at or below a floor is named, but for the last that an operator removed. It counts as one that was a member here and was removed.
+//! * Of what is at or below a floor nothing is named but the last that an operator removed, and sponsors. It counts as one
+//!   that was a member here and was removed.
 //! * An older profile never replaces a later one. Of a removed replica none is kept.
 //! * An orphan stays one; whether that matters is for each member to judge by what it has found stable (R-ORPHAN).
 //!
@@ -142,11 +143,16 @@ impl MemberSet {
             changed |= self.remove(*replica);
         }
         let (known, ordered) = (self.orphans.len(), self.expelled.clone());
-        let orphans: Vec<ReplicaId> = other.orphans.iter().copied().filter(|r| !self.is_folded(*r)).collect();
-        self.orphans.extend(orphans);
+        self.doubt(other.orphans.clone());
         self.expelled.extend(&other.expelled);
         self.forget_orders();
         changed || self.orphans.len() > known || self.expelled != ordered
+    }
+
+    /// Notes members that were heard of too late.
+    pub fn doubt(&mut self, late: BTreeSet<ReplicaId>) {
+        let named: Vec<ReplicaId> = late.into_iter().filter(|replica| !self.is_folded(*replica)).collect();
+        self.orphans.extend(named);
     }
 
     /// Of the orders against replicas below a floor forgets all but the last: it counts for what the process is now.
@@ -306,7 +312,7 @@ impl MemberSet {
     }
 
     /// Tells whether the process of a replica that was removed is to stay away: an operator removed it, or another copy of
-    /// its node has its place. Of one below a floor neither is known.
+    /// its node has its place. Of one below a floor no more is known than the last order.
     #[must_use]
     pub fn is_barred(&self, replica: ReplicaId) -> bool {
         self.expelled.contains(&replica) || self.is_succeeded(replica)

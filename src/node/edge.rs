@@ -7,7 +7,9 @@
 //!   anew, so that it founds and they join it.
 
 use crate::clock::{Mono, Now};
+use crate::id::ReplicaId;
 use crate::node::Node;
+use crate::node::leave::Drain;
 use crate::node::link::Session;
 use crate::probe::{planted, sometimes};
 
@@ -63,7 +65,8 @@ impl Node {
     /// Begins anew where nobody who holds everything can be reached but somebody who waits for that: a node that has not
     /// joined and finds only edges, or one whose history does not have what is stable here.
     pub(super) fn make_way(&mut self, now: Now) {
-        if !self.is_edge() || !self.join.is_joined() || self.is_removed() || self.stopping {
+        let ends = self.stopping || self.drain != Drain::No;
+        if !self.is_edge() || !self.join.is_joined() || self.is_removed() || ends {
             return;
         }
         let whole = || self.sessions().map(|(_, session)| session).filter(|session| session.up && !session.is_edge);
@@ -81,7 +84,8 @@ impl Node {
         }
     }
 
-    fn has_what_is_stable(&self, session: &Session) -> bool {
+    /// Tells whether a peer has reported all that is stable here.
+    pub(super) fn has_what_is_stable(&self, session: &Session) -> bool {
         let has = |id| {
             let known = session.peer.known(id);
             self.store.read(id).is_some_and(|p| known.is_some_and(|known| known.includes(p.frontier())))
@@ -89,11 +93,12 @@ impl Node {
         self.store.partition_ids().all(has)
     }
 
-    /// Tells whether a member hears one that holds everything and to which there is no link. What this node makes of it
+    /// Tells whether a member hears one that holds everything and that is not heard here. What this node makes of it
     /// itself does not matter: those that have not joined are heard as well, and have nothing to say about anybody.
     fn is_served_from_afar(&self) -> bool {
         let others = self.members.live().filter(|(replica, m)| *replica != self.me.replica && !m.profile.is_edge);
-        let mut afar = others.map(|(replica, _)| replica).filter(|replica| !self.is_linked(*replica));
+        let is_heard = |replica: &ReplicaId| self.sessions().any(|(_, s)| s.up && s.replica == *replica);
+        let mut afar = others.map(|(replica, _)| replica).filter(|replica| !is_heard(replica));
         let hears = |session: &Session, replica| {
             session.joined && session.up && session.suspects.as_ref().is_some_and(|silent| !silent.contains(&replica))
         };

@@ -76,19 +76,6 @@ pub enum Event {
         /// Its running copy.
         replica: ReplicaId,
     },
-    /// A node's new replica is not let in yet: more of its former ones are named than may be, and they cannot be folded away.
-    /// Its clock goes back again and again and is to be set right, or a member is out of reach that has not heard of them: it
-    /// is let in by itself when that one is back or removed.
-    HeldBack {
-        /// The node.
-        node: NodeId,
-        /// Its region.
-        region: RegionId,
-        /// The replica that waits.
-        replica: ReplicaId,
-        /// How many former replicas are named.
-        unfolded: usize,
-    },
     /// A member plays another part than before, or one that is new plays another than most; this node's own included.
     RoleChanged {
         /// The member's node.

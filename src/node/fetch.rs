@@ -8,6 +8,7 @@
 //! * Of a key that several callers wait for one request is under way.
 //! * An answer brings no effect without its event: it is given only to who has all that is stable where it is captured.
 //! * At most [`FETCHES_MAX`] callers wait, and as many requests of a peer; more are refused, or dropped and asked again.
+//! * Of one peer no more is asked at a time than its link takes in one turn.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::{Mono, Now};
+use crate::crdt::Ctx;
 use crate::error::FetchError;
 use crate::id::{KeyspaceId, PartitionId};
 use crate::node::Node;
@@ -28,6 +30,8 @@ use crate::wire::{Control, Part};
 pub const FETCHES_MAX: usize = 1_024;
 /// Most bytes of keys that wait for one peer's link.
 const ASKED_BYTES_MAX: usize = 1 << 20;
+/// Most requests of one peer that are under way: half of the control messages its link takes at once.
+const ASKING_MAX: usize = 128;
 /// How soon another one is asked, at least; of a slow path two round trips.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -72,6 +76,14 @@ pub(super) struct Fetches {
 impl Fetches {
     pub(super) fn len(&self) -> usize {
         self.callers
+    }
+
+    /// Counts the requests under way by whom they are of.
+    fn asking(&self, now: Mono) -> BTreeMap<LinkId, usize> {
+        let mut asking = BTreeMap::new();
+        let under_way = self.wanted.values().filter_map(|wanted| wanted.asked).filter(|(_, until)| now < *until);
+        under_way.for_each(|(link, _)| *asking.entry(link).or_default() += 1);
+        asking
     }
 
     fn end(&mut self, place: &Place) -> Vec<FetchId> {
@@ -136,22 +148,27 @@ impl Node {
         sometimes!(FetchShared, if !wanted.callers.is_empty());
         wanted.callers.push((id, until));
         self.fetches.callers += 1;
-        let is_asked = wanted.asked.is_some();
-        if !is_asked && !self.ask(now, &place) {
+        let is_first = wanted.callers.len() == 1;
+        let mut asking = self.fetches.asking(now.mono);
+        if is_first && !self.ask(now, &place, &mut asking) {
             sometimes!(NobodyToAsk);
             self.end_fetches(&place, &Err(FetchError::Unreachable));
         }
     }
 
-    /// Asks the nearest that was not asked yet; returns whether there is one at all.
-    fn ask(&mut self, now: Now, place: &Place) -> bool {
+    /// Asks the nearest that was not asked yet and is not asked too much as it is; returns whether there is anybody at all.
+    fn ask(&mut self, now: Now, place: &Place, asking: &mut BTreeMap<LinkId, usize>) -> bool {
         let Some(wanted) = self.fetches.wanted.get(place) else { return true };
         let holders = self.sessions().filter(|(_, s)| s.joined && s.up && (!s.is_edge || planted!(EdgeIsDonor)));
         let rank = |(link, session): (LinkId, &crate::node::Session)| {
             let times = wanted.tried.get(&link).copied().unwrap_or(0);
             (times, session.beats.rtt().unwrap_or(Duration::MAX), link)
         };
-        let Some((times, rtt, link)) = holders.map(rank).min() else { return false };
+        let ranked: BTreeSet<_> = holders.map(rank).collect();
+        let has_room = |link| asking.get(&link).is_none_or(|count| *count < ASKING_MAX);
+        let Some((times, rtt, link)) = ranked.iter().find(|(_, _, link)| has_room(*link)).copied() else {
+            return !ranked.is_empty();
+        };
         let Some(space) = self.store.spaces().get(place.0) else { return false };
         let message = Control::Fetch { keyspace: space.name().to_owned(), key: place.1.clone() };
         if let Some(wanted) = self.fetches.wanted.get_mut(place) {
@@ -161,6 +178,7 @@ impl Node {
                 if rtt == Duration::MAX { ASK_AGAIN_AFTER } else { ASK_AGAIN_AFTER.max(rtt.saturating_mul(2)) };
             wanted.asked = Some((link, now.mono.plus(patience)));
         }
+        *asking.entry(link).or_default() += 1;
         self.send_control(link, &message);
         true
     }
@@ -170,6 +188,7 @@ impl Node {
         let is_member = self.join.is_joined() && !self.is_removed();
         let links: BTreeSet<LinkId> = self.sessions().filter(|(_, s)| s.up).map(|(link, _)| link).collect();
         let places: Vec<Place> = self.fetches.wanted.keys().cloned().collect();
+        let mut asking = self.fetches.asking(now.mono);
         for place in places {
             if !is_member {
                 self.end_fetches(&place, &Err(FetchError::NotJoined));
@@ -188,7 +207,7 @@ impl Node {
             if is_over {
                 self.fetches.wanted.remove(&place);
             } else if again {
-                self.ask(now, &place);
+                self.ask(now, &place, &mut asking);
             }
         }
         let asking: Vec<LinkId> = self.sessions().filter(|(_, s)| !s.asked_for.is_empty()).map(|(id, _)| id).collect();
@@ -234,6 +253,12 @@ impl Node {
     pub(super) fn on_missing(&mut self, link: LinkId, keyspace: &str, key: Bytes) {
         let Some(space) = self.store.spaces().find(keyspace) else { return };
         let place = (space.id(), key);
+        let at = self.store.place(KeyRef::new(&space, &place.1).hash);
+        let known = self.links.get(&link).and_then(|l| l.session.as_deref()).and_then(|session| session.peer.known(at));
+        let includes = |known: &Ctx| self.store.read(at).is_some_and(|p| known.includes(p.frontier()));
+        if !known.is_some_and(includes) {
+            return;
+        }
         if self.fetches.wanted.get(&place).is_some_and(|wanted| wanted.tried.contains_key(&link)) {
             sometimes!(FetchedNothing);
             self.end_fetches(&place, &Ok(()));

@@ -3,7 +3,7 @@
 //! # Invariants
 //! * What stands for folded events stands for the same ones at everybody.
 //! * A floor is below every live replica of its tag, and of the last replica of a node that has no other it says nothing.
-//! * While more of a node's replicas are named than can be folded, no further one is let in; everybody else goes on.
+//! * While more of a node's replicas are named than may be, none is let in that is not above them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +11,9 @@ use crate::clock::Now;
 use crate::crdt::{Ctx, INCARNATIONS_MAX};
 use crate::id::{PartitionId, ReplicaId};
 use crate::node::Node;
-use crate::node::event::Event;
 use crate::node::input::LinkId;
+use crate::node::link::Session;
+use crate::node::output::CloseCode;
 use crate::probe::{planted, sometimes};
 
 /// How far above the lowest it may be an id is drawn at most, in milliseconds. A process that is restarted so soon after it
@@ -127,6 +128,15 @@ impl Node {
         self.timers.start_report(now.mono, self.config.replication.report_every);
     }
 
+    /// Tells whether a peer has seen nothing of replicas that are folded here that nobody here has: nobody could take it.
+    pub(super) fn fits_what_is_folded(&self, session: &Session) -> bool {
+        let fits = |id| {
+            let known = session.peer.known(id);
+            self.store.read(id).is_some_and(|p| known.is_some_and(|known| known.fits_marks_of(p.ctx())))
+        };
+        self.store.partition_ids().all(fits)
+    }
+
     /// Removes a joiner that a former donor has given events of removed replicas which nobody here may have and take any
     /// more; tells whether it did. It has written nothing yet and begins again.
     pub(super) fn refuses_history(&mut self, now: Now, link: LinkId, ctxs: &[(PartitionId, Ctx)]) -> bool {
@@ -142,43 +152,20 @@ impl Node {
         true
     }
 
-    /// Keeps a joiner waiting, with what it has, while too many former replicas of its node cannot be folded; tells once.
-    pub(super) fn holds_back(&mut self, link: LinkId, ctxs: &[(PartitionId, Ctx)]) -> bool {
-        let Some(replica) = self.sessions().find(|(id, _)| *id == link).map(|(_, session)| session.replica) else {
-            return false;
-        };
-        let unfolded = self.unfolded_beside(replica);
+    /// Sends away a joiner of whose node more former replicas are named than may be, because its clock goes back again and
+    /// again: it comes back above all of them, and they can be folded. Returns whether it does.
+    pub(super) fn sends_back(&mut self, link: LinkId) -> bool {
         let Some(session) = self.session_mut(link) else { return false };
-        if unfolded <= INCARNATIONS_MAX {
-            session.knocks = None;
+        let replica = session.replica;
+        if self.members.unfolded_beside(replica) <= INCARNATIONS_MAX {
             return false;
         }
-        let is_news = session.knocks.replace(ctxs.to_vec()).is_none();
-        if let Some(l) = self.links.get(&link).filter(|_| is_news) {
-            let (node, region) = (l.identity.node, l.identity.region.clone());
-            self.event(Event::HeldBack { node, region, replica, unfolded });
-        }
+        self.close(
+            link,
+            CloseCode::Removed,
+            "too many former replicas of this node are named; it must go on above them",
+        );
         true
-    }
-
-    /// Returns how many removed replicas of its node are named beside a joiner, by the members or by a context.
-    fn unfolded_beside(&self, joiner: ReplicaId) -> usize {
-        let named = |id| {
-            let p = self.store.read(id)?;
-            let former = p.ctx().iter().filter(|(replica, seen)| replica.tag() == joiner.tag() && !seen.is_mark());
-            Some(former.filter(|(replica, _)| self.members.was_removed(*replica)).count())
-        };
-        let in_contexts = self.store.partition_ids().filter_map(named).max().unwrap_or(0);
-        self.members.unfolded_beside(joiner).max(if joiner.tag().is_ordered() { in_contexts } else { 0 })
-    }
-
-    /// Lets in whom nothing holds back any more.
-    pub(super) fn answer_knocks(&mut self, now: Now) {
-        let knocks: Vec<(LinkId, Vec<(PartitionId, Ctx)>)> =
-            self.links.iter().filter_map(|(id, link)| Some((*id, link.session.as_deref()?.knocks.clone()?))).collect();
-        for (link, ctxs) in knocks {
-            self.on_join(now, link, ctxs);
-        }
     }
 
     /// Returns an id above all that are known of this node, whatever its clock says, and by how much is drawn: its twin may

@@ -273,7 +273,6 @@ impl Node {
             joined: hello.joined,
             is_edge: hello.edge,
             donated: false,
-            knocks: None,
             told: 0,
             hears: 0,
             up: true,

@@ -92,7 +92,7 @@ impl Node {
             return;
         }
         let lowest = self.sessions().filter(|(_, s)| !s.is_edge).all(|(_, s)| self.me.replica < s.replica);
-        let enough = self.sessions().count() + 1 >= self.config.membership.expected_nodes;
+        let enough = self.sessions().filter(|(_, s)| !s.is_edge).count() + 1 >= self.config.membership.expected_nodes;
         let complete = enough && self.slots.all_met(|node| self.is_connected(node));
         sometimes!(LowerLeftToFound, if waited && !lowest);
         let clock_is_off = self.slots.majority_refuses() || self.slots.is_kept_out();
@@ -129,7 +129,7 @@ impl Node {
     /// A peer asks this node to be its donor.
     pub(super) fn on_join(&mut self, now: Now, link: LinkId, ctxs: Vec<(PartitionId, Ctx)>) {
         let is_edge = self.is_edge() && !planted!(EdgeIsDonor);
-        if !self.join.is_joined() || is_edge || self.holds_back(link, &ctxs) || self.refuses_history(now, link, &ctxs) {
+        if !self.join.is_joined() || is_edge || self.sends_back(link) || self.refuses_history(now, link, &ctxs) {
             return;
         }
         let Some(l) = self.links.get_mut(&link) else { return };

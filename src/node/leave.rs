@@ -70,19 +70,23 @@ impl Node {
         self.drain == Drain::Left
     }
 
-    /// Tells whether there is no other member.
+    /// Tells whether there is no other member that could be left with everything: an edge keeps only some of it.
     #[must_use]
     pub fn is_alone(&self) -> bool {
-        self.join.is_joined() && self.members.live().all(|(replica, _)| replica == self.me.replica)
+        self.join.is_joined() && self.heirs().next().is_none()
+    }
+
+    fn heirs(&self) -> impl Iterator<Item = ReplicaId> {
+        let others = self.members.live().filter(|(replica, _)| *replica != self.me.replica);
+        others.filter(|(_, member)| !member.profile.is_edge || planted!(LeavesToEdge)).map(|(replica, _)| replica)
     }
 
     /// Returns the members that lack something this node has to hand over, of those that count: all that can be reached, or
     /// all.
     #[must_use]
     pub fn behind(&self) -> Vec<ReplicaId> {
-        let others = self.members.live().map(|(replica, _)| replica).filter(|replica| *replica != self.me.replica);
         let reached = |replica: &ReplicaId| self.reach(*replica).is_none_or(|reach| reach < Reach::Cut);
-        let (near, far): (Vec<ReplicaId>, Vec<ReplicaId>) = others.partition(reached);
+        let (near, far): (Vec<ReplicaId>, Vec<ReplicaId>) = self.heirs().partition(reached);
         let owed = self.owed();
         let has_all = |session: &Session| {
             let has = |(id, ctx): &(PartitionId, Ctx)| session.peer.known(*id).is_some_and(|known| known.includes(ctx));

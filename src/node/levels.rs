@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //! * Only a member's own report counts; a relayed dot says nothing about third parties.
-//! * An edge counts for nothing, neither as one that has a write nor as one that should: it may give it back at once.
+//! * An edge counts for nothing, neither as one that has a write nor as one that should: it gives registers back.
 //! * At most [`WAITS_MAX`] waits are kept; one more resolves at once as not reached.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,8 +26,8 @@ pub const WAITS_MAX: usize = 65_536;
 pub enum Level {
     /// Applied here: true as soon as there is a receipt.
     Local,
-    /// Seen by a majority of the members, this one included, or of the configured nodes if those are
-    /// more.
+    /// Seen by a majority of the members, or of the configured nodes if those are more; edges do not count, this one
+    /// does unless it is one.
     Quorum,
     /// Seen by at least one member of every region.
     EachRegion,
@@ -187,16 +187,11 @@ pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet, expec
         partition.as_deref().is_some_and(known)
     };
     let counts = |member: &Member| !member.profile.is_edge || planted!(EdgeCounts);
-    let (mut nodes, mut edges) = (BTreeMap::new(), BTreeSet::new());
-    for (replica, member) in members.live() {
-        if counts(member) {
-            let (_, all_have) = nodes.entry(member.node).or_insert((&member.region, true));
-            *all_have &= has(replica);
-        } else {
-            edges.insert(member.node);
-        }
+    let mut nodes = BTreeMap::new();
+    for (replica, member) in members.live().filter(|(_, member)| counts(member)) {
+        let (_, all_have) = nodes.entry(member.node).or_insert((&member.region, true));
+        *all_have &= has(replica);
     }
-    let edges = edges.iter().filter(|node| !nodes.contains_key(node)).count();
     let (mut acked, mut missing) = (0, Vec::new());
     let (mut regions, mut reached_regions) = (BTreeSet::new(), BTreeSet::new());
     for (node, (region, all_have)) in nodes {
@@ -208,7 +203,7 @@ pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet, expec
             missing.push(Missing { node, region: region.clone() });
         }
     }
-    let all = (acked + missing.len()).max(expected.saturating_sub(edges)).max(1);
+    let all = (acked + missing.len()).max(expected).max(1);
     let (acked, needed) = match level {
         Level::Local => (acked.max(1), 1),
         Level::Quorum => (acked, if planted!(HalfIsQuorum) { all.div_ceil(2) } else { all / 2 + 1 }),
@@ -259,9 +254,10 @@ mod tests {
     }
 
     #[test]
-    fn an_edge_with_two_copies_is_one_configured_node_less() {
+    fn an_edge_counts_for_nothing_and_takes_nothing_from_what_is_expected() {
         let members = [(2, 20, true), (3, 20, true), (4, 40, false)];
-        assert_eq!(judged(&members, &[2, 3, 4], Level::All), (1, 4, 0));
+        assert_eq!(judged(&members, &[2, 3, 4], Level::All), (1, 5, 0));
+        assert_eq!(judged(&members, &[2, 3, 4], Level::EachRegion), (1, 1, 0));
         assert_eq!(judged(&[(2, 20, true), (3, 20, false)], &[3], Level::All), (1, 5, 0), "it is none any more");
     }
 }

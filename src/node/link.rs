@@ -124,8 +124,6 @@ pub struct Session {
     pub told: u64,
     /// The members the peer has said it knows.
     pub hears: u64,
-    /// What the peer has that asked to be let in and has to wait.
-    pub knocks: Option<Vec<(PartitionId, Ctx)>>,
     /// The peer was heard of lately.
     pub up: bool,
     /// Progress.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::clock::Now;
-use crate::crdt::{Ctx, Member, MemberSet};
+use crate::crdt::{Member, MemberSet};
 use crate::id::{NodeId, ReplicaId, Role};
 use crate::node::Node;
 use crate::node::event::Event;
@@ -47,9 +47,7 @@ impl Node {
             return;
         }
         sometimes!(OrphanMet, if !late.is_empty());
-        let MemberSet { orphans, floors, .. } = &mut self.members;
-        orphans
-            .extend(late.into_iter().filter(|replica| floors.get(&replica.tag()).is_none_or(|floor| replica > floor)));
+        self.members.doubt(late);
         self.raise_floors();
         self.members_version += 1;
         self.untended = true;
@@ -106,16 +104,10 @@ impl Node {
         if self.members.orphans.is_empty() || self.is_edge() || planted!(OrphansTrusted) {
             return false;
         }
-        let is_behind = |session: &Session| {
-            // What it has seen of a replica that is folded here, and nobody here has, nobody here can take any more.
-            let has = |id, frontier: &Ctx, mine: &Ctx| {
-                session.peer.known(id).is_some_and(|known| known.includes(frontier) && known.fits_marks_of(mine))
-            };
-            self.store.partition_ids().any(|id| self.store.read(id).is_some_and(|p| !has(id, p.frontier(), p.ctx())))
-        };
         let orphans = self.sessions().filter(|(_, s)| s.joined && self.members.orphans.contains(&s.replica));
-        let (behind, cleared): (Vec<_>, Vec<_>) =
-            orphans.map(|(id, s)| (id, s.replica, is_behind(s))).partition(|(_, _, is_behind)| *is_behind);
+        let fits = |session: &Session| self.has_what_is_stable(session) && self.fits_what_is_folded(session);
+        let (cleared, behind): (Vec<_>, Vec<_>) =
+            orphans.map(|(id, s)| (id, s.replica, fits(s))).partition(|(_, _, fits)| *fits);
         self.cleared.extend(cleared.into_iter().map(|(_, replica, _)| replica));
         for (_, replica, _) in &behind {
             sometimes!(OrphanFenced);

@@ -110,7 +110,8 @@ pub struct Node {
     members: MemberSet,
     /// What others than the donor say of members, until this node has joined.
     hearsay: MemberSet,
-    /// Replicas that were members here at some time, this one included: never more than `members` names.
+    /// Replicas that were members here at some time, this one included: no more than `members` names, and one of each node
+    /// below its floor.
     lived: BTreeSet<ReplicaId>,
     /// Orphans that were found to have seen all that is stable here.
     cleared: BTreeSet<ReplicaId>,
@@ -321,7 +322,12 @@ impl Node {
     /// Returns how many members the configuration speaks of, met or not: a node that was founded
     /// alone is no majority of them.
     fn expected(&self) -> usize {
-        self.config.membership.expected_nodes.max(self.slots.seeds().count() + 1)
+        let is_edge = |node: NodeId| {
+            let mut copies = self.members.live().filter(|(_, member)| member.node == node).peekable();
+            copies.peek().is_some() && copies.all(|(_, member)| member.profile.is_edge)
+        };
+        let seeds = self.slots.seeds().filter(|(_, met)| !met.is_some_and(is_edge)).count();
+        self.config.membership.expected_nodes.max(seeds + usize::from(!self.is_edge()))
     }
 
     fn resolve(&mut self, done: Vec<(WaitId, Outcome)>) {

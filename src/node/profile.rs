@@ -73,7 +73,9 @@ impl Node {
         let nodes: BTreeSet<NodeId> = self.members.members.values().map(|member| member.node).collect();
         let addresses = || self.members.live().flat_map(|(_, member)| &member.profile.addresses);
         let was_met = |address: &str| addresses().any(|known| known == address);
-        let enough = nodes.len() >= self.config.membership.expected_nodes || planted!(ExpectedNotAwaited);
+        let whole = self.members.members.values().filter(|member| !member.profile.is_edge);
+        let whole: BTreeSet<NodeId> = whole.map(|member| member.node).collect();
+        let enough = whole.len() >= self.config.membership.expected_nodes || planted!(ExpectedNotAwaited);
         enough
             && self
                 .slots

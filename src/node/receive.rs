@@ -334,7 +334,9 @@ impl Node {
                 self.stats.full_syncs += 1;
                 self.note_report(link, partition, &full.batch.ctx);
                 self.applied(now, theirs, partition, applied);
-                self.note_fetched_with(partition);
+                if !full.is_part {
+                    self.note_fetched_with(partition);
+                }
                 self.on_received(now, partition);
                 self.fence_orphans(now, link);
             }
@@ -359,7 +361,11 @@ impl Node {
                 session.peer.synchronise(partition);
                 // It is the edge that gives way, whoever is the lower.
                 if unrelated && self.is_edge() {
-                    return self.begin_again(now);
+                    // Of two edges neither can tell: who holds everything settles it.
+                    if !full.is_part {
+                        self.begin_again(now);
+                    }
+                    return;
                 }
                 if unrelated && let Some(region) = self.links.get(&link).map(|l| l.identity.region.clone()) {
                     self.fault(link, PeerFault::SplitHistory { partition, region });

@@ -211,7 +211,6 @@ impl Node {
             behind.push(*id);
         }
         behind.into_iter().for_each(|link| self.pump(link));
-        self.answer_knocks(now);
         self.forget_silent_copies(now);
         self.reissue(now, false);
         self.release_quarantine();

@@ -233,6 +233,8 @@ faults! {
     EdgeFounds,
     /// An edge never makes way for a node that finds only edges.
     EdgeNeverMakesWay,
+    /// Who goes leaves what it has to an edge.
+    LeavesToEdge,
     /// That an edge has seen a write counts towards a level.
     EdgeCounts,
     /// What an edge does not hold is dropped where it gives a partition in full.

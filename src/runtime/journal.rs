@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{Discriminant, discriminant};
 
 use crate::error::PeerFault;
-use crate::id::{NodeId, RegionId, ReplicaId};
+use crate::id::{NodeId, RegionId};
 use crate::node::{Event, Poison};
 
 /// Addresses of which it is remembered that they do not answer: past it each is warned of once more.
@@ -46,7 +46,6 @@ impl Journal {
             Event::GivenUp { node, region, replica } => {
                 tracing::warn!(%node, %region, %replica, "a member was gone for too long: a majority removes it");
             }
-            Event::HeldBack { region, replica, unfolded, .. } => note_held_back(region, *replica, *unfolded),
             Event::Isolated => {
                 tracing::error!("no member is heard: this node is cut off; local reads and writes go on");
             }
@@ -123,11 +122,6 @@ fn note_expiry(days: u64) {
     } else {
         tracing::warn!(days, "the certificate expires soon: renew it and load it");
     }
-}
-
-fn note_held_back(region: &RegionId, replica: ReplicaId, unfolded: usize) {
-    let what = "a new replica waits to be let in, because its node's former ones cannot be folded away";
-    tracing::warn!(%region, %replica, unfolded, "{what}: set its clock right, bring back or remove who is out of reach");
 }
 
 fn note_reissued(written: u64, outdated: u64, lost: u64) {

@@ -132,7 +132,7 @@ impl SimCluster {
         self.crash(at);
         let (replica, seed) = (self.fresh_replica(at), self.rng.u64(..));
         let (peers, advertise) = self.addresses(at);
-        let expected_nodes = self.configured();
+        let expected_nodes = (0..self.configured()).filter(|at| !self.is_edge(*at)).count();
         let Some(host) = self.hosts.get_mut(at) else { return Ok(()) };
         let replica = host.replica.filter(|_| planted!(ReplicaIdReused)).unwrap_or(replica);
         let mut config = self.config.node.clone();

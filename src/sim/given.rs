@@ -103,7 +103,8 @@ impl SimCluster {
         departed.any(|(_, contexts)| contexts.get(id.index()).is_some_and(|ctx| ctx.has(dot)))
     }
 
-    /// Everybody the leaver hears must have what it wrote. Who has just ended had it, and liars are not believed anyway.
+    /// Everybody the leaver hears must have what it wrote, and somebody there must be that holds everything. Who has just ended
+    /// had it, and liars are not believed anyway.
     fn leaves_with_something(&self, at: usize) -> Option<Violation> {
         let leaver = self.node(at).filter(|_| self.hosts.iter().all(|host| !host.lies))?;
         let me = leaver.me().replica;
@@ -121,7 +122,13 @@ impl SimCluster {
             let replica = other.me().replica;
             leaver.members().get(replica).is_some() && leaver.reach(replica) == Some(Reach::Up)
         };
-        let mut others = (0..self.host_count()).filter(|other| *other != at).filter_map(|other| self.node(other));
+        if !leaver.members().live().any(|(replica, member)| replica != me && !member.profile.is_edge) {
+            let what = format!("r{at} ends although only edges are left");
+            return Some(Violation::new(Invariant::Acknowledged, what));
+        }
+        let mut others = (0..self.host_count())
+            .filter(|other| *other != at && !self.is_edge(*other))
+            .filter_map(|other| self.node(other));
         let lacks = others.find(|other| hears(other) && !has_all(other))?;
         let what = format!("r{at} ends with something that {} lacks, which it hears", lacks.me().replica);
         Some(Violation::new(Invariant::Acknowledged, what))

@@ -271,7 +271,8 @@ fn only_chunk(partition: PartitionId) -> FullChunk {
 /// Returns what the liar has really seen of a replica, and events of it that nobody ever made. To claim what was made and
 /// not seen would harm those who join through the liar, and nobody can tell.
 fn beyond(store: &Store, id: PartitionId, replica: ReplicaId, rng: &mut fastrand::Rng) -> Seen {
-    let seen = store.read(id).and_then(|p| p.ctx().of(replica).filter(|seen| !seen.is_mark()).cloned()).unwrap_or_default();
+    let seen =
+        store.read(id).and_then(|p| p.ctx().of(replica).filter(|seen| !seen.is_mark()).cloned()).unwrap_or_default();
     let far = seen.max() + (1 << 20) + rng.u64(..1 << 30);
     let ranges: Vec<(u64, u64)> = seen.above().iter().copied().chain([(far, far + (1 << 20))]).collect();
     Seen::new(seen.base(), &ranges)

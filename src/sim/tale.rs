@@ -210,9 +210,6 @@ fn told(event: &Event) -> String {
         Event::Unreachable { region, replica, .. } => format!("{region} is unreachable: {replica}"),
         Event::LinkDown { region, replica, .. } => format!("the path to {region} is cut: {replica}"),
         Event::GivenUp { region, replica, .. } => format!("{region} was gone for too long: {replica} is given up"),
-        Event::HeldBack { region, replica, unfolded, .. } => {
-            format!("does not let {region} in as {replica} beside {unfolded} former replicas")
-        }
         Event::Isolated => "hears nobody".to_owned(),
         Event::NotIsolated => "hears somebody again".to_owned(),
         Event::MemberJoined { replica } => format!("member {replica} joined"),

@@ -1,7 +1,7 @@
 //! What a copy of a partition sums up to: a flat table of 64-bit sums, and the hash of each thing that counts.
 //!
 //! Two copies with equal contexts hold the same live things, so the sums over them are equal; where a copy lost or
-//! missed something silently they are not, which is what repair looks for (`docs/design.md` 3.10). The idea is the
+//! missed something silently they are not, which is what repair looks for (`docs/design.md` 3.14). The idea is the
 //! `TicTac` tree of Riak (`kv_index_tictactree`) with 64-bit keyed sums and without stored inner nodes.
 //!
 //! What counts, each with a print of its own: a register's value by its stamp, deadline and latest touch; an element of

@@ -169,6 +169,12 @@ impl Store {
         }
     }
 
+    /// Returns the most bytes of a key.
+    #[must_use]
+    pub fn key_bytes_max(&self) -> usize {
+        self.config.key_bytes_max
+    }
+
     /// Builds an empty store that accepts no writes until [`Store::set_gate`] opens it.
     #[must_use]
     pub fn new(me: ReplicaId, config: StoreConfig) -> Self {

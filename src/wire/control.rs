@@ -82,13 +82,8 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) 
             pen.uint(REPAIR);
             put_repair(&mut pen, repair)?;
         }
-        Control::Fetch { keyspace, key } => {
-            pen.uint(FETCH);
-            pen.text(keyspace)?;
-            pen.name(key)?;
-        }
-        Control::Missing { keyspace, key } => {
-            pen.uint(MISSING);
+        Control::Fetch { keyspace, key } | Control::Missing { keyspace, key } => {
+            pen.uint(if matches!(control, Control::Fetch { .. }) { FETCH } else { MISSING });
             pen.text(keyspace)?;
             pen.name(key)?;
         }

@@ -65,7 +65,10 @@ impl Bench {
 
     /// A node that has met nobody yet.
     pub(super) fn joiner() -> Self {
-        let config = Config::wan("us-east", "unused:0").peers(["a:1", "b:1"]);
+        Self::joining(Config::wan("us-east", "unused:0").peers(["a:1", "b:1"]))
+    }
+
+    pub(super) fn joining(config: Config) -> Self {
         let me = Me { node: node_id(1), region: RegionId::new("us-east"), replica: ReplicaId(10) };
         let store = Arc::new(Store::new(me.replica, config.store()));
         let node = Node::new(me, config, Arc::clone(&store), 7).unwrap();

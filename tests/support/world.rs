@@ -6,7 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 
 #[path = "../../examples/support/dev_ca.rs"]
-mod dev_ca;
+pub(crate) mod dev_ca;
 
 use std::future::Future;
 use std::time::Duration;
