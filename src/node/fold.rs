@@ -177,7 +177,6 @@ impl Node {
         let latest = known.chain(mine).max();
         sometimes!(CameBackAboveItsClock, if latest.is_some_and(|latest| latest >= fresh));
         let latest = latest.unwrap_or(fresh);
-        let ahead = self.rng.u64(if planted!(TwinsAlike) { 0..1 } else { 0..AHEAD_MAX });
-        latest.after(now.wall_ms).ahead(ahead)
+        latest.after(now.wall_ms).ahead(self.rng.u64(0..AHEAD_MAX))
     }
 }

@@ -213,8 +213,6 @@ faults! {
     ReissueRevives,
     /// It is never written again.
     NotReissued,
-    /// Twins that come back at the same time take the same id.
-    TwinsAlike,
     /// Who was restarted is told of its former self as of another process.
     TwinPresumed,
     /// A process that an operator removed comes back by itself.
