@@ -225,6 +225,7 @@ fn strange_histories(count: u64, frontier: &Ctx) -> (Bench, Vec<Output>) {
         frontier: frontier.clone(),
         floor: frontier.clone(),
         forgotten: Hlc::default(),
+        is_rest: false,
         fragments: Vec::new(),
     };
     let outputs = (1..=count)
@@ -330,7 +331,18 @@ fn a_peer_that_knows_more_of_our_events_than_we_made_is_refused_wherever_it_says
     let chunk = |ctx: Ctx, index, fragments| {
         let (frontier, floor, forgotten) = (ctx.clone(), ctx.clone(), Hlc::default());
         let (partition, session, last) = (id, 1, false);
-        Part::FullChunk(FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments })
+        Part::FullChunk(FullChunk {
+            partition,
+            session,
+            index,
+            last,
+            ctx,
+            frontier,
+            floor,
+            forgotten,
+            is_rest: false,
+            fragments,
+        })
     };
     assert_eq!(refused_part(|_, ctx| chunk(ctx, 0, Vec::new())), forged());
     let dot = Dot { replica: ReplicaId(10), seq: 1 };
@@ -361,7 +373,18 @@ fn a_synchronisation_that_contradicts_itself_is_refused() {
         let fault = refused_part(|_, _| {
             let (ctx, fragments, forgotten) = (Ctx::default(), Vec::new(), Hlc::default());
             let (partition, session, index, last) = (PartitionId(0), 1, 0, true);
-            Part::FullChunk(FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments })
+            Part::FullChunk(FullChunk {
+                partition,
+                session,
+                index,
+                last,
+                ctx,
+                frontier,
+                floor,
+                forgotten,
+                is_rest: false,
+                fragments,
+            })
         });
         assert!(matches!(fault, PeerFault::Malformed { why: "a synchronisation dropped more than it has seen" }));
     }
@@ -379,7 +402,18 @@ fn a_partition_that_does_not_exist_is_a_fault_and_takes_no_memory() {
         let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
         let fragments = Vec::new();
         let (index, last, forgotten) = (0, false, Hlc::default());
-        Part::FullChunk(FullChunk { partition, session: 1, index, last, ctx, frontier, floor, forgotten, fragments })
+        Part::FullChunk(FullChunk {
+            partition,
+            session: 1,
+            index,
+            last,
+            ctx,
+            frontier,
+            floor,
+            forgotten,
+            is_rest: false,
+            fragments,
+        })
     });
     assert_eq!(fault, PeerFault::Malformed { why });
 }

@@ -84,6 +84,38 @@ fn a_tombstone_whose_log_record_was_dropped_stays_until_every_member_has_it() {
     assert!(a.entries().is_empty() && x.entries().is_empty());
 }
 
+/// What it has seen and is stable it has, or has seen it go.
+#[test]
+fn a_member_behind_a_truncated_log_is_given_what_has_changed_since_and_nothing_else() {
+    let [mut a, mut x, mut away] = replicas([1, 2, 3]);
+    for n in 0..100 {
+        a.set(&format!("k{n}"), &b("v"), FOREVER);
+    }
+    a.put("m", field("f"), &b("1"), FOREVER);
+    a.put("n", field("f"), &b("1"), FOREVER);
+    sync_all(&mut [&mut a, &mut x, &mut away], 3);
+    a.collect();
+    a.clock_ms += 1;
+    a.set("k7", &b("w"), FOREVER);
+    a.delete("k8");
+    a.remove("m", &field("f")).unwrap();
+    sync_all(&mut [&mut a, &mut x], 2);
+    a.drop_log(usize::MAX);
+    assert!(!a.can_increment(&away.ctx()));
+    let Mail::Full(_, full) = a.full_for(&away.ctx()) else { unreachable!("it was asked for") };
+    let given: BTreeSet<&[u8]> = full.batch.fragments.iter().map(|f| f.key.as_ref()).collect();
+    assert_eq!((full.is_rest, given), (true, [&b"k7"[..], b"k8", b"m"].into()));
+    assert!(away.deliver(&a.full_for(&away.ctx())).unwrap().is_ok());
+    assert_eq!((away.get("k7", 0), away.get("k8", 0), away.get("k9", 0)), (Some(b("w")), None, Some(b("v"))));
+    assert_eq!((away.read("m", &field("f"), 0), away.read("n", &field("f"), 0)), (None, Some(b("1"))));
+    let Mail::Full(_, full) = away.full_for(&x.ctx()) else { unreachable!("it was asked for") };
+    assert!(!full.is_rest, "of what was taken in with a floor it cannot tell");
+    let Mail::Full(_, full) = a.full_for(&Ctx::default()) else { unreachable!("it was asked for") };
+    assert!(!full.is_rest && full.batch.fragments.len() >= 102, "who has nothing is given everything");
+    settle(&mut [&mut a, &mut x, &mut away]);
+    assert_eq!(a.entries(), away.entries());
+}
+
 #[test]
 fn a_full_synchronisation_hands_over_the_floor() {
     let [mut a, mut x, mut c] = replicas([1, 2, 3]);

@@ -219,8 +219,8 @@ impl Staging {
         if chunk.index == 0 {
             self.forget(id);
             let batch = Batch { partition: id, ctx: chunk.ctx, fragments: Vec::new() };
-            let FullChunk { frontier, floor, forgotten, .. } = chunk;
-            let full = Full { batch, frontier, floor, forgotten, is_part: false };
+            let FullChunk { frontier, floor, forgotten, is_rest, .. } = chunk;
+            let full = Full { batch, frontier, floor, forgotten, is_rest, is_part: false };
             self.open.insert(id, Open { session: chunk.session, at: now, next: 0, bytes: 0, full });
         }
         let Some(open) = self.open.get_mut(&id).filter(|o| o.session == chunk.session && o.next == chunk.index) else {
@@ -280,7 +280,7 @@ mod tests {
     fn chunk(session: u64, index: u32, last: bool) -> FullChunk {
         let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
         let (partition, forgotten, fragments) = (PartitionId(3), Hlc::default(), Vec::new());
-        FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments }
+        FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, is_rest: false, fragments }
     }
 
     #[test]

@@ -340,6 +340,8 @@ impl Node {
                 self.on_received(now, partition);
                 self.fence_orphans(now, link);
             }
+            // What the sender found stable here is not: it cannot know better until it hears it from this side.
+            Err(Refused::Part) if full.is_rest => self.ask_again(link, partition),
             // Those that hold everything give it.
             Err(Refused::Scattered | Refused::Part) => {}
             Err(Refused::Stale) if is_late => {

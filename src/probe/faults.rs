@@ -231,6 +231,10 @@ faults! {
     EdgeFounds,
     /// An edge never makes way for a node that finds only edges.
     EdgeNeverMakesWay,
+    /// What a full synchronisation leaves out as settled counts as gone.
+    AbsentFromRest,
+    /// What was taken in with somebody's floor counts as settled before all have that.
+    InheritedTakenForSettled,
     /// Who goes leaves what it has to an edge.
     LeavesToEdge,
     /// That an edge has seen a write counts towards a level.

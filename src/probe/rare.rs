@@ -431,6 +431,8 @@ rare! {
     GraveNeverCompared,
     /// Stable events stayed in the history because copies were being compared.
     HistoryHeld,
+    /// A full synchronisation left out what its receiver was known to have.
+    SettledLeftOut,
     /// Of events that came together some are stable and others are not.
     StepStableInPart,
     /// A comparison left a key out because events that count and others had changed it in turn.

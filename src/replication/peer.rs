@@ -294,7 +294,7 @@ impl Peer {
 
     fn start_full(&mut self, partition: PartitionId, store: &Store) {
         let Some(lane) = self.lanes.get_mut(partition.index()) else { return };
-        let Some(full) = store.read(partition).map(|p| p.capture_full()) else { return };
+        let Some(full) = store.read(partition).map(|p| p.capture_full_for(&lane.known)) else { return };
         lane.sent.join(&full.batch.ctx);
         lane.full = (!lane.known.includes(&full.batch.ctx)).then(|| full.batch.ctx.clone());
         self.sessions += 1;
@@ -354,7 +354,7 @@ impl Peer {
 
 /// Cuts a full synchronisation into frames.
 fn cut(full: Full, session: u64) -> Vec<FullChunk> {
-    let Full { batch, frontier, floor, forgotten, is_part: _ } = full;
+    let Full { batch, frontier, floor, forgotten, is_rest, is_part: _ } = full;
     let chunk = |index: u32| FullChunk {
         partition: batch.partition,
         session,
@@ -364,10 +364,11 @@ fn cut(full: Full, session: u64) -> Vec<FullChunk> {
         frontier: Ctx::default(),
         floor: Ctx::default(),
         forgotten: Hlc::default(),
+        is_rest: false,
         fragments: Vec::new(),
     };
     let mut chunks = Vec::new();
-    let mut open = FullChunk { ctx: batch.ctx, frontier, floor, forgotten, ..chunk(0) };
+    let mut open = FullChunk { ctx: batch.ctx, frontier, floor, forgotten, is_rest, ..chunk(0) };
     let mut bytes = 0;
     for fragment in batch.fragments {
         let weight = fragment.weight();

@@ -265,7 +265,7 @@ impl Forger<'_> {
 fn only_chunk(partition: PartitionId) -> FullChunk {
     let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
     let (index, last, forgotten, fragments) = (0, true, Hlc::default(), Vec::new());
-    FullChunk { partition, session: 1 << 40, index, last, ctx, frontier, floor, forgotten, fragments }
+    FullChunk { partition, session: 1 << 40, index, last, ctx, frontier, floor, forgotten, is_rest: false, fragments }
 }
 
 /// Returns what the liar has really seen of a replica, and events of it that nobody ever made. To claim what was made and

@@ -103,8 +103,8 @@ impl Partition {
             return Err(Refused::Scattered);
         }
         let behind = !self.ctx.includes(&full.frontier);
-        if full.is_part && behind && !planted!(AbsentAtEdge) {
-            sometimes!(EdgeKnewMore);
+        if (full.is_part || full.is_rest) && behind && !planted!(AbsentAtEdge) {
+            sometimes!(EdgeKnewMore, if full.is_part);
             return Err(Refused::Part);
         }
         sometimes!(GivenInFullByEdge, if full.is_part);
@@ -113,9 +113,11 @@ impl Partition {
         sometimes!(FloorInherited, if !self.floor.includes(&full.floor) && !full.frontier.includes(&full.floor));
         // What the sender's log no longer names must not be collected while it is being joined.
         self.floor_inherited |= !planted!(CollectsWhileJoining);
-        self.join_absent_trees(batch, around, &mut applied);
-        if !planted!(AbsenceIgnored) {
-            self.drop_absent(batch, !full.is_part || planted!(AbsentAtEdge), around, &mut applied);
+        if !full.is_rest || planted!(AbsentFromRest) {
+            self.join_absent_trees(batch, around, &mut applied);
+            if !planted!(AbsenceIgnored) {
+                self.drop_absent(batch, !full.is_part || planted!(AbsentAtEdge), around, &mut applied);
+            }
         }
         for fragment in &batch.fragments {
             self.join_fragment(fragment, &batch.ctx, around, &mut applied);

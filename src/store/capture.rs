@@ -90,13 +90,28 @@ impl Partition {
     /// Captures everything, for a joiner or a peer behind a dropped log.
     #[must_use]
     pub fn capture_full(&self) -> Full {
-        let fragments = (0..self.slots.len())
-            .filter_map(|at| u32::try_from(at).ok())
-            .flat_map(|slot| self.full_fragments(slot))
+        self.capture_entries(false)
+    }
+
+    /// Captures everything that a peer may lack that has seen all of `known`. Of an entry whose events are all stable here it
+    /// has seen every one, if it has what is stable here: that is left out, unless nothing is known to be stable because a floor
+    /// was inherited.
+    #[must_use]
+    pub fn capture_full_for(&self, known: &Ctx) -> Full {
+        let knows_its_own = !self.floor_inherited || planted!(InheritedTakenForSettled);
+        self.capture_entries(knows_its_own && known.includes(&self.frontier))
+    }
+
+    fn capture_entries(&self, is_rest: bool) -> Full {
+        let slots = (0..).zip(&self.slots).filter_map(|(at, slot)| Some((at, slot.as_ref()?)));
+        let fragments: Vec<Fragment> = slots
+            .filter(|(_, s)| !is_rest || !s.entry.is_settled())
+            .flat_map(|(at, _): (u32, _)| self.full_fragments(at))
             .collect();
+        sometimes!(SettledLeftOut, if is_rest && fragments.len() < self.len());
         let batch = Batch { partition: self.id, ctx: self.ctx.clone(), fragments };
         let (frontier, floor) = (self.frontier.clone(), self.floor.clone());
-        Full { batch, frontier, floor, forgotten: self.forgotten, is_part: false }
+        Full { batch, frontier, floor, forgotten: self.forgotten, is_rest, is_part: false }
     }
 
     /// An evicted map answers for the paths it knows and admits the hole.

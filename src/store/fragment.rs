@@ -121,6 +121,9 @@ pub struct Full {
     pub floor: Ctx,
     /// The largest clock value of a register's grave that the sender has collected.
     pub forgotten: Hlc,
+    /// Only entries some of whose events are not stable: who has all that is stable at the sender has the rest of it, and what
+    /// is not here says nothing.
+    pub is_rest: bool,
     /// The sender is an edge: that it does not hold a register says nothing. Known from its hello, not from the message.
     pub is_part: bool,
 }
@@ -136,8 +139,9 @@ pub enum Refused {
     /// could be sent to anybody any more.
     #[error("the batch would leave too many gaps; it was dropped until what lies between has come")]
     Scattered,
-    /// An edge calls something stable that was not seen here: what it does not hold may have been deleted or given back.
-    #[error("the sender does not hold everything, and knows more than is known here; it was dropped")]
+    /// It does not hold everything, because its sender is an edge or believes the rest to be here, and something was not seen
+    /// here that is stable there: what it does not hold may have been deleted.
+    #[error("it does not hold everything, and more is stable at its sender than was seen here; it was dropped")]
     Part,
 }
 

@@ -64,6 +64,7 @@ fn put_part(pen: &mut Pen<'_>, out: &mut FragmentsOut<'_>, part: &Part) -> Resul
                 put_ctx(pen, &chunk.frontier)?;
                 put_ctx(pen, &chunk.floor)?;
                 pen.uint(chunk.forgotten.0);
+                pen.flag(chunk.is_rest);
             }
             let known = if chunk.index == 0 { &chunk.ctx } else { &Ctx::default() };
             put_fragments(pen, out, known, &chunk.fragments)
@@ -129,12 +130,14 @@ fn take_part(reader: &mut Reader<'_>, fragments: &mut FragmentsIn<'_>) -> Result
     }
     let (session, index) = (reader.uint()?, reader.uint()?);
     within("chunk number", index, u64::from(u32::MAX))?;
-    let (mut ctx, mut frontier, mut floor, mut forgotten) = (Ctx::default(), Ctx::default(), Ctx::default(), Hlc(0));
+    let (mut ctx, mut frontier, mut floor) = (Ctx::default(), Ctx::default(), Ctx::default());
+    let (mut forgotten, mut is_rest) = (Hlc(0), false);
     if index == 0 {
         ctx = take_ctx(reader)?;
         frontier = take_ctx(reader)?;
         floor = take_ctx(reader)?;
         forgotten = Hlc(reader.uint()?);
+        is_rest = reader.flag()?;
     }
     Ok(Part::FullChunk(FullChunk {
         partition,
@@ -146,6 +149,7 @@ fn take_part(reader: &mut Reader<'_>, fragments: &mut FragmentsIn<'_>) -> Result
         frontier,
         floor,
         forgotten,
+        is_rest,
     }))
 }
 

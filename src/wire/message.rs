@@ -94,6 +94,8 @@ pub struct FullChunk {
     pub floor: Ctx,
     /// The largest clock value of a register's grave that the sender has collected. Only in piece 0.
     pub forgotten: Hlc,
+    /// What is stable at the sender and untouched since is left out. Only in piece 0.
+    pub is_rest: bool,
     /// The state.
     pub fragments: Vec<Fragment>,
 }

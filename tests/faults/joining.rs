@@ -18,7 +18,18 @@ pub(super) fn full(partition: PartitionId, ctx: &Ctx) -> Part {
 fn full_of(partition: PartitionId, ctx: &Ctx, stable: &Ctx) -> Part {
     let (ctx, frontier, floor) = (ctx.clone(), stable.clone(), stable.clone());
     let (index, last, forgotten, fragments) = (0, true, Hlc::default(), Vec::new());
-    Part::FullChunk(FullChunk { partition, session: 1, index, last, ctx, frontier, floor, forgotten, fragments })
+    Part::FullChunk(FullChunk {
+        partition,
+        session: 1,
+        index,
+        last,
+        ctx,
+        frontier,
+        floor,
+        forgotten,
+        is_rest: false,
+        fragments,
+    })
 }
 
 /// A joiner that has copied a partition from a donor which died, and now copies everything from the good node.

@@ -78,8 +78,8 @@ impl Mirror {
         let covered = batch.fragments.iter().flat_map(|f| &f.covers).map(|(dot, _)| dot.seq);
         assert_eq!(covered.max().unwrap_or(0), batch.ctx.of(ME).map_or(0, |seen| seen.max()), "fragments and context");
         let around = Around { spaces: self.0.spaces(), collect_before_ms: 0 };
-        let FullChunk { frontier, floor, forgotten, .. } = chunk;
-        let full = Full { batch, frontier, floor, forgotten, is_part: false };
+        let FullChunk { frontier, floor, forgotten, is_rest, .. } = chunk;
+        let full = Full { batch, frontier, floor, forgotten, is_rest, is_part: false };
         self.0.lock(full.batch.partition).unwrap().apply_full(ME, &full, &around).unwrap();
     }
 

@@ -268,12 +268,23 @@ pub(crate) fn batch() -> impl Strategy<Value = Batch> {
 }
 
 pub(crate) fn chunk() -> impl Strategy<Value = FullChunk> {
-    let place = (any::<u64>(), prop_oneof![Just(0), any::<u32>()], any::<bool>());
+    let place = (any::<u64>(), prop_oneof![Just(0), any::<u32>()], any::<bool>(), any::<bool>());
     (partition(), place, [ctx(), ctx(), ctx()], any::<u64>(), vec(fragment(), 0..8)).prop_map(
-        |(partition, (session, index, last), ctxs, hlc, fragments)| {
+        |(partition, (session, index, last, is_rest), ctxs, hlc, fragments)| {
             let [ctx, frontier, floor] = if index == 0 { ctxs } else { Default::default() };
             let forgotten = Hlc(if index == 0 { hlc } else { 0 });
-            FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, fragments }
+            FullChunk {
+                partition,
+                session,
+                index,
+                last,
+                ctx,
+                frontier,
+                floor,
+                forgotten,
+                is_rest: is_rest && index == 0,
+                fragments,
+            }
         },
     )
 }

@@ -288,13 +288,17 @@ impl Replica {
         Mail::Full(self.head(), self.store.read(PART).unwrap().capture_full())
     }
 
+    pub(crate) fn full_for(&self, known: &Ctx) -> Mail {
+        Mail::Full(self.head(), self.store.read(PART).unwrap().capture_full_for(known))
+    }
+
     pub(crate) fn can_increment(&self, known: &Ctx) -> bool {
         known.includes(&self.floor())
     }
 
     /// Returns what a peer with this context is to be sent.
     pub(crate) fn mail_for(&self, known: &Ctx) -> Mail {
-        if self.can_increment(known) { self.batch(known) } else { self.full() }
+        if self.can_increment(known) { self.batch(known) } else { self.full_for(known) }
     }
 
     pub(crate) fn around(&self) -> Around<'_> {

@@ -234,6 +234,7 @@ fn frames() -> Vec<(&'static str, Frame)> {
         frontier,
         floor,
         forgotten: Hlc(if index == 0 { 7 << 16 } else { 0 }),
+        is_rest: index == 0,
         fragments: fragments(),
     };
     let mut stable = Ctx::default();

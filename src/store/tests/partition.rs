@@ -264,7 +264,14 @@ fn a_batch_that_would_leave_too_many_gaps_is_refused_and_one_that_closes_some_is
     let full = |dots: &mut dyn Iterator<Item = Dot>| {
         let mut batch = Batch { partition: PartitionId(0), ctx: Ctx::default(), fragments: Vec::new() };
         dots.for_each(|dot| batch.ctx.add(dot));
-        Full { batch, frontier: Ctx::default(), floor: Ctx::default(), forgotten: Hlc::default(), is_part: false }
+        Full {
+            batch,
+            frontier: Ctx::default(),
+            floor: Ctx::default(),
+            forgotten: Hlc::default(),
+            is_rest: false,
+            is_part: false,
+        }
     };
     let around = Around { spaces: &one.spaces, collect_before_ms: 0 };
     let refused = one.partition.apply_full(PEER, &full(&mut scattered(ReplicaId(11), 1)), &around);
