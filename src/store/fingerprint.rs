@@ -176,7 +176,8 @@ fn add_tree(print: &mut Print, hash: u64, tree: &Tree, scope: &Scope, horizon_ms
 fn of_cell(hash: u64, cell: &Cell) -> u64 {
     let stamp = cell.stamp();
     let value = mix(mix(hash ^ KEYS[0], stamp.hlc.0 ^ KEYS[1]) ^ stamp.replica.0, cell.deadline ^ KEYS[2]);
-    of_dot(value, cell.touch)
+    // The stamp says which event it was, so an untouched one needs no dot.
+    if cell.touch == cell.dot() { value } else { of_dot(value, cell.touch) }
 }
 
 fn of_custom(hash: u64, custom: &Custom) -> u64 {

@@ -96,6 +96,35 @@ fn a_partition_of_the_log_that_was_dropped_is_given_in_full() {
     agree(&cluster, 7);
 }
 
+/// What a member was known to have does not travel again.
+#[test]
+fn who_is_behind_a_dropped_log_costs_what_has_changed_and_not_what_there_is() {
+    let mut config = SimConfig::default();
+    config.node.limits.log_records_max = 64;
+    let mut cluster = formed(7, config);
+    let mut rng = fastrand::Rng::with_seed(7);
+    for n in 0..2_000 {
+        let value: [u8; 100] = std::array::from_fn(|_| rng.u8(..));
+        set(&mut cluster, 0, &format!("old {n}"), &value).unwrap();
+        cluster.run_for(ms(5));
+    }
+    assert!(cluster.run_until(ms(30_000), converged).is_some());
+    cluster.run_for(ms(5_000));
+    cluster.isolate(2);
+    for n in 0..400 {
+        set(&mut cluster, 0, &format!("old {n}"), "v").unwrap();
+        cluster.run_for(ms(5));
+    }
+    cluster.run_for(ms(3_000));
+    let sent = |c: &SimCluster| [0, 1].map(|at| c.node(at).unwrap().stats().raw_bytes_out).iter().sum::<u64>();
+    let (before, syncs) = (sent(&cluster), cluster.node(2).unwrap().stats().full_syncs);
+    cluster.heal();
+    assert!(cluster.run_until(ms(10_000), converged).is_some());
+    assert!(cluster.node(2).unwrap().stats().full_syncs > syncs);
+    let took = sent(&cluster) - before;
+    assert!(took < 100_000, "{took} bytes for 400 changes of a few, beside 200,000 of values that both sides hold");
+}
+
 #[test]
 fn contexts_name_every_event_once() {
     let mut cluster = formed(8, SimConfig::default());
