@@ -313,7 +313,18 @@ fn part(u: &mut Unstructured<'_>) -> Made<Part> {
     let (session, index, last) = (u.arbitrary()?, if bool::arbitrary(u)? { 0 } else { u.arbitrary()? }, u.arbitrary()?);
     let [ctx, frontier, floor] = if index == 0 { [ctx(u)?, ctx(u)?, ctx(u)?] } else { <[Ctx; 3]>::default() };
     let (forgotten, is_rest) = if index == 0 { (Hlc(u.arbitrary()?), u.arbitrary()?) } else { (Hlc(0), false) };
-    Ok(Part::FullChunk(FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, is_rest, fragments }))
+    Ok(Part::FullChunk(FullChunk {
+        partition,
+        session,
+        index,
+        last,
+        ctx,
+        frontier,
+        floor,
+        forgotten,
+        is_rest,
+        fragments,
+    }))
 }
 
 fn members(u: &mut Unstructured<'_>) -> Made<MemberSet> {

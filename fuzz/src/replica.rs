@@ -137,7 +137,7 @@ impl Replica {
         if self.partition(|p| known.includes(p.floor())) {
             self.mail(vec![Part::Batch(self.partition(|p| p.capture_lacking(known, budget).batch))])
         } else {
-            self.full(&[])
+            self.cut(self.partition(|p| p.capture_full_for(known)), &[])
         }
     }
 
@@ -153,7 +153,11 @@ impl Replica {
     /// Captures everything as a full synchronisation, in pieces of these many fragments, and then one for the rest.
     #[must_use]
     pub fn full(&self, cuts: &[u8]) -> Mail {
-        let Full { batch, frontier, floor, forgotten, .. } = self.partition(Partition::capture_full);
+        self.cut(self.partition(Partition::capture_full), cuts)
+    }
+
+    fn cut(&self, full: Full, cuts: &[u8]) -> Mail {
+        let Full { batch, frontier, floor, forgotten, is_rest, .. } = full;
         let mut fragments = batch.fragments.into_iter();
         let mut pieces: Vec<Vec<_>> = cuts.iter().map(|n| fragments.by_ref().take(usize::from(*n)).collect()).collect();
         pieces.push(fragments.collect());
@@ -173,6 +177,7 @@ impl Replica {
                 frontier,
                 floor,
                 forgotten,
+                is_rest: is_rest && at == 0,
                 fragments,
             })
         };
