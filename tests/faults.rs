@@ -13,7 +13,7 @@ mod joining;
 
 use std::sync::Arc;
 
-use bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now, seen};
+use bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now, only_piece, seen};
 use bytes::Bytes;
 use driftless::clock::{Hlc, Mono, Now};
 use driftless::crdt::custom::Erased;
@@ -216,18 +216,7 @@ fn strange_histories(count: u64, frontier: &Ctx) -> (Bench, Vec<Output>) {
     assert_eq!(bench.node.stats().log_records, 0, "its only member has seen it, so it is stable");
     let mut theirs = Ctx::default();
     theirs.add_range(ReplicaId(30), 1, 1);
-    let chunk = |session| FullChunk {
-        partition,
-        session,
-        index: 0,
-        last: true,
-        ctx: theirs.clone(),
-        frontier: frontier.clone(),
-        floor: frontier.clone(),
-        forgotten: Hlc::default(),
-        is_rest: false,
-        fragments: Vec::new(),
-    };
+    let chunk = |session| FullChunk { session, ..only_piece(partition, [&theirs, frontier, frontier]) };
     let outputs = (1..=count)
         .flat_map(|session| {
             let frame =
@@ -329,20 +318,7 @@ fn a_peer_that_knows_more_of_our_events_than_we_made_is_refused_wherever_it_says
     let batch = |ctx, fragments| Part::Batch(Batch { partition: id, ctx, fragments });
     assert_eq!(refused_part(|_, ctx| batch(ctx, Vec::new())), forged());
     let chunk = |ctx: Ctx, index, fragments| {
-        let (frontier, floor, forgotten) = (ctx.clone(), ctx.clone(), Hlc::default());
-        let (partition, session, last) = (id, 1, false);
-        Part::FullChunk(FullChunk {
-            partition,
-            session,
-            index,
-            last,
-            ctx,
-            frontier,
-            floor,
-            forgotten,
-            is_rest: false,
-            fragments,
-        })
+        Part::FullChunk(FullChunk { index, last: false, fragments, ..only_piece(id, [&ctx, &ctx, &ctx]) })
     };
     assert_eq!(refused_part(|_, ctx| chunk(ctx, 0, Vec::new())), forged());
     let dot = Dot { replica: ReplicaId(10), seq: 1 };
@@ -370,22 +346,8 @@ fn a_synchronisation_that_contradicts_itself_is_refused() {
     let mut floor = Ctx::default();
     floor.add_range(ReplicaId(20), 1, 5);
     for (frontier, floor) in [(floor.clone(), floor.clone()), (floor.clone(), Ctx::default())] {
-        let fault = refused_part(|_, _| {
-            let (ctx, fragments, forgotten) = (Ctx::default(), Vec::new(), Hlc::default());
-            let (partition, session, index, last) = (PartitionId(0), 1, 0, true);
-            Part::FullChunk(FullChunk {
-                partition,
-                session,
-                index,
-                last,
-                ctx,
-                frontier,
-                floor,
-                forgotten,
-                is_rest: false,
-                fragments,
-            })
-        });
+        let piece = only_piece(PartitionId(0), [&Ctx::default(), &frontier, &floor]);
+        let fault = refused_part(|_, _| Part::FullChunk(piece));
         assert!(matches!(fault, PeerFault::Malformed { why: "a synchronisation dropped more than it has seen" }));
     }
 }
@@ -398,23 +360,9 @@ fn a_partition_that_does_not_exist_is_a_fault_and_takes_no_memory() {
     let changed = vec![(partition, Vec::new())];
     let report = Control::Report { hlc: Hlc(1), changed, members: None };
     assert_eq!(refused_control(&report), PeerFault::Malformed { why });
-    let fault = refused_part(|_, _| {
-        let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
-        let fragments = Vec::new();
-        let (index, last, forgotten) = (0, false, Hlc::default());
-        Part::FullChunk(FullChunk {
-            partition,
-            session: 1,
-            index,
-            last,
-            ctx,
-            frontier,
-            floor,
-            forgotten,
-            is_rest: false,
-            fragments,
-        })
-    });
+    let none = Ctx::default();
+    let piece = FullChunk { last: false, ..only_piece(partition, [&none, &none, &none]) };
+    let fault = refused_part(|_, _| Part::FullChunk(piece));
     assert_eq!(fault, PeerFault::Malformed { why });
 }
 

@@ -7,10 +7,10 @@ use driftless::config::Config;
 use driftless::crdt::Ctx;
 use driftless::crdt::custom::Erased;
 use driftless::error::PeerFault;
-use driftless::id::{NodeId, RegionId, ReplicaId};
+use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId};
 use driftless::node::{CloseCode, Event, Input, LinkId, Me, Node, Output, PeerIdentity};
 use driftless::store::Store;
-use driftless::wire::{Control, Decoder, Encoder, Frame, Hello, Limits, Part};
+use driftless::wire::{Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part};
 
 pub(super) const GOOD: LinkId = LinkId(1);
 pub(super) const BAD: LinkId = LinkId(2);
@@ -147,4 +147,11 @@ pub(super) fn seen(replica: u64, upto: u64) -> Ctx {
     let mut ctx = Ctx::default();
     ctx.add_range(ReplicaId(replica), 1, upto);
     ctx
+}
+
+/// The only piece of a full synchronisation, without a value: its context, and what is stable and dropped at its sender.
+pub(super) fn only_piece(partition: PartitionId, [ctx, frontier, floor]: [&Ctx; 3]) -> FullChunk {
+    let [ctx, frontier, floor] = [ctx, frontier, floor].map(Ctx::clone);
+    let (index, last, forgotten, is_rest, fragments) = (0, true, Hlc::default(), false, Vec::new());
+    FullChunk { partition, session: 1, index, last, ctx, frontier, floor, forgotten, is_rest, fragments }
 }

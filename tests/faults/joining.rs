@@ -5,9 +5,9 @@ use driftless::config::MembershipConfig;
 use driftless::crdt::{Ctx, Member, MemberSet};
 use driftless::id::{PartitionId, RegionId, ReplicaId};
 use driftless::node::{CloseCode, Input, LinkEnd, Output, PeerSlot};
-use driftless::wire::{Control, FullChunk, Hello, Part};
+use driftless::wire::{Control, Hello, Part};
 
-use crate::bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now, seen};
+use crate::bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now, only_piece, seen};
 
 /// All of a partition, without a value, and all of it stable.
 pub(super) fn full(partition: PartitionId, ctx: &Ctx) -> Part {
@@ -16,20 +16,7 @@ pub(super) fn full(partition: PartitionId, ctx: &Ctx) -> Part {
 
 /// All of a partition, without a value, and only some of it stable.
 fn full_of(partition: PartitionId, ctx: &Ctx, stable: &Ctx) -> Part {
-    let (ctx, frontier, floor) = (ctx.clone(), stable.clone(), stable.clone());
-    let (index, last, forgotten, fragments) = (0, true, Hlc::default(), Vec::new());
-    Part::FullChunk(FullChunk {
-        partition,
-        session: 1,
-        index,
-        last,
-        ctx,
-        frontier,
-        floor,
-        forgotten,
-        is_rest: false,
-        fragments,
-    })
+    Part::FullChunk(only_piece(partition, [ctx, stable, stable]))
 }
 
 /// A joiner that has copied a partition from a donor which died, and now copies everything from the good node.
