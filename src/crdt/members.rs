@@ -16,7 +16,7 @@
 //! * A removed id stays removed (R-FENCE), whether its addition was ever heard of or not.
 //! * Of what is at or below a floor nothing is named but the last that an operator removed, and sponsors. It counts as one
 //!   that was a member here and was removed.
-//! * An older profile never replaces a later one. Of a removed replica none is kept.
+//! * An older profile never replaces a later one. Of that of a removed replica is kept whether it was an edge.
 //! * An orphan stays one; whether that matters is for each member to judge by what it has found stable (R-ORPHAN).
 //!
 //! What is *not* here: whether a member is alive, and who may remove whom.
@@ -56,6 +56,14 @@ pub struct Member {
     pub sponsor: Option<ReplicaId>,
     /// What it says of itself.
     pub profile: Profile,
+}
+
+impl Profile {
+    /// Returns what is kept of it once its replica was removed.
+    fn of_removed(&self) -> Self {
+        let edge = || Self { role: Role::Edge, is_edge: true, ..Self::default() };
+        if self.is_edge { edge() } else { Self::default() }
+    }
 }
 
 impl Member {
@@ -114,7 +122,7 @@ impl MemberSet {
         }
         let mut member = member.clone();
         if self.removed.contains(&replica) {
-            member.profile = Profile::default();
+            member.profile = member.profile.of_removed();
         }
         match self.members.get_mut(&replica) {
             Some(known) => known.join(&member),
@@ -128,7 +136,7 @@ impl MemberSet {
             return false;
         }
         if let Some(member) = self.members.get_mut(&replica) {
-            member.profile = Profile::default();
+            member.profile = member.profile.of_removed();
         }
         self.removed.insert(replica)
     }
