@@ -29,7 +29,7 @@ use driftless::crdt::custom::{Erased, decode, encode};
 use driftless::crdt::{
     Cell, Counter, Ctx, Custom, Dot, Elem, Member, MemberSet, OrMap, Path, Payload, Profile, Scope, Seen, Tree,
 };
-use driftless::id::{NodeId, ReplicaId};
+use driftless::id::{NodeId, ReplicaId, Role};
 use proptest::prelude::*;
 use replica::{FOREVER, b, dot, field, member};
 
@@ -110,14 +110,16 @@ fn folded_ctxs() -> impl Strategy<Value = Ctx> {
     })
 }
 
-/// What may be known of the replicas three nodes were, one of them with ids made by hand.
+/// What may be known of the replicas three nodes were, one of them with ids made by hand and one an edge.
 fn member_sets() -> impl Strategy<Value = MemberSet> {
     let replica = || (0..3_u64, 1..7_u64).prop_map(|(tag, incarnation)| ReplicaId(tag << 43 | incarnation));
     let ids = move || prop::collection::btree_set(replica(), 0..4);
     (ids(), ids(), ids(), ids(), ids(), 0..3_u64).prop_map(|(members, removed, orphans, expelled, floors, version)| {
         let mut set = MemberSet { orphans, expelled, ..MemberSet::default() };
         for replica in members {
-            let profile = Profile { version, ..Profile::default() };
+            let is_edge = replica.0 >> 43 == 2;
+            let role = if is_edge { Role::Edge } else { Role::Active };
+            let profile = Profile { version, role, is_edge, ..Profile::default() };
             set.add(replica, &Member { profile, ..Member::new(NodeId(uuid::Uuid::nil()), "eu".into(), 1, None) });
         }
         removed.into_iter().for_each(|replica| {

@@ -16,7 +16,6 @@
 //! * A removed id stays removed (R-FENCE), whether its addition was ever heard of or not.
 //! * Of what is at or below a floor nothing is named but the last that an operator removed, and sponsors. It counts as one
 //!   that was a member here and was removed.
-//! * An older profile never replaces a later one. Of that of a removed replica is kept whether it was an edge.
 //! * An orphan stays one; whether that matters is for each member to judge by what it has found stable (R-ORPHAN).
 //!
 //! What is *not* here: whether a member is alive, and who may remove whom.
@@ -26,72 +25,9 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
-use crate::id::{NodeId, RegionId, ReplicaId, Role, Tag};
+use crate::crdt::member::Member;
+use crate::id::{NodeId, ReplicaId, Tag};
 use crate::probe::planted;
-
-/// What a member says of itself, and may change.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-pub struct Profile {
-    /// How often it has said something new; 0 while it has said nothing. The larger is the later.
-    pub version: u64,
-    /// Where it can be dialled, as `host:port`, the best first.
-    pub addresses: Vec<String>,
-    /// What part it plays.
-    pub role: Role,
-    /// It is an edge, also while it drains: it does not hold everything, so its copy counts for nothing.
-    pub is_edge: bool,
-}
-
-/// Whose running copy a replica is.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Member {
-    /// The node that runs it.
-    pub node: NodeId,
-    /// The node's region.
-    pub region: RegionId,
-    /// When it joined by its own wall clock, in Unix milliseconds: of two copies of one node that both speak the later one
-    /// is meant.
-    pub since_ms: u64,
-    /// The member it copied, last and perhaps not to the end, before it joined or founded.
-    pub sponsor: Option<ReplicaId>,
-    /// What it says of itself.
-    pub profile: Profile,
-}
-
-impl Profile {
-    /// Returns what is kept of it once its replica was removed.
-    fn of_removed(&self) -> Self {
-        let edge = || Self { role: Role::Edge, is_edge: true, ..Self::default() };
-        if self.is_edge { edge() } else { Self::default() }
-    }
-}
-
-impl Member {
-    /// Builds one of which nothing is known but who it is.
-    #[must_use]
-    pub fn new(node: NodeId, region: RegionId, since_ms: u64, sponsor: Option<ReplicaId>) -> Self {
-        Self { node, region, since_ms, sponsor, profile: Profile::default() }
-    }
-
-    /// What does not change.
-    fn identity(&self) -> (NodeId, &RegionId, u64, Option<ReplicaId>) {
-        (self.node, &self.region, self.since_ms, self.sponsor)
-    }
-
-    /// Takes in what somebody else has heard; returns whether anything changed.
-    fn join(&mut self, other: &Self) -> bool {
-        let other_is_meant = other.identity() > self.identity();
-        let is_later = other.profile > self.profile || (planted!(ViewOrderIgnored) && other.profile != self.profile);
-        if other_is_meant {
-            let profile = std::mem::take(&mut self.profile);
-            *self = Self { profile, ..other.clone() };
-        }
-        if is_later {
-            self.profile.clone_from(&other.profile);
-        }
-        other_is_meant || is_later
-    }
-}
 
 /// Most removed replicas of one node that no floor covers when another replica of it is let in.
 pub const INCARNATIONS_MAX: usize = 64;
@@ -334,6 +270,14 @@ impl MemberSet {
         has_successor || self.is_barred(replica)
     }
 
+    /// Tells whether a node holds everything, as far as is known: one of its live replicas does, or none lives and one did.
+    #[must_use]
+    pub fn is_whole(&self, node: NodeId) -> bool {
+        let lives = self.of_node(node).next().is_some();
+        let mut whole = self.members.iter().filter(|(_, member)| member.node == node && !member.profile.is_edge);
+        whole.any(|(replica, _)| !lives || !self.was_removed(*replica))
+    }
+
     /// Returns the live replicas of a node, in order.
     pub fn of_node(&self, node: NodeId) -> impl Iterator<Item = ReplicaId> {
         self.live().filter(move |(_, member)| member.node == node).map(|(replica, _)| replica)
@@ -343,6 +287,8 @@ impl MemberSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crdt::Profile;
+    use crate::id::{RegionId, Role};
 
     fn member(node: u128, region: &str) -> Member {
         Member::new(NodeId(uuid::Uuid::from_u128(node)), RegionId::new(region), 7, None)
@@ -582,5 +528,20 @@ mod tests {
         assert!(here.orphans_in(&news(), &BTreeSet::new()).is_empty(), "it succeeds");
         here.remove(began(9));
         assert_eq!(here.orphans_in(&news(), &BTreeSet::new()), [began(20)].into(), "its node was given up");
+    }
+
+    #[test]
+    fn a_node_holds_everything_if_what_lives_of_it_does_and_what_it_was_counts_only_if_nothing_does() {
+        let edge = Profile { version: 3, addresses: vec!["a:1".to_owned()], role: Role::Edge, is_edge: true };
+        let node = |n| NodeId(uuid::Uuid::from_u128(n));
+        let mut here = MemberSet::default();
+        here.add(ReplicaId(1), &Member { profile: edge.clone(), ..member(1, "eu") });
+        here.add(ReplicaId(2), &member(2, "eu"));
+        assert_eq!([1, 2, 3].map(|n| here.is_whole(node(n))), [false, true, false]);
+        here.remove(ReplicaId(1));
+        here.remove(ReplicaId(2));
+        assert_eq!([1, 2].map(|n| here.is_whole(node(n))), [false, true], "as it was known");
+        here.add(ReplicaId(3), &Member { profile: edge, ..member(2, "eu") });
+        assert!(!here.is_whole(node(2)), "it is an edge now");
     }
 }

@@ -15,18 +15,22 @@ pub mod context;
 pub mod counter;
 pub mod custom;
 mod elems;
+pub mod member;
 pub mod members;
 pub mod or_map;
 pub mod register;
+pub mod seen;
 pub mod set;
 pub mod tree;
 
-pub use context::{Ctx, Dot, Seen};
+pub use context::{Ctx, Dot};
 pub use counter::{Contribution, Counter, Reset};
 pub use custom::Custom;
-pub use members::{INCARNATIONS_MAX, Member, MemberSet, Profile};
+pub use member::{Member, Profile};
+pub use members::{INCARNATIONS_MAX, MemberSet};
 pub use or_map::OrMap;
 pub use register::{Cell, Payload};
+pub use seen::Seen;
 pub use set::members;
 pub use tree::{Elem, Path, Scope, Tree};
 

@@ -322,10 +322,7 @@ impl Node {
     /// Returns how many members the configuration speaks of, met or not: a node that was founded
     /// alone is no majority of them.
     fn expected(&self) -> usize {
-        let is_edge = |node: NodeId| {
-            let mut copies = self.members.live().filter(|(_, member)| member.node == node).peekable();
-            copies.peek().is_some() && copies.all(|(_, member)| member.profile.is_edge)
-        };
+        let is_edge = |node| self.members.of_node(node).next().is_some() && !self.members.is_whole(node);
         let seeds = self.slots.seeds().filter(|(_, met)| !met.is_some_and(is_edge)).count();
         self.config.membership.expected_nodes.max(seeds + usize::from(!self.is_edge()))
     }

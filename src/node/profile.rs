@@ -73,16 +73,8 @@ impl Node {
         let nodes: BTreeSet<NodeId> = self.members.members.values().map(|member| member.node).collect();
         let addresses = || self.members.live().flat_map(|(_, member)| &member.profile.addresses);
         let was_met = |address: &str| addresses().any(|known| known == address);
-        let is_whole = |node: &&NodeId| {
-            let mut live = self.members.live().filter(|(_, member)| member.node == **node).peekable();
-            let former = || self.members.members.values().filter(|member| member.node == **node);
-            match live.peek() {
-                Some(_) => live.any(|(_, member)| !member.profile.is_edge),
-                None => former().any(|member| !member.profile.is_edge),
-            }
-        };
-        let enough = nodes.iter().filter(is_whole).count() >= self.config.membership.expected_nodes
-            || planted!(ExpectedNotAwaited);
+        let whole = nodes.iter().filter(|node| self.members.is_whole(**node)).count();
+        let enough = whole >= self.config.membership.expected_nodes || planted!(ExpectedNotAwaited);
         enough
             && self
                 .slots

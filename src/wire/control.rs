@@ -82,17 +82,20 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) 
             pen.uint(REPAIR);
             put_repair(&mut pen, repair)?;
         }
-        Control::Fetch { keyspace, key } | Control::Missing { keyspace, key } => {
-            pen.uint(if matches!(control, Control::Fetch { .. }) { FETCH } else { MISSING });
-            pen.text(keyspace)?;
-            pen.name(key)?;
-        }
+        Control::Fetch { keyspace, key } => put_place(&mut pen, FETCH, keyspace, key)?,
+        Control::Missing { keyspace, key } => put_place(&mut pen, MISSING, keyspace, key)?,
         Control::Twin { replica } => {
             pen.uint(TWIN);
             pen.replica(*replica)?;
         }
     }
     Ok(())
+}
+
+fn put_place(pen: &mut Pen<'_>, kind: u64, keyspace: &str, key: &[u8]) -> Result<(), Unsendable> {
+    pen.uint(kind);
+    pen.text(keyspace)?;
+    pen.name(key)
 }
 
 pub(super) fn take_control(input: &[u8], limits: Limits) -> Result<Control, PeerFault> {

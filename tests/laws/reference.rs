@@ -14,6 +14,13 @@ enum Act {
     Merge(usize, usize),
 }
 
+/// Merges what one site has into another, of ours and of theirs.
+fn merge<T: CvRDT + Clone>((ours, theirs): (&mut [Replica; 3], &mut [T; 3]), at: usize, from: usize) {
+    let (mail, state) = (ours[from].batch(&ours[at].ctx()), theirs[from].clone());
+    ours[at].deliver(&mail);
+    theirs[at].merge(state);
+}
+
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         (0..3_usize, 0..4_u64).prop_map(|(at, m)| Act::Add(at, m)),
@@ -46,11 +53,7 @@ proptest! {
                         theirs[at].apply(op);
                     }
                 }
-                Act::Merge(at, from) => {
-                    let (mail, state) = (ours[from].batch(&ours[at].ctx()), theirs[from].clone());
-                    ours[at].deliver(&mail);
-                    theirs[at].merge(state);
-                }
+                Act::Merge(at, from) => merge((&mut ours, &mut theirs), at, from),
             }
             for (mine, other) in ours.iter().zip(&theirs) {
                 for m in 0..4 {
@@ -76,11 +79,7 @@ proptest! {
                     let op = theirs[at].dec_many(at as u64, by);
                     theirs[at].apply(op);
                 }
-                Act::Merge(at, from) => {
-                    let (mail, state) = (ours[from].batch(&ours[at].ctx()), theirs[from].clone());
-                    ours[at].deliver(&mail);
-                    theirs[at].merge(state);
-                }
+                Act::Merge(at, from) => merge((&mut ours, &mut theirs), at, from),
             }
             for (mine, other) in ours.iter().zip(&theirs) {
                 prop_assert_eq!(other.read(), mine.count("m", "n", 0).into());
@@ -102,11 +101,7 @@ proptest! {
                     let stamp = ours[at].delete("k").stamp;
                     theirs[at].update(None, stamp);
                 }
-                Act::Merge(at, from) => {
-                    let (mail, state) = (ours[from].batch(&ours[at].ctx()), theirs[from].clone());
-                    ours[at].deliver(&mail);
-                    theirs[at].merge(state);
-                }
+                Act::Merge(at, from) => merge((&mut ours, &mut theirs), at, from),
             }
             for (mine, other) in ours.iter().zip(&theirs) {
                 let want = other.val.map(|v| b(&v.to_string()));
