@@ -57,7 +57,8 @@ pub enum Event {
     Isolated,
     /// A member is heard again.
     NotIsolated,
-    /// A replica joined the cluster.
+    /// A replica joined the cluster. When this node has joined it is told so of every member there is, itself included; before
+    /// that nobody is told of any.
     MemberJoined {
         /// The replica.
         replica: ReplicaId,
