@@ -8,8 +8,8 @@
 //! So that the replicas a node once was do not pile up, the set has *floors*: of each node's replicas, which follow each other
 //! in order ([`ReplicaId`]), every one up to the floor is removed, and nothing else is said of it.
 //!
-//! What a member says of itself ([`Profile`]) is a register that only it writes, so a count of its changes orders them:
-//! the id is new with each process, and nobody else uses it.
+//! What a member says of itself ([`Profile`](crate::crdt::member::Profile)) is a register that only it writes, so a
+//! count of its changes orders them: the id is new with each process, and nobody else uses it.
 //!
 //! # Invariants
 //! * What it says only grows; [`MemberSet::join`] is associative, commutative and idempotent.
