@@ -112,6 +112,15 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_write_is_waited_for_until_its_replica_is_folded() {
+        let store = Store::new(ReplicaId(9), crate::config::Config::wan("x", "127.0.0.1:0").store());
+        let (lost, floor) = (token(3, 7, 9), ReplicaId(7));
+        assert!(!lost.is_covered_by(&store));
+        store.lock(PartitionId(3)).unwrap().fold(floor);
+        assert!(lost.is_covered_by(&store), "nobody has it, and nobody waits for it");
+    }
+
+    #[test]
     fn merging_twice_changes_nothing() {
         let (a, b) = (token(1, 1, 1), token(1, 1, 2));
         let mut ab = a.clone();

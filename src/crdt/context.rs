@@ -163,6 +163,12 @@ impl Ctx {
         self.of(dot.replica).is_some_and(|seen| seen.has(dot.seq))
     }
 
+    /// Tells whether `dot` was seen and is named: of what a mark stands for nobody knows whether it is in it.
+    #[must_use]
+    pub fn names(&self, dot: Dot) -> bool {
+        self.of(dot.replica).is_some_and(|seen| !seen.is_mark() && seen.has(dot.seq))
+    }
+
     /// Adds one dot.
     pub fn add(&mut self, dot: Dot) {
         self.add_range(dot.replica, dot.seq, dot.seq);

@@ -191,7 +191,8 @@ impl MemberSet {
     /// Returns the members in `news` of whom I hear too late: who let them in was a member here and was removed, or is an
     /// orphan that is not `cleared` here, or they founded and all replicas of their node I know of were removed, or they
     /// founded and I hear of them together with such a one, or with one that was removed here and lives there. Nobody here
-    /// has waited for what they know.
+    /// has waited for what they know. Whom somebody let in who is folded away there and was never heard of here is judged
+    /// as if it had founded.
     #[must_use]
     pub fn orphans_in(&self, news: &Self, cleared: &BTreeSet<ReplicaId>) -> BTreeSet<ReplicaId> {
         let unknown = || news.members.iter().filter(|(replica, _)| !self.knows(**replica));
@@ -202,20 +203,39 @@ impl MemberSet {
         let doubted = |replica: &ReplicaId| {
             (self.orphans.contains(replica) || news.orphans.contains(replica)) && !cleared.contains(replica)
         };
+        let rootless = self.rootless_in(news);
         let mut late = BTreeSet::new();
         loop {
             let stained = |replica: &ReplicaId| doubted(replica) || was_removed(replica);
             let in_company = !late.is_empty() || news.live().any(|(replica, _)| stained(&replica));
-            let of_late = |member: &Member| match &member.sponsor {
-                Some(sponsor) => was_removed(sponsor) || doubted(sponsor) || late.contains(sponsor),
-                None => in_company || given_up(member.node),
+            let of_late = |(replica, member): &(&ReplicaId, &Member)| {
+                let led_here = member.sponsor.is_some_and(|by| was_removed(&by) || doubted(&by) || late.contains(&by));
+                let leads_nowhere = member.sponsor.is_none() || rootless.contains(*replica);
+                led_here || (leads_nowhere && (in_company || given_up(member.node)))
             };
-            let more: Vec<ReplicaId> =
-                unknown().filter(|(replica, m)| !late.contains(*replica) && of_late(m)).map(|(r, _)| *r).collect();
+            let more = unknown().filter(|(replica, _)| !late.contains(*replica)).filter(of_late);
+            let more: Vec<ReplicaId> = more.map(|(replica, _)| *replica).collect();
             if more.is_empty() {
                 return late;
             }
             late.extend(more);
+        }
+    }
+
+    /// Returns the members in `news`, unknown here, whose sponsors lead to one of whom neither says anything.
+    fn rootless_in(&self, news: &Self) -> BTreeSet<ReplicaId> {
+        let mut rootless = BTreeSet::new();
+        loop {
+            let leads_nowhere =
+                |by: &ReplicaId| rootless.contains(by) || (!self.knows(*by) && !news.members.contains_key(by));
+            let more =
+                news.members.iter().filter(|(replica, _)| !self.knows(**replica) && !rootless.contains(*replica));
+            let more = more.filter(|(_, member)| member.sponsor.as_ref().is_some_and(leads_nowhere));
+            let more: Vec<ReplicaId> = more.map(|(replica, _)| *replica).collect();
+            if more.is_empty() {
+                return rootless;
+            }
+            rootless.extend(more);
         }
     }
 
@@ -444,6 +464,30 @@ mod tests {
         assert_eq!(late(&set(&[(1, 1), (2, 2)], &[2]), &[(5, founder.clone())]), [5]);
         assert_eq!(late(&set(&[(1, 1), (2, 2)], &[]), &[(5, founder.clone())]), [0; 0], "it succeeds");
         assert_eq!(late(&set(&[(1, 1)], &[]), &[(5, founder)]), [0; 0], "nobody was met there, so nothing is stable");
+    }
+
+    #[test]
+    fn who_came_after_one_that_is_folded_away_is_judged_like_a_founder() {
+        let j = |ms| ReplicaId::new(NodeId(uuid::Uuid::from_u128(77 << 64)), ms);
+        let s = |ms| ReplicaId::new(NodeId(uuid::Uuid::from_u128(78 << 64)), ms);
+        let member = |node: u128, by| Member { sponsor: Some(by), ..member(node << 64, "eu") };
+        let mut here = set(&[(1, 1)], &[]);
+        here.add(j(1), &member(77, ReplicaId(1)));
+        here.add(s(1), &member(78, ReplicaId(1)));
+        let (mut there, removed) = (here.clone(), [j(1), s(1)]);
+        assert!(removed.into_iter().all(|replica| here.remove(replica)));
+        for (replica, node, by, former) in [(s(2), 78, j(1), s(1)), (j(2), 77, s(2), j(1)), (s(3), 78, j(2), s(2))] {
+            there.add(replica, &member(node, by));
+            there.remove(former);
+            there.raise_floors();
+        }
+        assert!(!there.members.contains_key(&s(2)), "it let j2 in, and is folded away");
+        assert_eq!(here.orphans_in(&there, &BTreeSet::new()), [j(2), s(3)].into(), "both were given up here");
+        let mut waits = set(&[(1, 1)], &[]);
+        waits.add(j(1), &member(77, ReplicaId(1)));
+        waits.add(s(1), &member(78, ReplicaId(1)));
+        assert!(waits.orphans_in(&there, &BTreeSet::new()).is_empty(), "both were waited for until now");
+        assert!(set(&[(1, 1)], &[]).orphans_in(&there, &BTreeSet::new()).is_empty(), "neither was ever met");
     }
 
     #[test]

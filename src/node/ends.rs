@@ -1,7 +1,7 @@
 //! How links and dials end, and what follows from that.
 //!
 //! # Invariants
-//! * Nothing of a link is kept when it has ended but when its peer was last heard of.
+//! * Nothing of a link is kept when it has ended but when its peer was last heard of, and what a member reported.
 
 use crate::clock::Now;
 use crate::error::PeerFault;
@@ -69,8 +69,11 @@ impl Node {
     pub(super) fn drop_link(&mut self, link: LinkId) {
         self.pen.forget(link);
         let Some(gone) = self.links.remove(&link) else { return };
-        if let Some(session) = gone.session {
-            self.liveness.heard(session.replica, session.beats.heard_at());
+        let Some(session) = gone.session else { return };
+        self.liveness.heard(session.replica, session.beats.heard_at());
+        let stays = self.members.get(session.replica).is_some();
+        if !stays && !self.sessions().any(|(_, other)| other.replica == session.replica) {
+            self.forget_reports_of(session.replica);
         }
     }
 

@@ -128,13 +128,16 @@ impl Node {
         self.timers.start_report(now.mono, self.config.replication.report_every);
     }
 
-    /// Tells whether a peer has seen nothing of replicas that are folded here that nobody here has: nobody could take it.
+    /// Tells whether a peer has seen nothing of replicas that are folded here that nobody here has: nobody could take it. What
+    /// may be folded counts as well: others may have, since this node told them what it has.
     pub(super) fn fits_what_is_folded(&self, session: &Session) -> bool {
-        let fits = |id| {
-            let known = session.peer.known(id);
-            self.store.read(id).is_some_and(|p| known.is_some_and(|known| known.fits_marks_of(p.ctx())))
+        let floors = &self.members.floors;
+        let fits = |known: &Ctx, mine: &Ctx| {
+            known.fits_marks_of(mine) && floors.values().all(|floor| mine.has_all_of(known, *floor))
         };
-        self.store.partition_ids().all(fits)
+        let is_known =
+            |id| session.peer.known(id).zip(self.store.read(id)).is_some_and(|(known, p)| fits(known, p.ctx()));
+        self.store.partition_ids().all(is_known)
     }
 
     /// Removes a joiner that a former donor has given events of removed replicas which nobody here may have and take any

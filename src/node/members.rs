@@ -179,11 +179,7 @@ impl Node {
 
     fn on_removed(&mut self, now: Now, replica: ReplicaId) {
         self.tell_of(Event::MemberRemoved { replica });
-        for id in self.store.partition_ids() {
-            if let Some(mut partition) = self.store.lock(id) {
-                partition.forget_report(replica);
-            }
-        }
+        self.forget_reports_of(replica);
         if replica == self.me.replica {
             return self.on_own_removal(now);
         }
@@ -193,6 +189,15 @@ impl Node {
             let code = self.refusal_of(link, replica, joined);
             if !(joined && self.part(now, link, replica)) {
                 self.close(link, code, "the replica was removed from the cluster");
+            }
+        }
+    }
+
+    /// Forgets what is kept of a replica that is no member.
+    pub(super) fn forget_reports_of(&self, replica: ReplicaId) {
+        for id in self.store.partition_ids() {
+            if let Some(mut partition) = self.store.lock(id) {
+                partition.forget_report(replica);
             }
         }
     }

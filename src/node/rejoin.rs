@@ -221,7 +221,7 @@ impl Node {
                 continue;
             }
             let others = || self.sessions().map(|(_, session)| &session.peer);
-            let (id, done) = self.store.reissue(write, now.wall_ms, |id, dot| others().any(|peer| peer.has(id, dot)));
+            let (id, done) = self.store.reissue(write, now.wall_ms, |id, dot| others().any(|peer| peer.names(id, dot)));
             match done {
                 Reissued::Written(_) => {
                     written += 1;

@@ -345,10 +345,10 @@ impl Peer {
         !waits
     }
 
-    /// Tells whether the peer reported a dot.
+    /// Tells whether the peer reported a dot by name.
     #[must_use]
-    pub fn has(&self, partition: PartitionId, dot: Dot) -> bool {
-        self.known(partition).is_some_and(|ctx| ctx.has(dot))
+    pub fn names(&self, partition: PartitionId, dot: Dot) -> bool {
+        self.known(partition).is_some_and(|ctx| ctx.names(dot))
     }
 }
 

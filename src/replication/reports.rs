@@ -8,6 +8,7 @@
 //! * What was reported is never more than what is in the store.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 use crate::crdt::{Ctx, Seen};
 use crate::id::{PartitionId, ReplicaId};
@@ -21,6 +22,8 @@ pub type Changed = (PartitionId, Vec<(ReplicaId, Seen)>);
 pub struct ReportLog {
     told: Vec<Ctx>,
     pending: BTreeSet<PartitionId>,
+    /// The partition told of last: the next call goes on behind it, so that each has its turn.
+    last: Option<PartitionId>,
 }
 
 impl ReportLog {
@@ -28,7 +31,7 @@ impl ReportLog {
     #[must_use]
     pub fn new(told: Vec<Ctx>) -> Self {
         let pending = (0..told.len()).filter_map(|p| u16::try_from(p).ok()).map(PartitionId).collect();
-        Self { told, pending }
+        Self { told, pending, last: None }
     }
 
     /// Notes that a partition's context changed.
@@ -46,7 +49,7 @@ impl ReportLog {
     pub fn take(&mut self, store: &Store, limit: usize) -> Vec<Changed> {
         let mut changed = Vec::new();
         while changed.len() < limit
-            && let Some(id) = self.pending.pop_first()
+            && let Some(id) = self.next()
         {
             let (Some(told), Some(partition)) = (self.told.get_mut(id.index()), store.read(id)) else { continue };
             let news: Vec<(ReplicaId, Seen)> = partition
@@ -63,5 +66,29 @@ impl ReportLog {
             }
         }
         changed
+    }
+
+    fn next(&mut self) -> Option<PartitionId> {
+        let behind = self.last.and_then(|last| self.pending.range((Bound::Excluded(last), Bound::Unbounded)).next());
+        self.last = behind.or_else(|| self.pending.first()).copied();
+        self.last.filter(|id| self.pending.remove(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_partition_has_its_turn_although_the_first_ones_change_again_and_again() {
+        let mut log = ReportLog::new(vec![Ctx::default(); 8]);
+        let turns: Vec<u16> = (0..12)
+            .filter_map(|_| {
+                log.mark(PartitionId(0));
+                log.mark(PartitionId(1));
+                log.next().map(|id| id.0)
+            })
+            .collect();
+        assert_eq!(turns, [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 0, 1]);
     }
 }

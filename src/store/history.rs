@@ -187,9 +187,9 @@ fn folded_otherwise(mine: &Ctx, meet: &Ctx) -> bool {
 fn count_beyond(mine: &Ctx, meet: &Ctx) -> u64 {
     let named = |ctx: &Ctx| -> u64 {
         let named = ctx.iter().filter(|(replica, _)| mine.of(*replica).is_some_and(|seen| !seen.is_mark()));
-        named.map(|(_, seen)| seen.count()).sum()
+        named.map(|(_, seen)| seen.count()).fold(0, u64::wrapping_add)
     };
-    named(mine) - named(meet)
+    named(mine).wrapping_sub(named(meet))
 }
 
 /// What was found of one key so far.

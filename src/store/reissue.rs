@@ -7,7 +7,8 @@
 //!
 //! # Invariants
 //! * Nothing is written again over something newer that the new replica has seen, or that may be forgotten where it copied.
-//! * What the new replica's context names is not written again: its fate is decided.
+//! * What the new replica's context names is not written again: its fate is decided. What a mark stands for is not named:
+//!   another process of the node may have taken its place while this one was away with the write.
 //! * What is kept is bounded in bytes; the oldest are lost, and counted.
 
 use std::cmp::Reverse;
@@ -125,7 +126,7 @@ impl Store {
         let grows = matches!(write.cell.payload(), Payload::Value(_));
         let Some(mut partition) = self.lock(id) else { return (id, Reissued::Outdated) };
         let tick = Tick { clock: &self.clock, wall_ms };
-        let has_come_through = is_known(id, write.cell.dot()) || partition.ctx.has(write.cell.dot());
+        let has_come_through = is_known(id, write.cell.dot()) || partition.ctx.names(write.cell.dot());
         sometimes!(UnsentHadComeThrough, if has_come_through);
         if has_come_through || !partition.is_owed(&at, &write.cell, tick.visible_ms()) {
             return (id, Reissued::Outdated);
@@ -223,5 +224,16 @@ mod tests {
         assert_eq!(estate, of(&[new], 6));
         estate.add(of(&[middle], 0), 0);
         assert_eq!(estate, of(&[], 8), "nothing is kept where nothing may be");
+    }
+
+    #[test]
+    fn what_a_mark_stands_for_may_never_have_come_through() {
+        let store = Store::new(ReplicaId(2), crate::config::Config::wan("x", "127.0.0.1:0").store());
+        let keyspace = store.spaces().open("x", Family::Register).unwrap().id();
+        let write = Unsent { keyspace, ..unsent(1, b"value") };
+        let id = store.place(KeyRef::new(&store.spaces().get(keyspace).unwrap(), b"key").hash);
+        store.lock(id).unwrap().ctx.add_seen(ReplicaId(1), &crate::crdt::Seen::mark(7));
+        assert!(matches!(store.reissue(&write, 2, |_, _| false), (_, Reissued::Written(_))));
+        assert!(matches!(store.reissue(&write, 2, |_, _| false), (_, Reissued::Outdated)), "something newer is there");
     }
 }
