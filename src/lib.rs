@@ -89,7 +89,7 @@ pub use cache::{
 pub use config::Config;
 pub use error::{DrainError, Error, FetchError, RemoveError, RenewError, RoleError};
 pub use id::Role;
-pub use node::{Event, Level, Outcome, RepairReport};
+pub use node::{Departure, Event, Level, Outcome, RepairReport};
 pub use store::Selector;
 
 /// The README, so that its quick start is compiled and run as a documentation test.

@@ -240,7 +240,7 @@ async fn a_node_that_starts_again_gets_its_state_back_and_succeeds_its_old_id() 
     let eu = world.open(1, &[&us]).await;
     assert_ne!(eu.replica(), old);
     assert_eq!(eu.registers::<u32, u32>("n").unwrap().get(&1).unwrap(), Some(10), "there as soon as it is open");
-    event(&mut events, |e| matches!(e, Event::MemberRemoved { replica } if replica == old).then_some(())).await;
+    event(&mut events, |e| matches!(e, Event::MemberRemoved { replica, .. } if replica == old).then_some(())).await;
     let receipt = us.registers::<u32, u32>("n").unwrap().set(&1, &11, Ttl::NEVER).unwrap();
     everywhere(&receipt).await;
     assert_eq!(us.stats().await.node.cluster.members.len(), 2);

@@ -23,7 +23,7 @@ async fn who_leaves_hands_everything_over_and_nobody_waits_for_it() {
     ap.leave(GUARD).await.unwrap();
     assert_eq!(numbers.set(&1, &3, Ttl::NEVER).unwrap_err(), WriteError::Stopped);
 
-    event(&mut events, |e| matches!(e, Event::MemberRemoved { replica } if replica == gone).then_some(())).await;
+    event(&mut events, |e| matches!(e, Event::MemberRemoved { replica, .. } if replica == gone).then_some(())).await;
     for cache in [&us, &eu] {
         let there = cache.registers::<u32, u32>("n").unwrap();
         assert!(
@@ -133,7 +133,7 @@ async fn certificates_and_cas_are_renewed_a_hundred_times_and_nothing_is_interru
     assert_eq!(ap.registers::<u32, u32>("n").unwrap().get(&99).unwrap(), Some(99));
     let joined = event(&mut events, |e| {
         let is_down = matches!(e, Event::Suspect { .. } | Event::Unreachable { .. } | Event::LinkDown { .. });
-        let has_joined = matches!(e, Event::MemberJoined { replica } if replica == ap.replica());
+        let has_joined = matches!(e, Event::MemberJoined { replica, .. } if replica == ap.replica());
         (is_down || has_joined).then_some(if is_down { Err(e) } else { Ok(()) })
     });
     assert_eq!(joined.await, Ok(()), "no link went down meanwhile");

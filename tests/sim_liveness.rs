@@ -161,6 +161,17 @@ fn a_majority_gives_up_who_is_gone_for_too_long_and_half_gives_up_nobody() {
         for at in apart..nodes {
             assert!(away.iter().all(|of| is_member(&cluster, at, *of) != gone), "{nodes}: seen by the larger part");
         }
+        for at in 0..nodes {
+            let told = cluster.take_events(at).iter().filter(|e| matches!(e, Event::NotGivenUp { .. })).count();
+            let alone = at < apart && apart == 1 && nodes > 2;
+            let other = if at < apart { nodes - apart } else { apart };
+            let decided = alone || (at >= apart && gone);
+            assert_eq!(
+                told,
+                if decided { 0 } else { other },
+                "{at} of {nodes} tells once of each that it cannot give up"
+            );
+        }
         let here: Vec<ReplicaId> = (apart..nodes).map(|at| replica(&cluster, at)).collect();
         assert!((0..apart).all(|at| here.iter().all(|of| is_member(&cluster, at, *of))), "{nodes}: a minority waits");
         cluster.heal();
@@ -169,4 +180,24 @@ fn a_majority_gives_up_who_is_gone_for_too_long_and_half_gives_up_nobody() {
             assert_eq!(cluster.take_events(at).contains(&Event::Removed), gone, "{nodes}: who was given up is told");
         }
     }
+}
+
+/// Who was started again has no vote on one that it has never heard, and what it was before is missed.
+#[test]
+fn a_restart_meanwhile_leaves_an_absence_to_the_operator_who_is_told() {
+    let mut config = SimConfig { nodes: 3, ..SimConfig::default() };
+    config.weather.loss = 0.0;
+    config.node.membership.forget_after = Some(ms(10_000));
+    let mut cluster = formed_of(1, config);
+    let gone = replica(&cluster, 2);
+    cluster.crash(2);
+    cluster.run_for(ms(3_000));
+    cluster.crash(1);
+    cluster.start(1).unwrap();
+    cluster.run_for(ms(20_000));
+    let told: Vec<Event> = (0..2).flat_map(|at| cluster.take_events(at)).collect();
+    let undecided = |e: &&Event| matches!(e, Event::NotGivenUp { replica, votes: 1, of: 3, .. } if *replica == gone);
+    assert_eq!(told.iter().filter(undecided).count(), 1, "by the one that has a vote");
+    assert!(!told.iter().any(|e| matches!(e, Event::GivenUp { .. })));
+    assert!((0..2).all(|at| cluster.node(at).unwrap().members().get(gone).is_some()));
 }

@@ -309,8 +309,8 @@ fn saw(event: &Event) -> Option<Saw> {
         Event::LinkDown { node, replica, .. } => (What::LinkDown, Some(node), Some(replica)),
         Event::Isolated => (What::Isolated, None, None),
         Event::NotIsolated => (What::NotIsolated, None, None),
-        Event::MemberJoined { replica } => (What::MemberJoined, None, Some(replica)),
-        Event::MemberRemoved { replica } => (What::MemberRemoved, None, Some(replica)),
+        Event::MemberJoined { node, replica, .. } => (What::MemberJoined, Some(node), Some(replica)),
+        Event::MemberRemoved { node, replica, .. } => (What::MemberRemoved, Some(node), Some(replica)),
         Event::Removed => (What::Fenced, None, None),
         _ => return None,
     };

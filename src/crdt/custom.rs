@@ -26,9 +26,15 @@ use crate::clock::Stamp;
 use crate::id::ReplicaId;
 use crate::probe::sometimes;
 
-/// Bytes that are no state of the type registered for their keyspace.
+/// Most bytes of a state: what any receiver takes. A join that is larger is refused everywhere alike, so that it keeps
+/// nobody from being given the rest.
+pub const STATE_BYTES_MAX: usize = 512 << 10;
+
+/// Bytes that are no state of the type registered for their keyspace, or states whose join is too large.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the bytes are no state of the custom type registered for this keyspace; the entry is unchanged")]
+#[error(
+    "the bytes are no state of the custom type registered for this keyspace, or the join is larger than {STATE_BYTES_MAX} bytes; the entry is unchanged"
+)]
 pub struct BadState;
 
 /// Joins two encoded states of one type.
@@ -173,7 +179,8 @@ impl Custom {
             match (&self.state, &other.state) {
                 (Payload::Value(mine), Payload::Value(theirs)) if !other.covers(self) => {
                     sometimes!(CustomStatesMerged);
-                    self.state = Payload::Value(merge.ok_or(BadState)?.merge(mine, theirs)?);
+                    let joined = merge.ok_or(BadState)?.merge(mine, theirs)?;
+                    self.state = Payload::Value(Some(joined).filter(|s| s.len() <= STATE_BYTES_MAX).ok_or(BadState)?);
                 }
                 _ => self.state = other.state.clone(),
             }
@@ -213,6 +220,29 @@ mod tests {
             Payload::Value(encode(state).unwrap()),
             NEVER,
         )
+    }
+
+    #[test]
+    fn states_whose_join_is_larger_than_any_receiver_takes_are_not_joined() {
+        #[derive(Debug)]
+        struct Append;
+        impl MergeState for Append {
+            fn merge(&self, mine: &[u8], theirs: &[u8]) -> Result<Bytes, BadState> {
+                Ok([mine, theirs].concat().into())
+            }
+        }
+        let of = |replica, bytes: usize| {
+            let (stamp, dot) = (Stamp { hlc: Hlc::from_ms(1), replica: ReplicaId(1) }, Dot { replica, seq: 1 });
+            Custom {
+                merged: [(dot.replica, 1)].into(),
+                ..Custom::new(stamp, dot, Payload::Value(vec![0; bytes].into()), NEVER)
+            }
+        };
+        let (half, rest) = (of(ReplicaId(1), STATE_BYTES_MAX / 2), of(ReplicaId(2), STATE_BYTES_MAX / 2 + 1));
+        let mut joined = half.clone();
+        assert_eq!(joined.join(&rest, Some(&Append)), Err(BadState));
+        assert_eq!(joined, half, "both stay as they were, and are told of");
+        assert_eq!(joined.join(&of(ReplicaId(2), STATE_BYTES_MAX / 2), Some(&Append)), Ok(true));
     }
 
     #[test]

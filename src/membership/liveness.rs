@@ -74,6 +74,8 @@ struct Place {
     electorate: BTreeSet<ReplicaId>,
     /// Since when others hear it that is silent here, if they do.
     disputed_since: Option<Mono>,
+    /// It was told of this absence that too few agree on it.
+    told: bool,
 }
 
 /// What those that can be asked say of a member.
@@ -131,6 +133,12 @@ impl Liveness {
     pub fn electorate(&self, gone: ReplicaId) -> BTreeSet<ReplicaId> {
         let place = self.places.get(&gone).filter(|place| place.gone_since.is_some());
         place.map(|place| place.electorate.clone()).unwrap_or_default()
+    }
+
+    /// Tells once for each absence that too few give up a member that is gone.
+    pub fn tell_once(&mut self, gone: ReplicaId) -> bool {
+        let place = self.places.get_mut(&gone).filter(|place| place.gone_since.is_some() && !place.told);
+        place.map(|place| place.told = true).is_some()
     }
 
     /// Notes that a link to a member is up; whoever calls tells whom it concerns.
@@ -191,6 +199,7 @@ impl Liveness {
                 note(place.reach, reach);
                 place.reach = reach;
                 place.gone_since = (reach == Reach::Unreachable).then_some(now);
+                place.told = false;
                 place.electorate = place.gone_since.map(|_| members.clone()).unwrap_or_default();
                 changes.push(Change::Reach(*replica, reach));
             }
@@ -208,7 +217,8 @@ impl Liveness {
 impl Place {
     fn new(now: Mono, patience: Duration) -> Self {
         let (gone_since, electorate, disputed_since) = (None, BTreeSet::new(), None);
-        Self { met: false, heard_at: now, patience, reach: Reach::Up, gone_since, electorate, disputed_since }
+        let (met, told, reach, heard_at) = (false, false, Reach::Up, now);
+        Self { met, heard_at, patience, reach, gone_since, electorate, disputed_since, told }
     }
 
     fn is_silent(&self, now: Mono) -> bool {

@@ -7,6 +7,17 @@ use crate::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId, Role};
 use crate::node::quarantine::Poison;
 use crate::wire::Unsendable;
 
+/// How a member went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Departure {
+    /// It had handed over what it had.
+    Left,
+    /// Its node has another running copy.
+    Succeeded,
+    /// An operator removed it, a majority gave it up, or its history does not fit that of the others.
+    Removed,
+}
+
 /// Something an operator may want to know. Every change of view is one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -60,13 +71,23 @@ pub enum Event {
     /// A replica joined the cluster. When this node has joined it is told so of every member there is, itself included; before
     /// that nobody is told of any.
     MemberJoined {
-        /// The replica.
+        /// The member's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// Its running copy.
         replica: ReplicaId,
     },
-    /// A replica was removed, or succeeded by its node's next running copy.
+    /// A replica is no member any more, for ever.
     MemberRemoved {
-        /// The replica.
+        /// The member's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// What was its running copy.
         replica: ReplicaId,
+        /// How it went, as far as was heard here.
+        how: Departure,
     },
     /// A member was unreachable for `forget_after` to a majority of all members, which removes it.
     GivenUp {
@@ -76,6 +97,21 @@ pub enum Event {
         region: RegionId,
         /// Its running copy.
         replica: ReplicaId,
+    },
+    /// A member has been unreachable for `forget_after` and longer, and not enough of those that were members when it went
+    /// agree to give it up: half of them do not hear the others, or were started again meanwhile and have no vote. What is
+    /// deleted is kept for it, which takes memory, until it is back, or an operator removes it (`Cache::remove`). Told once.
+    NotGivenUp {
+        /// The member's node.
+        node: NodeId,
+        /// Its region.
+        region: RegionId,
+        /// Its running copy.
+        replica: ReplicaId,
+        /// How many agree, this node included.
+        votes: usize,
+        /// Of how many; more than half are needed.
+        of: usize,
     },
     /// A member plays another part than before, or one that is new plays another than most; this node's own included.
     RoleChanged {

@@ -210,7 +210,7 @@ impl Staging {
 
     /// Adds a piece.
     pub fn add(&mut self, now: Mono, chunk: FullChunk) -> Staged {
-        let fragments: usize = chunk.fragments.iter().map(Fragment::weight).sum();
+        let fragments: usize = chunk.fragments.iter().map(Fragment::held_bytes).sum();
         let bytes = fragments + [&chunk.ctx, &chunk.frontier, &chunk.floor].map(Ctx::weight).iter().sum::<usize>();
         if self.bytes + bytes > STAGED_BYTES_MAX {
             return Staged::Full;
@@ -274,13 +274,11 @@ pub fn spread(count: usize, sparse: Vec<(PartitionId, Ctx)>) -> Vec<Ctx> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Hlc;
-    use crate::crdt::Dot;
+    use crate::crdt::{Dot, Path, Scope};
+    use crate::id::KeyspaceId;
 
     fn chunk(session: u64, index: u32, last: bool) -> FullChunk {
-        let (ctx, frontier, floor) = (Ctx::default(), Ctx::default(), Ctx::default());
-        let (partition, forgotten, fragments) = (PartitionId(3), Hlc::default(), Vec::new());
-        FullChunk { partition, session, index, last, ctx, frontier, floor, forgotten, is_rest: false, fragments }
+        FullChunk { last, ..FullChunk::piece(PartitionId(3), session, index) }
     }
 
     #[test]
@@ -307,6 +305,16 @@ mod tests {
         staging.forget_stalled(later, |id, ctx| id == PartitionId(3) && ctx.has(Dot { replica: ReplicaId(1), seq: 9 }));
         assert_eq!(staging.bytes(), 0);
         assert!(matches!(staging.add(later, chunk(1, 1, true)), Staged::Broken), "and asked for again if it comes");
+    }
+
+    #[test]
+    fn a_run_of_covered_events_counts_as_what_it_takes_here() {
+        let scope = Scope::Path(Path::Register);
+        let mut covering = Fragment::empty(KeyspaceId(0), Bytes::new(), scope.clone());
+        covering.covers = (1..=10_000).map(|seq| (Dot { replica: ReplicaId(1), seq }, scope.clone())).collect();
+        let mut staging = Staging::default();
+        staging.add(Mono(0), FullChunk { fragments: vec![covering], ..chunk(1, 0, false) });
+        assert!(staging.bytes() >= 10_000 * size_of::<(Dot, Scope)>());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::clock::Now;
 use crate::crdt::{Member, MemberSet};
 use crate::id::{NodeId, ReplicaId, Role};
 use crate::node::Node;
-use crate::node::event::Event;
+use crate::node::event::{Departure, Event};
 use crate::node::input::LinkId;
 use crate::node::link::{Link, Session};
 use crate::node::output::{CloseCode, Output};
@@ -54,10 +54,13 @@ impl Node {
         let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
         for replica in joined {
             self.lived.insert(replica);
-            self.tell_of(Event::MemberJoined { replica });
+            let event = self.arrival(replica);
+            event.into_iter().for_each(|event| self.tell_of(event));
         }
         self.tell_roles(&before);
         for replica in self.newly_removed(&before) {
+            let event = self.departure(&before, replica);
+            event.into_iter().for_each(|event| self.tell_of(event));
             self.on_removed(now, replica);
         }
         self.forget_the_folded();
@@ -71,9 +74,8 @@ impl Node {
     /// Tells who the members are, which nobody is told before this node has joined: another donor may know of others.
     pub(super) fn tell_members(&mut self) {
         let members: Vec<ReplicaId> = self.members.live().map(|(replica, _)| replica).collect();
-        for replica in members {
-            self.event(Event::MemberJoined { replica });
-        }
+        let told: Vec<Event> = members.into_iter().filter_map(|replica| self.arrival(replica)).collect();
+        told.into_iter().for_each(|event| self.event(event));
         self.tell_roles(&MemberSet::default());
     }
 
@@ -81,6 +83,25 @@ impl Node {
         if self.join.is_joined() {
             self.event(event);
         }
+    }
+
+    fn arrival(&self, replica: ReplicaId) -> Option<Event> {
+        let member = self.members.get(replica)?;
+        Some(Event::MemberJoined { node: member.node, region: member.region.clone(), replica })
+    }
+
+    /// Returns how one that was a member `before` went. Of whom nothing was known nothing is told.
+    fn departure(&self, before: &MemberSet, replica: ReplicaId) -> Option<Event> {
+        let member = before.get(replica)?;
+        let (node, region) = (member.node, member.region.clone());
+        let how = if self.members.of_node(node).next().is_some() {
+            Departure::Succeeded
+        } else if member.profile.role == Role::Draining && !self.members.expelled.contains(&replica) {
+            Departure::Left
+        } else {
+            Departure::Removed
+        };
+        Some(Event::MemberRemoved { node, region, replica, how })
     }
 
     /// Tells who plays another part than `before`.
@@ -178,7 +199,6 @@ impl Node {
     }
 
     fn on_removed(&mut self, now: Now, replica: ReplicaId) {
-        self.tell_of(Event::MemberRemoved { replica });
         self.forget_reports_of(replica);
         if replica == self.me.replica {
             return self.on_own_removal(now);

@@ -50,7 +50,7 @@ pub mod view;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-pub use event::{Change, Event};
+pub use event::{Change, Departure, Event};
 pub use fetch::{EdgeStats, FetchId};
 pub use gauges::{Gauge, Gauges};
 pub use input::{Input, LinkId, PeerIdentity, PeerSlot};

@@ -13,6 +13,10 @@ use crate::node::event::Event;
 use crate::node::link::Session;
 use crate::probe::{planted, sometimes};
 
+/// How much longer, as a part of the time itself, it may take until all who agree that a member is gone for too long do so:
+/// not everybody lost it at the same moment.
+const UNDECIDED: u32 = 8;
+
 impl Node {
     /// Returns what is known of whether a member can be reached; `None` for one that is no member, and for this node.
     #[must_use]
@@ -67,6 +71,8 @@ impl Node {
     /// included. Half is not enough, and newcomers do not count: both parts of a cluster that is split in two would remove
     /// each other.
     fn remove_the_given_up(&mut self, now: Now) {
+        let patience = self.config.membership.forget_after.map(|after| after + after / UNDECIDED);
+        let long_gone = patience.map(|long| self.liveness.gone_for(now.mono, long)).unwrap_or_default();
         for replica in self.given_up(now) {
             let electorate = self.liveness.electorate(replica);
             let agrees = |session: &&Session| {
@@ -76,10 +82,16 @@ impl Node {
             let votes = 1 + self.sessions().map(|(_, session)| session).filter(agrees).count();
             let members = 1 + electorate.len();
             let enough = votes * 2 > members || (planted!(HalfGivesUp) && votes * 2 == members);
-            sometimes!(VotedInVain, if !enough);
-            let Some(member) = self.members.get(replica).filter(|_| enough) else { continue };
-            sometimes!(GivenUp);
+            let Some(member) = self.members.get(replica) else { continue };
             let (node, region) = (member.node, member.region.clone());
+            if !enough {
+                sometimes!(VotedInVain);
+                if long_gone.contains(&replica) && self.liveness.tell_once(replica) {
+                    self.event(Event::NotGivenUp { node, region, replica, votes, of: members });
+                }
+                continue;
+            }
+            sometimes!(GivenUp);
             self.event(Event::GivenUp { node, region, replica });
             self.remove(now, replica);
         }

@@ -197,6 +197,9 @@ impl Node {
             let has = |id, ctx: &Ctx| self.store.read(id).is_some_and(|p| p.ctx().includes(ctx));
             session.staging.forget_stalled(now.mono, |id, ctx| self.join.is_joined() && has(id, ctx));
             session.peer.check_progress(now.mono, &self.store);
+            if !self.join.is_joined() {
+                session.asked_again.clear();
+            }
             if !session.joined {
                 behind.push(*id);
                 continue;

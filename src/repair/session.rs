@@ -279,8 +279,8 @@ impl Session {
     }
 
     fn on_answer(&mut self, at: At<'_>, first: PartitionId, equal: &[bool], step: &mut Step) {
-        for (number, equal) in (first.0..).zip(equal) {
-            let id = PartitionId(number);
+        for (number, equal) in (usize::from(first.0)..).zip(equal) {
+            let Ok(id) = u16::try_from(number).map(PartitionId) else { return };
             let Some(ctx) = self.asked.1.remove(&id) else { continue };
             if *equal {
                 step.found.push(Found::Verified(id));

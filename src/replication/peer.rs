@@ -3,12 +3,13 @@
 //! # Invariants
 //! * `known` is what the peer itself reported; `sent` includes it and what is under way.
 //! * While a full synchronisation of a partition is under way nothing else of it is sent.
-//! * `sent` falls back to `known` when the peer makes no progress for [`RESEND_AFTER`].
+//! * `sent` falls back to `known` when the peer makes no progress for [`RESEND_AFTER`]; of what is given in full, when
+//!   nothing else is left to give and the link is empty: who joins reports nothing before it has everything.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::clock::{Hlc, Mono};
+use crate::clock::Mono;
 use crate::crdt::{Ctx, Dot};
 use crate::id::{PartitionId, ReplicaId};
 use crate::probe::{planted, sometimes};
@@ -20,6 +21,9 @@ use crate::wire::{FullChunk, Part};
 /// How long sent dots may stay unreported before they are sent again: several times the longest
 /// path plus a retransmission.
 pub const RESEND_AFTER: Duration = Duration::from_secs(5);
+/// How often the time after which a full synchronisation is sent again doubles while nothing is reported: QUIC holds back
+/// what a slow path has not taken yet, and who joins over one is silent for that long.
+const DOUBLINGS_MAX: u32 = 5;
 /// One catch-up frame.
 const BUDGET: Budget = Budget { fragments: 1_024, bytes: 64 * 1024 };
 
@@ -62,6 +66,10 @@ pub struct Peer {
     chunks: VecDeque<FullChunk>,
     sessions: u64,
     marked_at: Mono,
+    /// When something of a full synchronisation was last seen to wait here.
+    busy_at: Mono,
+    /// How often full synchronisations were sent again since the peer last reported anything.
+    rounds: u32,
     /// Bytes handed to the link and not taken by QUIC yet.
     in_flight: usize,
     pace: Pace,
@@ -83,6 +91,8 @@ impl Peer {
             chunks: VecDeque::new(),
             sessions: 0,
             marked_at: now,
+            busy_at: now,
+            rounds: 0,
             in_flight: 0,
             pace: Pace::new(now),
         }
@@ -97,6 +107,7 @@ impl Peer {
     /// Notes what the peer reported.
     pub fn report(&mut self, partition: PartitionId, ctx: &Ctx) {
         let Some(lane) = self.lanes.get_mut(partition.index()) else { return };
+        self.rounds = 0;
         lane.known.join_claim(ctx);
         lane.sent.join_claim(ctx);
         if lane.full.as_ref().is_some_and(|full| lane.known.includes(full)) {
@@ -303,6 +314,11 @@ impl Peer {
 
     /// Sends again what the peer should have reported by now. Returns whether anything is.
     pub fn check_progress(&mut self, now: Mono, store: &Store) -> bool {
+        if !self.chunks.is_empty() || !self.fulls.is_empty() || self.in_flight > 0 {
+            self.busy_at = now;
+        }
+        let silence = RESEND_AFTER * 2_u32.pow(self.rounds.min(DOUBLINGS_MAX));
+        let gave_long_ago = now.since(self.busy_at) >= silence || planted!(FullsInterrupted);
         if now.since(self.marked_at) < RESEND_AFTER || !self.chunks.is_empty() || planted!(NeverResends) {
             return false;
         }
@@ -310,12 +326,14 @@ impl Peer {
         let mut stuck = Vec::new();
         for (at, lane) in self.lanes.iter_mut().enumerate() {
             let (sent, known) = &lane.mark;
-            if !lane.known.includes(sent) && lane.known == *known {
+            let waits = lane.full.is_some() && !gave_long_ago;
+            if !waits && !lane.known.includes(sent) && lane.known == *known {
                 lane.sent = lane.known.clone();
                 stuck.extend(u16::try_from(at).ok().map(|at| (PartitionId(at), lane.full.take().is_some())));
             }
             lane.mark = (lane.sent.clone(), lane.known.clone());
         }
+        self.rounds += u32::from(stuck.iter().any(|(_, full)| *full));
         for (partition, full) in &stuck {
             sometimes!(ResentAfterSilence, if !full);
             sometimes!(FullResentAfterSilence, if *full);
@@ -355,18 +373,7 @@ impl Peer {
 /// Cuts a full synchronisation into frames.
 fn cut(full: Full, session: u64) -> Vec<FullChunk> {
     let Full { batch, frontier, floor, forgotten, is_rest, is_part: _ } = full;
-    let chunk = |index: u32| FullChunk {
-        partition: batch.partition,
-        session,
-        index,
-        last: false,
-        ctx: Ctx::default(),
-        frontier: Ctx::default(),
-        floor: Ctx::default(),
-        forgotten: Hlc::default(),
-        is_rest: false,
-        fragments: Vec::new(),
-    };
+    let chunk = |index: u32| FullChunk::piece(batch.partition, session, index);
     let mut chunks = Vec::new();
     let mut open = FullChunk { ctx: batch.ctx, frontier, floor, forgotten, is_rest, ..chunk(0) };
     let mut bytes = 0;
@@ -455,6 +462,23 @@ mod tests {
         assert!(!peer.check_progress(once, &store), "the first look only marks");
         assert!(peer.check_progress(twice, &store));
         assert!(matches!(peer.next_part(&store), Some(Part::Batch(_))));
+    }
+
+    /// A joiner reports nothing before it has everything, however long that takes.
+    #[test]
+    fn a_join_over_a_slow_path_is_given_everything_once_and_again_only_when_all_was_sent_for_long() {
+        let store = parted(64, 64);
+        let mut peer = Peer::new(vec![Ctx::default(); 64], Mono(0));
+        store.partition_ids().for_each(|partition| peer.synchronise(partition));
+        let (mut given, mut again) = (Vec::new(), 0);
+        for second in 0..400 {
+            again += u32::from(peer.check_progress(Mono(0).plus(Duration::from_secs(second)), &store));
+            given.extend(peer.next_part(&store).map(|part| chunk(Some(part)).0));
+            assert!(again == 0 || second > 64, "{second}");
+        }
+        let once = given.iter().take_while(|session| **session <= 64).count();
+        assert!(once >= 64 && given.windows(2).all(|two| two[0] <= two[1]), "one after the other");
+        assert!((2..=4).contains(&again), "{again} times, each after twice as long");
     }
 
     #[test]

@@ -34,24 +34,21 @@ impl Journal {
                 self.refused.remove(node);
                 tracing::info!(%node, %region, %replica, "peer is up");
             }
-            Event::Suspect { node, region, replica } => {
-                tracing::info!(%node, %region, %replica, "a member is silent");
-            }
-            Event::Unreachable { node, region, replica } => {
-                tracing::warn!(%node, %region, %replica, "a member is unreachable; writes reach it when it is back");
-            }
-            Event::LinkDown { node, region, replica } => {
-                tracing::warn!(%node, %region, %replica, "the path to a member is cut; writes go through the others");
-            }
-            Event::GivenUp { node, region, replica } => {
-                tracing::warn!(%node, %region, %replica, "a member was gone for too long: a majority removes it");
-            }
+            Event::Suspect { .. }
+            | Event::Unreachable { .. }
+            | Event::LinkDown { .. }
+            | Event::GivenUp { .. }
+            | Event::NotGivenUp { .. } => note_absence(event),
             Event::Isolated => {
                 tracing::error!("no member is heard: this node is cut off; local reads and writes go on");
             }
             Event::NotIsolated => tracing::info!("a member is heard again"),
-            Event::MemberJoined { replica } => tracing::info!(%replica, "a replica joined"),
-            Event::MemberRemoved { replica } => tracing::info!(%replica, "a replica was removed"),
+            Event::MemberJoined { node, region, replica } => {
+                tracing::info!(%node, %region, %replica, "a member joined");
+            }
+            Event::MemberRemoved { node, region, replica, how } => {
+                tracing::info!(%node, %region, %replica, ?how, "a member is none any more");
+            }
             Event::RoleChanged { node, region, replica, role } => {
                 tracing::info!(%node, %region, %replica, ?role, "a member plays another part");
             }
@@ -121,6 +118,28 @@ fn note_expiry(days: u64) {
         tracing::error!("the certificate has expired: links that are up stay, new ones are refused");
     } else {
         tracing::warn!(days, "the certificate expires soon: renew it and load it");
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "all others are noted by who calls")]
+fn note_absence(event: &Event) {
+    match event {
+        Event::Suspect { node, region, replica } => {
+            tracing::info!(%node, %region, %replica, "a member is silent");
+        }
+        Event::Unreachable { node, region, replica } => {
+            tracing::warn!(%node, %region, %replica, "a member is unreachable; writes reach it when it is back");
+        }
+        Event::LinkDown { node, region, replica } => {
+            tracing::warn!(%node, %region, %replica, "the path to a member is cut; writes go through the others");
+        }
+        Event::GivenUp { node, region, replica } => {
+            tracing::warn!(%node, %region, %replica, "a member was gone for too long: a majority removes it");
+        }
+        Event::NotGivenUp { node, region, replica, votes, of } => {
+            tracing::warn!(%node, %region, %replica, votes, of, "a member is gone for too long, but too few agree to give it up: what is deleted is kept for it; remove it, if it does not come back");
+        }
+        _ => {}
     }
 }
 

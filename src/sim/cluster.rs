@@ -478,7 +478,7 @@ impl SimCluster {
                     if !founded {
                         self.note_given(at);
                     }
-                } else if let Event::MemberJoined { replica } = event {
+                } else if let Event::MemberJoined { replica, .. } = event {
                     self.note_counted(at, replica);
                 }
                 self.note_suspicion(at, &event);

@@ -81,10 +81,10 @@ impl SimCluster {
             self.mistaken_twin(at, *replica)
         } else {
             let known = seen.known.entry(by).or_default();
-            if let Event::MemberRemoved { replica } = event {
+            if let Event::MemberRemoved { replica, .. } = event {
                 known.remove(replica);
             }
-            let joined = if let Event::MemberJoined { replica } = event { Some(*replica) } else { None };
+            let joined = if let Event::MemberJoined { replica, .. } = event { Some(*replica) } else { None };
             let twice = joined.filter(|replica| !known.insert(*replica));
             let what = |replica| format!("r{at} is told twice that {replica} joined");
             twice.map(|replica| Violation::new(Invariant::Membership, what(replica)))

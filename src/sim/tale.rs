@@ -212,8 +212,11 @@ fn told(event: &Event) -> String {
         Event::GivenUp { region, replica, .. } => format!("{region} was gone for too long: {replica} is given up"),
         Event::Isolated => "hears nobody".to_owned(),
         Event::NotIsolated => "hears somebody again".to_owned(),
-        Event::MemberJoined { replica } => format!("member {replica} joined"),
-        Event::MemberRemoved { replica } => format!("member {replica} is removed"),
+        Event::NotGivenUp { region, replica, votes, of, .. } => {
+            format!("{region} was gone for too long, but only {votes} of {of} give {replica} up")
+        }
+        Event::MemberJoined { region, replica, .. } => format!("{region} joined as {replica}"),
+        Event::MemberRemoved { region, replica, how, .. } => format!("{region} is no more {replica}: {how:?}"),
         Event::RoleChanged { region, replica, role, .. } => format!("{region} is {role:?} as {replica}"),
         Event::Refused { region, fault, .. } => format!("refuses {region}: {fault}"),
         Event::DialFailed { address, why } => format!("{address} does not answer: {why}"),

@@ -134,6 +134,7 @@ impl Partition {
             }
             if !planted!(FloorNotInherited) {
                 self.floor.join(&full.floor);
+                full.floor.iter().for_each(|(replica, _)| self.smooth_floor(replica));
             }
         }
         // What was taken in here has no records.

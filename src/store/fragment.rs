@@ -11,8 +11,11 @@ use siphasher::sip::SipHasher13;
 
 use crate::clock::Hlc;
 use crate::crdt::tree::Branch;
-use crate::crdt::{Cell, Ctx, Custom, Dot, Path, Payload, Scope};
+use crate::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, Path, Payload, Scope};
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
+
+/// What a place of a map takes in memory beside what is there, and a merged event of a custom state.
+const PLACE_BYTES: usize = 64;
 
 /// The state of one key restricted to a scope, plus every unstable dot of that scope.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +63,18 @@ impl Fragment {
         let counters: usize = self.branch.counters.iter().map(|(n, c)| n.len() + 40 * c.len()).sum();
         let custom = self.custom.as_ref().map_or(0, |c| 32 + super::entry::payload_bytes(&c.state));
         16 + self.key.len() + cell + elems + counters + custom + 4 * self.covers.len()
+    }
+
+    /// Returns roughly how many bytes of memory it takes, which small ones do many times of what they are on the wire.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let siblings: usize = self.branch.elems.iter().map(|(_, s)| PLACE_BYTES + s.len() * size_of::<Elem>()).sum();
+        let counts =
+            |c: &Vec<(ReplicaId, Contribution)>| PLACE_BYTES + c.len() * size_of::<(ReplicaId, Contribution)>();
+        let counters: usize = self.branch.counters.iter().map(|(_, c)| counts(c)).sum();
+        let merged = self.custom.as_ref().map_or(0, |c| c.merged.len() * PLACE_BYTES);
+        let covers = self.covers.len() * size_of::<(Dot, Scope)>();
+        size_of::<Self>() + self.weight() + siblings + counters + merged + covers
     }
 
     /// Returns the last event of a replica that is named anywhere inside.

@@ -26,6 +26,9 @@ const SWEEP_MAX: usize = 256;
 /// Slots one call of [`Partition::evict_cold`] looks at.
 const COLD_MAX: u32 = 256;
 
+/// Most gaps of one replica in the floor, a quarter of what a message may name.
+const FLOOR_GAPS_MAX: usize = 1_024;
+
 /// Deadlines out of date that are kept whatever the number of entries.
 const DEADLINES_SPARE: usize = 64;
 
@@ -259,6 +262,7 @@ impl Partition {
         self.log.remove(dot);
         if !planted!(DroppedRecordsNotInFloor) {
             self.floor.add(dot);
+            self.smooth_floor(dot.replica);
         }
         if let Some(s) = self.slot_mut(slot) {
             s.entry.unmark(dot);
@@ -267,6 +271,16 @@ impl Partition {
                 self.truncated.push(slot);
             }
         }
+    }
+}
+
+impl Partition {
+    /// Fills the gaps of the floor when there are more of them than a message may name. What is in them the log still has;
+    /// who lacks it is synchronised in full all the same, so this asks for more than is needed and for nothing wrong.
+    pub(super) fn smooth_floor(&mut self, replica: ReplicaId) {
+        let Some(floor) = self.floor.of(replica).filter(|floor| floor.gaps() > FLOOR_GAPS_MAX) else { return };
+        let Some(seen) = self.ctx.of(replica) else { return };
+        self.floor.add_range(replica, 1, floor.max().min(seen.base()));
     }
 }
 
@@ -316,7 +330,21 @@ fn floor_reached(floor: &Ctx, mine: &Ctx, reports: &[Ctx]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::PartitionId;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_floor_of_many_gaps_is_filled_up_to_the_last_that_it_names() {
+        let me = ReplicaId(1);
+        let mut p = Partition::new(PartitionId(0), me, 1 << 20);
+        p.ctx.add_range(me, 1, 9_000);
+        let odd = |last: u64| (1..=last).step_by(2).map(|seq| Dot { replica: me, seq });
+        odd(2_001).for_each(|dot| p.truncate(dot, 0));
+        assert_eq!(p.floor.gaps().1, 1_000, "as they were");
+        odd(7_001).for_each(|dot| p.truncate(dot, 0));
+        assert!(p.floor.gaps().1 <= FLOOR_GAPS_MAX && p.ctx.includes(&p.floor));
+        assert_eq!(p.floor.of(me).map(Seen::max), Some(7_001), "whoever lacks what is newer is given that alone");
+    }
 
     #[test]
     fn stable_is_exactly_what_everybody_has() {

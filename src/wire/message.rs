@@ -100,6 +100,25 @@ pub struct FullChunk {
     pub fragments: Vec<Fragment>,
 }
 
+impl FullChunk {
+    /// Builds a piece that says nothing yet, and is not the last.
+    #[must_use]
+    pub fn piece(partition: PartitionId, session: u64, index: u32) -> Self {
+        Self {
+            partition,
+            session,
+            index,
+            last: false,
+            ctx: Ctx::default(),
+            frontier: Ctx::default(),
+            floor: Ctx::default(),
+            forgotten: Hlc::default(),
+            is_rest: false,
+            fragments: Vec::new(),
+        }
+    }
+}
+
 /// A message of the control stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Control {

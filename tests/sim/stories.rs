@@ -1,11 +1,13 @@
 //! Directed stories of whole clusters: one thing that can happen each, and how soon or with what all come through it.
 
 use bytes::Bytes;
+use driftless::Event;
 use driftless::crdt::{Dot, NEVER, Path};
 use driftless::id::PartitionId;
 use driftless::node::{Input, Level, Mark, WaitId};
 use driftless::sim::{Action, SimCluster, SimConfig, Weather};
-use driftless::store::{Family, Intent, KeyRef, Selector};
+use driftless::store::write::Tick;
+use driftless::store::{Family, Intent, KeyRef, Partition, Selector};
 
 use crate::agree;
 use crate::simulated::{contexts, converged, formed, get, joined, ms, set};
@@ -123,6 +125,35 @@ fn who_is_behind_a_dropped_log_costs_what_has_changed_and_not_what_there_is() {
     assert!(cluster.node(2).unwrap().stats().full_syncs > syncs);
     let took = sent(&cluster) - before;
     assert!(took < 100_000, "{took} bytes for 400 changes of a few, beside 200,000 of values that both sides hold");
+}
+
+/// Five that hear nobody let one map grow to its limit each. Nobody can be given all of it in one piece; everything else they
+/// are given all the same.
+#[test]
+fn a_map_that_has_become_too_large_to_send_keeps_nobody_from_joining() {
+    let mut config = SimConfig { nodes: 6, ..SimConfig::default() };
+    config.weather.loss = 0.0;
+    let mut cluster = formed(10, config);
+    set(&mut cluster, 0, "beside", "v").unwrap();
+    assert!(cluster.run_until(ms(5_000), converged).is_some());
+    (0..6).for_each(|at| cluster.isolate(at));
+    let mut rng = fastrand::Rng::with_seed(10);
+    for (at, n) in (0..5).flat_map(|at| (0..60).map(move |n| (at, n))) {
+        let space = cluster.store(at).unwrap().spaces().open("maps", Family::Map).unwrap();
+        let (key, path) = (KeyRef::new(&space, b"map"), Path::Field(format!("{at} {n}").into()));
+        let value: Vec<u8> = (0..4_000).map(|_| rng.u8(..)).collect();
+        let put = |p: &mut Partition, tick: &Tick<'_>| p.put(&key, path, value.into(), NEVER, tick);
+        cluster.write(at, &key, Some(4_000), put).unwrap();
+    }
+    cluster.heal();
+    assert!(cluster.run_until(ms(30_000), converged).is_some(), "each field goes by itself");
+    (0..6).for_each(|at| drop(cluster.take_events(at)));
+    cluster.crash(5);
+    cluster.start(5).unwrap();
+    assert!(cluster.run_until(ms(30_000), joined).is_some());
+    assert_eq!(get(&cluster, 5, "beside").as_deref(), Some(&b"v"[..]));
+    let told = (0..5).flat_map(|at| cluster.take_events(at)).any(|event| matches!(event, Event::Unsendable { .. }));
+    assert!(told, "an operator hears of it");
 }
 
 #[test]
