@@ -129,11 +129,12 @@ impl Node {
     }
 
     /// Tells whether a peer has seen nothing of replicas that are folded here that nobody here has: nobody could take it. What
-    /// may be folded counts as well: others may have, since this node told them what it has.
+    /// may be folded counts as well: others may have, since this node told them what it has. Where the peer has folded
+    /// and this node has not, it is the peer that judges.
     pub(super) fn fits_what_is_folded(&self, session: &Session) -> bool {
         let floors = &self.members.floors;
         let fits = |known: &Ctx, mine: &Ctx| {
-            known.fits_marks_of(mine) && floors.values().all(|floor| mine.has_all_of(known, *floor))
+            known.fits_marks_of(mine) && floors.values().all(|floor| mine.has_what_is_named_of(known, *floor))
         };
         let is_known =
             |id| session.peer.known(id).zip(self.store.read(id)).is_some_and(|(known, p)| fits(known, p.ctx()));

@@ -95,7 +95,7 @@ impl Watcher {
         let seen = self.history.resolved(id, before);
         let view = self.history.view(id, &seen, latest_ms).of(&key);
         let newer = view.last_stamp().is_some_and(|last| last > stamp) || view.is_invalidated(stamp, left.cell.tags());
-        if done && (newer || before.has(dot)) {
+        if done && (newer || seen.has(dot)) {
             let what = format!("{key:?} of {stamp:?} is written again over {:?}", view.last_stamp());
             return Err(Violation::new(Invariant::Resurrection, what));
         }
@@ -105,7 +105,7 @@ impl Watcher {
             Payload::Value(_) => left.cell.deadline <= latest_ms || again.full.contains(&left.space),
             Payload::Tombstone | Payload::Absent => !shows,
         };
-        let excused = again.excused || newer || may_be_forgotten || nothing_to_do || before.has(dot);
+        let excused = again.excused || newer || may_be_forgotten || nothing_to_do || seen.has(dot);
         let has = |ctx: &Ctx| ctx.has(dot);
         let others = (0..cluster.host_count()).filter(|at| *at != again.at).filter_map(|at| cluster.store(at));
         let received = || {
