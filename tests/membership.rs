@@ -4,12 +4,15 @@
 #[path = "support/world.rs"]
 mod world;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use driftless::error::{DrainError, RemoveError, RenewError, StartError, WriteError};
 use driftless::id::{RegionId, ReplicaId};
 use driftless::routing::{Client, RouteError, RouterConfig};
-use driftless::{Event, Ttl};
+use driftless::{Event, Registers, Ttl};
+use tokio::task::JoinSet;
 use world::{GUARD, World, event, everywhere, guard};
 
 #[tokio::test]
@@ -111,6 +114,20 @@ async fn clients_go_elsewhere_as_soon_as_a_region_is_called_unreachable() {
     guard(ap.shutdown()).await;
 }
 
+/// Writes without pause, and waits for all members now and then.
+async fn write_until(over: Arc<AtomicBool>, numbers: Registers<u32, u32>) -> u32 {
+    for written in 1.. {
+        let receipt = numbers.set(&(written % 100), &written, Ttl::NEVER).unwrap();
+        if written.is_multiple_of(16) {
+            everywhere(&receipt).await;
+        }
+        if over.load(Ordering::Relaxed) {
+            return written;
+        }
+    }
+    0
+}
+
 /// From one CA to the next and back, a hundred times: each time first both are trusted, then the new certificate is shown,
 /// then the new CA alone is trusted.
 #[tokio::test]
@@ -118,6 +135,11 @@ async fn certificates_and_cas_are_renewed_a_hundred_times_and_nothing_is_interru
     let (first, second) = (World::new(), World::new());
     let (us, eu) = first.pair().await;
     let (numbers, mut events) = (us.registers::<u32, u32>("n").unwrap(), us.events());
+    let over = Arc::new(AtomicBool::new(false));
+    let mut writers = JoinSet::new();
+    for cache in [&us, &eu] {
+        writers.spawn(write_until(Arc::clone(&over), cache.registers::<u32, u32>("load").unwrap()));
+    }
     for round in 0..100 {
         let (old, new) = if round % 2 == 0 { (&first, &second) } else { (&second, &first) };
         let stages = [(old, vec![old, new]), (new, vec![old, new]), (new, vec![new])];
@@ -128,6 +150,9 @@ async fn certificates_and_cas_are_renewed_a_hundred_times_and_nothing_is_interru
         }
         everywhere(&numbers.set(&round, &round, Ttl::NEVER).unwrap()).await;
     }
+    over.store(true, Ordering::Relaxed);
+    let written = guard(writers.join_all()).await;
+    assert!(written.iter().all(|written| *written > 100), "no write failed, and none waited for long: {written:?}");
     // Who only has a certificate of the CA that is trusted now can join, who has one of the other cannot.
     let ap = first.open(2, &[&us, &eu]).await;
     assert_eq!(ap.registers::<u32, u32>("n").unwrap().get(&99).unwrap(), Some(99));

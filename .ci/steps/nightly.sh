@@ -1,5 +1,5 @@
-# What takes hours on an idle machine: many seeds that no other day has, the same over QUIC, every planted fault, a
-# million schedules of threads, and every mutation of the data model. Not among the default steps. Each of the five counts
+# What takes hours on an idle machine: many seeds that no other day has, the same over QUIC, every planted fault, ten
+# thousand restarts, a million schedules of threads, and every mutation of the data model. Not among the default steps. Each of the six counts
 # as one test; figures and logs go to ci/nightly of the target directory.
 seeds=${NIGHTLY_SEEDS:-300000}
 quic_seeds=${NIGHTLY_QUIC_SEEDS:-12000}
@@ -19,6 +19,7 @@ gate "$quic_seeds seeds over QUIC" cargo run --locked --release --features sim -
 RUSTFLAGS="--cfg planted" CARGO_TARGET_DIR=$target/planted gate "planted faults" \
     cargo run --locked --release --no-default-features --features sim --example simulate -- \
     --planted all --json "$figures/planted.json"
+gate "10,000 restarts" cargo nextest run --locked --release --no-default-features --features sim --test incarnations
 # Their own counts of tests stay in the log: each is one here.
 quietly() {
     local log=$figures/$1.log

@@ -9,14 +9,15 @@ target=${CARGO_TARGET_DIR:-target}
 figures=$target/ci/simulate
 mkdir -p "$figures"
 
-# Faults that a few hundred seeds see: of the clock, the types, the store, the wire, replication, the node, the members, the edges.
+# Faults that a few hundred seeds see: of the clock, the types, the store, the wire, replication, the node, the members, the edges, failing over.
 clock=CounterWraps,TieUnbroken
 types=LosersDropped,RemovalIgnored
 store=StaleBatchAccepted,HoleNotInherited
 wire=RunCutShort,WrongDictionary
 nodes=NeverRelays,HalfIsQuorum,ZombieAccepted,ReplicaIdReused,FloorForgotten,FoldsEarly,TwinPresumed
 edges=EdgeIsDonor,EdgeCounts
-fast_faults=${FAST_FAULTS:-$clock,$types,$store,$wire,$nodes,$edges}
+failover=QuorumOfOne,AccusedForGood,LeavesAtOnce,NotReissued,RepairWithoutContext
+fast_faults=${FAST_FAULTS:-$clock,$types,$store,$wire,$nodes,$edges,$failover}
 fast_seeds=2000
 # The first 12 digits of the commit, as a number: every commit looks where no other has.
 commit=$(git rev-parse HEAD 2>/dev/null) || commit=$(find src -name '*.rs' -print0 | sort -z | xargs -0 cat | sha256sum)

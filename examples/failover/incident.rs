@@ -136,6 +136,7 @@ impl Incident {
             | What::LinkDown
             | What::Isolated
             | What::NotIsolated
+            | What::Twin
             | What::MemberJoined => false,
         }
     }
@@ -147,7 +148,10 @@ impl Incident {
             (Kind::ClonedIdentity, _) => self.is_removal(heard),
             (_, What::Suspect | What::Unreachable | What::LinkDown) => self.witnesses.contains(site) && of_target(),
             (_, What::Isolated) => self.targets.contains(site),
-            (_, What::Up | What::NotIsolated | What::MemberJoined | What::MemberRemoved | What::Fenced) => false,
+            (
+                _,
+                What::Up | What::NotIsolated | What::MemberJoined | What::MemberRemoved | What::Fenced | What::Twin,
+            ) => false,
         }
     }
 
@@ -191,16 +195,15 @@ impl Incident {
         Some(all?.into_iter().max()? - self.quiet_ms)
     }
 
-    /// Returns when each of two twins was told of the other, in milliseconds from the beginning: the older one that it is
-    /// fenced, the newer one that the older was removed.
+    /// Returns when each of two twins was told, in milliseconds from the beginning: the older one that it is fenced, the newer
+    /// one that there is another process.
     pub(crate) fn twins_told(&self, saws: &[(usize, Saw)]) -> (Option<u64>, Option<u64>) {
         let told = |site: &dyn Fn(usize) -> bool, what: What| {
-            let mut heard = self.since(saws).filter(|heard| self.is_removal(heard));
-            let first = heard.find(|(at, saw)| site(*at) && saw.what == what);
+            let first = self.since(saws).find(|(at, saw)| site(*at) && saw.what == what);
             first.map(|(_, saw)| saw.at_ms - self.quiet_ms).filter(|_| self.newcomer.is_some())
         };
         let older = told(&|site| self.targets.contains(&site), What::Fenced);
-        (older, told(&|site| Some(site) == self.newcomer, What::MemberRemoved))
+        (older, told(&|site| Some(site) == self.newcomer, What::Twin))
     }
 
     /// Tells whether a verdict at `site` is to be expected.
@@ -214,8 +217,9 @@ impl Incident {
             && match self.kind {
                 Kind::SlowRegion => false,
                 Kind::OneWayCut => (by_witness && of_target) || (by_target && of_witness),
-                Kind::ClonedIdentity => by_target || of_target || saw.what == What::Fenced,
-                Kind::Cut | Kind::Kill | Kind::Isolation | Kind::Restart => by_target || of_target,
+                Kind::Cut | Kind::Kill | Kind::Isolation | Kind::Restart | Kind::ClonedIdentity => {
+                    by_target || of_target
+                }
             }
     }
 
@@ -276,7 +280,7 @@ pub(crate) fn alarms(
         let is_alarm = match heard.1.what {
             What::Unreachable | What::LinkDown | What::Isolated | What::Fenced => true,
             What::Suspect => false,
-            What::Up | What::NotIsolated | What::MemberJoined | What::MemberRemoved => continue,
+            What::Up | What::NotIsolated | What::MemberJoined | What::MemberRemoved | What::Twin => continue,
         };
         if incidents.iter().any(|incident| incident.explains(heard)) {
             continue;

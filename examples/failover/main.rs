@@ -98,8 +98,8 @@ pub(crate) struct DemoArgs {
 
 fn parse_nodes(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(nodes) if (1..=3).contains(&nodes) => Ok(nodes),
-        Ok(_) | Err(_) => Err("expected 1, 2 or 3".to_owned()),
+        Ok(nodes) if (1..=5).contains(&nodes) => Ok(nodes),
+        Ok(_) | Err(_) => Err("expected a number from 1 to 5".to_owned()),
     }
 }
 

@@ -312,6 +312,7 @@ fn saw(event: &Event) -> Option<Saw> {
         Event::MemberJoined { node, replica, .. } => (What::MemberJoined, Some(node), Some(replica)),
         Event::MemberRemoved { node, replica, .. } => (What::MemberRemoved, Some(node), Some(replica)),
         Event::Removed => (What::Fenced, None, None),
+        Event::Twin { replica } => (What::Twin, None, Some(replica)),
         _ => return None,
     };
     Some(Saw { what, node: node.map(ToString::to_string), replica: replica.map(|r| r.0), at_ms: wall_ms() })

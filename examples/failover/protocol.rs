@@ -160,6 +160,8 @@ pub(crate) enum What {
     MemberRemoved,
     /// This replica itself was removed: it refuses writes from now on.
     Fenced,
+    /// Another process has the identity of this one.
+    Twin,
 }
 
 /// How the cluster looks from one node, and what that node counted.

@@ -193,6 +193,25 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_whose_beats_come_unevenly_may_be_silent_for_longer_up_to_a_bound() {
+        let (suspect, every) = (Duration::from_millis(500), Duration::from_millis(100));
+        let patience = |delays: [u64; 2]| {
+            let mut beats = Beats::new(Mono(0));
+            for seq in 1..200 {
+                let sent = seq * 100 * MS;
+                let delay = delays[usize::from(seq % 2 == 0)];
+                beats.on_beat(Mono(sent + delay * MS), seq, sent, Some((sent, 0)));
+            }
+            beats.patience(suspect, every)
+        };
+        assert_eq!(patience([80, 80]), suspect, "an even path");
+        assert_eq!(patience([70, 90]), suspect, "the usual noise");
+        let uneven = patience([50, 350]);
+        assert!(uneven > suspect * 2 && uneven < UNEVEN_MAX, "{uneven:?}");
+        assert_eq!(patience([50, 5_000]), UNEVEN_MAX);
+    }
+
+    #[test]
     fn silence_is_judged_by_its_length_and_our_own_lateness_is_forgiven() {
         let (suspect, give_up) = (Duration::from_millis(500), Duration::from_secs(2));
         let mut beats = Beats::new(Mono(0));

@@ -25,6 +25,11 @@ impl Expiry {
         Self { at_ms, told: None }
     }
 
+    /// Returns when it expires, in Unix milliseconds.
+    pub(super) fn at_ms(&self) -> u64 {
+        self.at_ms
+    }
+
     /// Returns the days of the stage that is to be told now.
     fn stage(&mut self, wall_ms: u64) -> Option<u64> {
         let left_ms = self.at_ms.saturating_sub(wall_ms);

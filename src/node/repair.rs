@@ -63,10 +63,10 @@ pub struct RepairReport {
 }
 
 impl RepairReport {
-    /// Tells whether all partitions were found equal to those of all peers with a link.
+    /// Tells whether all partitions were found equal to those of all peers with a link, of which there was one at least.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.verified == self.of
+        self.of > 0 && self.verified == self.of
     }
 }
 

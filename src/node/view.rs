@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::id::{NodeId, RegionId, ReplicaId, Role};
 use crate::membership::Reach;
 use crate::node::Node;
+use crate::node::expiry::Expiry;
 
 /// A member as this node sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,7 +30,7 @@ pub struct MemberView {
     pub skew_ms: Option<i64>,
     /// The most milliseconds one of its writes took to get here in the last ten to twenty seconds, if any came.
     pub lag_ms: Option<u64>,
-    /// When the certificate it showed when its link came up expires, in Unix milliseconds.
+    /// When the certificate it showed when its link came up expires, in Unix milliseconds; of this node, its own of now.
     pub certificate_expires_ms: Option<u64>,
 }
 
@@ -106,6 +107,7 @@ impl Node {
             let mut links = self.links.values().filter_map(|link| Some((link, link.session.as_deref()?)));
             links.find(|(_, session)| session.replica == replica)
         };
+        let own_expiry = self.expiry.as_ref().map(Expiry::at_ms);
         let view = |(replica, member): (ReplicaId, &crate::crdt::Member)| {
             let is_me = replica == self.me.replica;
             let linked = session(replica);
@@ -119,7 +121,11 @@ impl Node {
                 rtt: linked.and_then(|(_, session)| session.beats.rtt()),
                 skew_ms: linked.and_then(|(_, session)| session.beats.skew_ms()),
                 lag_ms: linked.and_then(|(_, session)| session.recent_lag.longest_ms(self.last)),
-                certificate_expires_ms: linked.map(|(link, _)| link.identity.expires_ms),
+                certificate_expires_ms: if is_me {
+                    own_expiry
+                } else {
+                    linked.map(|(link, _)| link.identity.expires_ms)
+                },
             }
         };
         ClusterView { isolated: self.is_isolated(), members: self.members.live().map(view).collect() }

@@ -1,4 +1,4 @@
-//! Which region serves a client: ranked by policy, health, lag and load.
+//! Which region serves a client: ranked by policy, health and lag.
 //!
 //! A [`Table`] holds what is known of each region and answers at once, without asking anybody. Every answer names the
 //! region to go to and, in order, those to go to if that one fails. What the failure detector says of a region counts from
