@@ -98,21 +98,28 @@ impl Node {
     }
 
     /// Takes over the marks of a partition that members have made, where the same is folded there as was seen here: nobody
-    /// can ever see anything else of it, whoever may be out of reach of this node.
+    /// can ever see anything else of it, whoever may be out of reach of this node. It is stable, for it was where the mark was
+    /// made. One that founded apart may lack it all the same: a peer that does is given it first.
     pub(super) fn adopt_marks(&mut self, now: Now, id: PartitionId) {
         if self.foldable(id).is_empty() {
             return;
         }
         let known = self.sessions().filter(|(_, s)| s.joined && self.members.get(s.replica).is_some());
         let marks = known.filter_map(|(_, s)| s.peer.known(id)).flat_map(Ctx::iter).filter(|(_, seen)| seen.is_mark());
+        let known = self.sessions().filter(|(_, s)| s.joined && self.members.get(s.replica).is_some());
+        let known: Vec<&Ctx> = known.filter_map(|(_, s)| s.peer.known(id)).collect();
+        let all_have =
+            |(at, sum): &(ReplicaId, u64)| known.iter().all(|ctx| ctx.sum_upto(*at).is_none_or(|has| has == *sum));
         let marks: BTreeMap<ReplicaId, u64> = marks.map(|(at, seen)| (at, seen.sum(at))).collect();
+        let marks: Vec<(ReplicaId, u64)> = marks.into_iter().filter(all_have).collect();
+        let before_ms = self.collect_before_ms(now);
         let Some(mut partition) = self.store.lock(id) else { return };
         let mut adopted = false;
         for (at, sum) in marks.into_iter().filter(|(at, _)| self.members.is_folded(*at)) {
             let floors = BTreeMap::from([(at.tag(), at)]);
             if partition.ctx().sum_upto(at) == Some(sum) && !partition.ctx().foldable(&floors).is_empty() {
                 sometimes!(MarkAdopted);
-                partition.fold(at);
+                partition.adopt(at, self.store.spaces(), before_ms);
                 adopted = true;
             }
         }

@@ -81,6 +81,16 @@ impl Partition {
         }
     }
 
+    /// Lets a mark that a member has made stand for the same here: what it covers was stable there, and so it is here.
+    pub fn adopt(&mut self, floor: ReplicaId, spaces: &Keyspaces, collect_before_ms: u64) {
+        self.fold(floor);
+        let mut stable = Ctx::default();
+        if let Some(mark) = self.ctx.of(floor) {
+            stable.add_seen(floor, mark);
+        }
+        self.drop_stable(&stable, spaces, collect_before_ms);
+    }
+
     /// Every member has the floor: what was truncated is stable now.
     fn release_truncated(&mut self, spaces: &Keyspaces, collect_before_ms: u64) {
         if !self.floor_inherited && self.truncated.is_empty() {
