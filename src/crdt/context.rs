@@ -69,6 +69,12 @@ impl Ctx {
         self.seen.get(from..to).unwrap_or_default()
     }
 
+    /// Returns what is named of the replicas of a tag up to one of them.
+    #[must_use]
+    pub fn named_upto(&self, last: ReplicaId) -> Self {
+        Self { seen: self.upto(last).iter().filter(|(_, seen)| !seen.is_mark()).cloned().collect() }
+    }
+
     /// Returns a number for everything seen of the replicas of a tag up to one of them, the same whether any of it is folded
     /// or not; `None` if a mark stands for more than that.
     #[must_use]

@@ -217,13 +217,16 @@ impl Node {
     }
 
     /// Refuses a donor that has forgotten what a former donor of mine, which died, has never heard of: of what I copied
-    /// there I cannot tell what was deleted since. I have written nothing, so I begin again under another id.
+    /// there I cannot tell what was deleted since. So it is with one that has seen other events of a removed replica than
+    /// those the other has folded. I have written nothing, so I begin again under another id.
     pub(super) fn mixes_donors(&mut self, now: Now, full: &Full) -> bool {
-        let mixed = !self.join.is_joined()
-            && self
-                .store
-                .read(full.batch.partition)
-                .is_some_and(|p| !p.ctx().includes(&full.frontier) && !full.batch.ctx.includes(p.ctx()));
+        let differ = |mine: &Ctx| {
+            let theirs = &full.batch.ctx;
+            let folded_otherwise = !(theirs.fits_marks_of(mine) && mine.fits_marks_of(theirs));
+            let lacks = !mine.includes(&full.frontier) && !theirs.includes(mine);
+            mine.iter().next().is_some() && (folded_otherwise || lacks)
+        };
+        let mixed = !self.join.is_joined() && self.store.read(full.batch.partition).is_some_and(|p| differ(p.ctx()));
         if mixed && !planted!(OrphansTrusted) {
             self.begin_again(now);
             return true;

@@ -83,12 +83,9 @@ impl Partition {
 
     /// Lets a mark that a member has made stand for the same here: what it covers was stable there, and so it is here.
     pub fn adopt(&mut self, floor: ReplicaId, spaces: &Keyspaces, collect_before_ms: u64) {
-        self.fold(floor);
-        let mut stable = Ctx::default();
-        if let Some(mark) = self.ctx.of(floor) {
-            stable.add_seen(floor, mark);
-        }
+        let stable = self.ctx.named_upto(floor);
         self.drop_stable(&stable, spaces, collect_before_ms);
+        self.fold(floor);
     }
 
     /// Every member has the floor: what was truncated is stable now.
