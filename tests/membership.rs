@@ -114,18 +114,17 @@ async fn clients_go_elsewhere_as_soon_as_a_region_is_called_unreachable() {
     guard(ap.shutdown()).await;
 }
 
-/// Writes without pause, and waits for all members now and then.
-async fn write_until(over: Arc<AtomicBool>, numbers: Registers<u32, u32>) -> u32 {
-    for written in 1.. {
-        let receipt = numbers.set(&(written % 100), &written, Ttl::NEVER).unwrap();
+/// Writes without pause, and waits for all members now and then; returns how often until a write failed or it was over.
+async fn write_until(over: Arc<AtomicBool>, numbers: Registers<u32, u32>) -> Result<u32, WriteError> {
+    let mut written = 0;
+    while !over.load(Ordering::Relaxed) {
+        let receipt = numbers.set(&(written % 100), &written, Ttl::NEVER)?;
+        written += 1;
         if written.is_multiple_of(16) {
             everywhere(&receipt).await;
         }
-        if over.load(Ordering::Relaxed) {
-            return written;
-        }
     }
-    0
+    Ok(written)
 }
 
 /// From one CA to the next and back, a hundred times: each time first both are trusted, then the new certificate is shown,
@@ -152,7 +151,8 @@ async fn certificates_and_cas_are_renewed_a_hundred_times_and_nothing_is_interru
     }
     over.store(true, Ordering::Relaxed);
     let written = guard(writers.join_all()).await;
-    assert!(written.iter().all(|written| *written > 100), "no write failed, and none waited for long: {written:?}");
+    let went_on = |written: &Result<u32, WriteError>| written.as_ref().is_ok_and(|written| *written > 100);
+    assert!(written.iter().all(went_on), "no write failed, and none waited for long: {written:?}");
     // Who only has a certificate of the CA that is trusted now can join, who has one of the other cannot.
     let ap = first.open(2, &[&us, &eu]).await;
     assert_eq!(ap.registers::<u32, u32>("n").unwrap().get(&99).unwrap(), Some(99));
