@@ -55,6 +55,11 @@ impl Member {
         (self.node, &self.region, self.since_ms, self.sponsor)
     }
 
+    /// Tells whether `other` is the later word on the same replica, and names another one that it has copied.
+    pub(super) fn copied_from_other(&self, other: &Self) -> bool {
+        other.identity() > self.identity() && other.sponsor != self.sponsor
+    }
+
     /// Takes in what somebody else has heard; returns whether anything changed.
     pub(super) fn join(&mut self, other: &Self) -> bool {
         let other_is_meant = other.identity() > self.identity();

@@ -192,10 +192,12 @@ impl MemberSet {
     /// orphan that is not `cleared` here, or they founded and all replicas of their node I know of were removed, or they
     /// founded and I hear of them together with such a one, or with one that was removed here and lives there. Nobody here
     /// has waited for what they know. Whom somebody let in who is folded away there and was never heard of here is judged
-    /// as if it had founded.
+    /// as if it had founded. Who has copied somebody else since I heard of it is judged by that one.
     #[must_use]
     pub fn orphans_in(&self, news: &Self, cleared: &BTreeSet<ReplicaId>) -> BTreeSet<ReplicaId> {
-        let unknown = || news.members.iter().filter(|(replica, _)| !self.knows(**replica));
+        let copied_since =
+            |replica, member: &Member| self.members.get(replica).is_some_and(|known| known.copied_from_other(member));
+        let unknown = || news.members.iter().filter(|(r, member)| !self.knows(**r) || copied_since(*r, member));
         let was_removed = |sponsor: &ReplicaId| self.knows(*sponsor) && self.was_removed(*sponsor);
         let was_here =
             |node: NodeId| self.members.values().any(|m| m.node == node) || self.floors.contains_key(&node.tag());
@@ -431,6 +433,16 @@ mod tests {
         let news = MemberSet { members: [(ReplicaId(5), let_in(2, 3))].into(), ..set(&[], &[2]) };
         assert!(here.orphans_in(&news, &BTreeSet::new()).is_empty(), "until now it was waited for");
         assert!(here.join(&news));
+    }
+
+    #[test]
+    fn who_has_copied_somebody_else_since_is_judged_by_that_one() {
+        let mut here = set(&[(1, 1), (2, 2)], &[2]);
+        here.add(ReplicaId(5), &let_in(1, 3));
+        let finished = |by| Member { since_ms: 8, ..let_in(by, 3) };
+        assert_eq!(late(&here, &[(5, finished(2))]), [5], "its first donor had given it nothing");
+        assert_eq!(late(&here, &[(5, finished(1))]), [0; 0]);
+        assert_eq!(late(&here, &[(5, Member { since_ms: 6, ..let_in(2, 3) })]), [0; 0], "an older word");
     }
 
     #[test]
