@@ -11,6 +11,7 @@
 //!   a member, if only an edge, which is no donor.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::clock::{Hlc, Mono, Now};
 use crate::crdt::{Ctx, Member, MemberSet};
@@ -22,6 +23,9 @@ use crate::node::link::{Session, spread};
 use crate::probe::{planted, sometimes};
 use crate::store::Full;
 use crate::wire::Control;
+
+/// Returns after which it looks for a donor no longer than after so many.
+const RETURNS_MAX: u32 = 7;
 
 /// How far a node has come in joining.
 #[derive(Debug)]
@@ -85,7 +89,7 @@ impl Node {
             self.send_control(donor, &Control::Join { ctxs });
             return;
         }
-        let waited = now.mono.since(since) >= self.config.membership.solo_after;
+        let waited = now.mono.since(since) >= self.founds_after();
         let edges_only = self.sessions().any(|(_, s)| s.joined) && !planted!(FoundsBesideEdge);
         sometimes!(EdgeIsNoDonor, if edges_only);
         if edges_only || (self.is_edge() && !planted!(EdgeFounds)) {
@@ -117,9 +121,15 @@ impl Node {
     /// Returns when this node stops waiting for a donor.
     pub(super) fn solo_deadline(&self) -> Option<Mono> {
         match &self.join {
-            Join::Seeking { since } => since.map(|at| at.plus(self.config.membership.solo_after)),
+            Join::Seeking { since } => since.map(|at| at.plus(self.founds_after())),
             Join::Receiving { .. } | Join::Joined => None,
         }
+    }
+
+    /// Returns how long a donor is looked for. Who comes back was removed by somebody: there is a cluster, and a member that
+    /// dials late must not find one that has founded again.
+    fn founds_after(&self) -> Duration {
+        self.config.membership.solo_after.saturating_mul(1 + self.past.returns().min(RETURNS_MAX))
     }
 
     pub(super) fn is_connected(&self, node: NodeId) -> bool {

@@ -67,6 +67,11 @@ impl Past {
         self.joined_at = Some(now);
     }
 
+    /// Returns how often it has come back since it was last a member for long.
+    pub(super) fn returns(&self) -> u32 {
+        self.returns
+    }
+
     fn wait(&mut self, now: Mono) -> Duration {
         if self.joined_at.take().is_some_and(|at| now.since(at) >= SETTLED_AFTER) {
             self.returns = 0;
