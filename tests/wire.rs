@@ -132,19 +132,20 @@ proptest! {
 
 #[test]
 fn a_frame_too_large_is_refused_by_its_size_alone() {
-    let frame = vec![1; (1 << 20) + 1];
+    let max = Limits::default().frame_bytes;
+    let frame = vec![1; usize::try_from(max).unwrap() + 1];
     let fault = decode(&frame).unwrap_err();
-    assert_eq!(fault, PeerFault::OverLimit { what: "frame size", len: (1 << 20) + 1, max: 1 << 20 });
+    assert_eq!(fault, PeerFault::OverLimit { what: "frame size", len: max + 1, max });
     let fault = decode_control(&vec![1; (256 << 10) + 1]).unwrap_err();
     assert_eq!(fault, PeerFault::OverLimit { what: "control message size", len: (256 << 10) + 1, max: 256 << 10 });
 }
 
 #[test]
 fn a_frame_no_receiver_would_take_is_not_sent() {
-    let fragments = (0..3_u8).map(|n| register(&[n], Bytes::from(noise(n, 500 << 10)))).collect();
+    let fragments = (0..9_u8).map(|n| register(&[n], Bytes::from(noise(n, 500 << 10)))).collect();
     let refused =
         Encoder::default().encode_frame(&frame_of(fragments), &arb::spaces()).map(|sent| sent.len()).unwrap_err();
-    assert!(matches!(refused, Unsendable::OverLimit { what: "frame size", .. }), "{refused}");
+    assert!(matches!(refused, Unsendable::OverLimit { what: "payload size", .. }), "{refused}");
     let large = frame_of(vec![register(b"k", Bytes::from(noise(0, (512 << 10) + 1)))]);
     let refused = Encoder::default().encode_frame(&large, &arb::spaces()).map(|sent| sent.len()).unwrap_err();
     assert!(matches!(refused, Unsendable::OverLimit { what: "length of a value", .. }), "{refused}");

@@ -26,8 +26,8 @@ use crate::wire::FullChunk;
 /// budget in one partition. Past it the link is closed: use more partitions.
 pub const STAGED_BYTES_MAX: usize = 512 << 20;
 
-/// How long the next piece of a synchronisation may take before it counts as not coming: twice what a sender waits before
-/// it begins again.
+/// How long the next piece of a synchronisation may take before it counts as not coming: twice what a sender waits at least
+/// before it begins again.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// A connection.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::clock::Now;
 use crate::crdt::{Member, MemberSet};
 use crate::id::{NodeId, ReplicaId, Role};
+use crate::membership::Reach;
 use crate::node::Node;
 use crate::node::event::{Departure, Event};
 use crate::node::input::LinkId;
@@ -96,7 +97,10 @@ impl Node {
         let (node, region) = (member.node, member.region.clone());
         let how = if self.members.of_node(node).next().is_some() {
             Departure::Succeeded
-        } else if member.profile.role == Role::Draining && !self.members.expelled.contains(&replica) {
+        } else if member.profile.role == Role::Draining
+            && !self.members.expelled.contains(&replica)
+            && self.reach(replica).is_none_or(|reach| reach < Reach::Cut)
+        {
             Departure::Left
         } else {
             Departure::Removed
@@ -125,7 +129,9 @@ impl Node {
         if self.members.orphans.is_empty() || self.is_edge() || planted!(OrphansTrusted) {
             return false;
         }
-        let orphans = self.sessions().filter(|(_, s)| s.joined && self.members.orphans.contains(&s.replica));
+        // Who was cleared is a member like any other since, and nothing becomes stable without it.
+        let is_open = |replica| self.members.orphans.contains(replica) && !self.cleared.contains(replica);
+        let orphans = self.sessions().filter(|(_, s)| s.joined && is_open(&s.replica));
         let fits = |session: &Session| self.has_what_is_stable(session) && self.fits_what_is_folded(session);
         let (cleared, behind): (Vec<_>, Vec<_>) =
             orphans.map(|(id, s)| (id, s.replica, fits(s))).partition(|(_, _, fits)| *fits);

@@ -71,7 +71,7 @@ impl Node {
     /// included. Half is not enough, and newcomers do not count: both parts of a cluster that is split in two would remove
     /// each other.
     fn remove_the_given_up(&mut self, now: Now) {
-        let patience = self.config.membership.forget_after.map(|after| after + after / UNDECIDED);
+        let patience = self.config.membership.forget_after.map(|after| after.saturating_add(after / UNDECIDED));
         let long_gone = patience.map(|long| self.liveness.gone_for(now.mono, long)).unwrap_or_default();
         for replica in self.given_up(now) {
             let electorate = self.liveness.electorate(replica);

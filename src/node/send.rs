@@ -9,8 +9,8 @@ use crate::node::input::LinkId;
 use crate::node::output::Output;
 use crate::probe::{planted, sometimes};
 use crate::replication::outbox::Flush;
-use crate::store::{Batch, Fragment};
-use crate::wire::{Control, Frame, FullChunk, Part, Restore};
+use crate::store::Batch;
+use crate::wire::{Control, Frame, Part, Restore};
 
 /// Frames one flush may take, so that one turn of the driver stays within a few milliseconds.
 const FLUSH_FRAMES: usize = 16;
@@ -133,7 +133,8 @@ impl Node {
     }
 
     /// Sends the fragments of a batch that no receiver would take one by one, so that only the one
-    /// at fault stays behind; a piece of a full synchronisation goes without it.
+    /// at fault stays behind. A piece of a full synchronisation stays as a whole: its receiver would take what is left out
+    /// for deleted.
     fn send_apart(&mut self, link: LinkId, parts: Vec<Part>) {
         for part in parts {
             let alone: Vec<Part> = match part {
@@ -145,7 +146,6 @@ impl Node {
                     let restore = |fragment| Restore { partition, is_answer, fragments: vec![fragment] };
                     fragments.into_iter().map(|fragment| Part::Restore(restore(fragment))).collect()
                 }
-                Part::FullChunk(chunk) if !chunk.fragments.is_empty() => vec![self.without_unsendable(chunk)],
                 Part::Batch(_) | Part::Restore(_) | Part::FullChunk(_) => Vec::new(),
             };
             for part in alone {
@@ -154,16 +154,6 @@ impl Node {
                 }
             }
         }
-    }
-
-    fn without_unsendable(&mut self, chunk: FullChunk) -> Part {
-        let FullChunk { partition, session, index, .. } = chunk;
-        let mut fits = |fragment: &Fragment| {
-            let alone = FullChunk { fragments: vec![fragment.clone()], ..FullChunk::piece(partition, session, index) };
-            self.encode(vec![Part::FullChunk(alone)]).is_ok()
-        };
-        let fragments = chunk.fragments.iter().filter(|fragment| fits(fragment)).cloned().collect();
-        Part::FullChunk(FullChunk { fragments, ..chunk })
     }
 
     /// Tells every peer what was seen since the last report, and collects what became stable.

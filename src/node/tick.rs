@@ -196,7 +196,7 @@ impl Node {
             let Some(session) = link.session.as_deref_mut().filter(|s| s.receives()) else { continue };
             let has = |id, ctx: &Ctx| self.store.read(id).is_some_and(|p| p.ctx().includes(ctx));
             session.staging.forget_stalled(now.mono, |id, ctx| self.join.is_joined() && has(id, ctx));
-            session.peer.check_progress(now.mono, &self.store);
+            session.peer.check_progress(now.mono, &self.store, !session.joined);
             if !self.join.is_joined() {
                 session.asked_again.clear();
             }

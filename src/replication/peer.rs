@@ -3,8 +3,8 @@
 //! # Invariants
 //! * `known` is what the peer itself reported; `sent` includes it and what is under way.
 //! * While a full synchronisation of a partition is under way nothing else of it is sent.
-//! * `sent` falls back to `known` when the peer makes no progress for [`RESEND_AFTER`]; of what is given in full, when
-//!   nothing else is left to give and the link is empty: who joins reports nothing before it has everything.
+//! * `sent` falls back to `known` when the peer makes no progress for [`RESEND_AFTER`]; of one that joins, when nothing else
+//!   is left to give and the link is empty: it reports nothing before it has everything.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -66,7 +66,7 @@ pub struct Peer {
     chunks: VecDeque<FullChunk>,
     sessions: u64,
     marked_at: Mono,
-    /// When something of a full synchronisation was last seen to wait here.
+    /// When something was last seen to wait here.
     busy_at: Mono,
     /// How often full synchronisations were sent again since the peer last reported anything.
     rounds: u32,
@@ -312,8 +312,9 @@ impl Peer {
         self.chunks.extend(cut(full, self.sessions));
     }
 
-    /// Sends again what the peer should have reported by now. Returns whether anything is.
-    pub fn check_progress(&mut self, now: Mono, store: &Store) -> bool {
+    /// Sends again what the peer should have reported by now. Returns whether anything is. Who `joins` takes nothing but full
+    /// synchronisations, and reports none before it has all.
+    pub fn check_progress(&mut self, now: Mono, store: &Store, joins: bool) -> bool {
         if !self.chunks.is_empty() || !self.fulls.is_empty() || self.in_flight > 0 {
             self.busy_at = now;
         }
@@ -326,7 +327,7 @@ impl Peer {
         let mut stuck = Vec::new();
         for (at, lane) in self.lanes.iter_mut().enumerate() {
             let (sent, known) = &lane.mark;
-            let waits = lane.full.is_some() && !gave_long_ago;
+            let waits = joins && lane.full.is_some() && !gave_long_ago;
             if !waits && !lane.known.includes(sent) && lane.known == *known {
                 lane.sent = lane.known.clone();
                 stuck.extend(u16::try_from(at).ok().map(|at| (PartitionId(at), lane.full.take().is_some())));
@@ -459,8 +460,8 @@ mod tests {
         assert!(matches!(peer.next_part(&store), Some(Part::Batch(_))));
         assert!(peer.next_part(&store).is_none(), "it was sent");
         let (once, twice) = (Mono(0).plus(RESEND_AFTER), Mono(0).plus(RESEND_AFTER * 2));
-        assert!(!peer.check_progress(once, &store), "the first look only marks");
-        assert!(peer.check_progress(twice, &store));
+        assert!(!peer.check_progress(once, &store, false), "the first look only marks");
+        assert!(peer.check_progress(twice, &store, false));
         assert!(matches!(peer.next_part(&store), Some(Part::Batch(_))));
     }
 
@@ -472,7 +473,7 @@ mod tests {
         store.partition_ids().for_each(|partition| peer.synchronise(partition));
         let (mut given, mut again) = (Vec::new(), 0);
         for second in 0..400 {
-            again += u32::from(peer.check_progress(Mono(0).plus(Duration::from_secs(second)), &store));
+            again += u32::from(peer.check_progress(Mono(0).plus(Duration::from_secs(second)), &store, true));
             given.extend(peer.next_part(&store).map(|part| chunk(Some(part)).0));
             assert!(again == 0 || second > 64, "{second}");
         }

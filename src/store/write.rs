@@ -19,8 +19,8 @@ use crate::probe::{planted, sometimes};
 
 /// Most fields, members and counters of one map that local writes may reach.
 pub const FIELDS_MAX: usize = 65_536;
-/// Most bytes of one map that local writes may reach: a quarter of what an uncompressed frame
-/// carries, so that four regions growing it at the same time still leave it sendable.
+/// Most bytes of one map that local writes may reach: a sixteenth of what a frame carries, so that
+/// sixteen nodes growing it at the same time still leave it sendable.
 pub const ENTRY_BYTES_MAX: usize = 256 << 10;
 
 /// Where a mutation takes its time from.

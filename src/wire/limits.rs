@@ -23,7 +23,8 @@ pub const ADDRESSES_MAX: u64 = 4;
 /// The bounds of one message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Bytes of a frame as it travels. A stream of larger frames would block what is behind it.
+    /// Bytes of a frame as it travels: one that compression makes no smaller is within the limit, too, so that what may grow
+    /// may be sent. Frames are cut at 64 KiB but where one entry is larger.
     pub frame_bytes: u64,
     /// Bytes of a frame after decompression.
     pub plain_bytes: u64,
@@ -60,7 +61,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            frame_bytes: 1 << 20,
+            frame_bytes: (4 << 20) + (4 << 10),
             plain_bytes: 4 << 20,
             ratio: 64,
             control_bytes: 256 << 10,
