@@ -57,8 +57,6 @@ faults! {
     FoldNotJoined,
     /// What a node was before is folded although some member may have seen other events of it.
     FoldsEarly,
-    /// What is given in full is given again although there is more to give, and the path is slow.
-    FullsInterrupted,
     /// A context takes the next event but one for the next and jumps the gap.
     GapJumped,
     /// A touch writes a new value instead of moving the deadline of the old one.

@@ -319,7 +319,7 @@ impl Peer {
             self.busy_at = now;
         }
         let silence = RESEND_AFTER * 2_u32.pow(self.rounds.min(DOUBLINGS_MAX));
-        let gave_long_ago = now.since(self.busy_at) >= silence || planted!(FullsInterrupted);
+        let gave_long_ago = now.since(self.busy_at) >= silence;
         if now.since(self.marked_at) < RESEND_AFTER || !self.chunks.is_empty() || planted!(NeverResends) {
             return false;
         }
