@@ -11,7 +11,7 @@ use std::time::Duration;
 use driftless::error::{DrainError, RemoveError, RenewError, StartError, WriteError};
 use driftless::id::{RegionId, ReplicaId};
 use driftless::routing::{Client, RouteError, RouterConfig};
-use driftless::{Event, Registers, Ttl};
+use driftless::{Departure, Event, Registers, Ttl};
 use tokio::task::JoinSet;
 use world::{GUARD, World, event, everywhere, guard};
 
@@ -26,7 +26,9 @@ async fn who_leaves_hands_everything_over_and_nobody_waits_for_it() {
     ap.leave(GUARD).await.unwrap();
     assert_eq!(numbers.set(&1, &3, Ttl::NEVER).unwrap_err(), WriteError::Stopped);
 
-    event(&mut events, |e| matches!(e, Event::MemberRemoved { replica, .. } if replica == gone).then_some(())).await;
+    let told =
+        |e| if let Event::MemberRemoved { replica, how, .. } = e { (replica == gone).then_some(how) } else { None };
+    assert_eq!(event(&mut events, told).await, Departure::Left);
     for cache in [&us, &eu] {
         let there = cache.registers::<u32, u32>("n").unwrap();
         assert!(
