@@ -66,7 +66,7 @@ impl Token {
     }
 
     pub(super) fn is_covered_by(&self, store: &Store) -> bool {
-        self.parts.iter().all(|(id, ctx)| store.read(*id).is_some_and(|p| p.ctx().includes(ctx)))
+        self.parts.iter().all(|(id, ctx)| store.read(*id).is_some_and(|p| p.covers(ctx)))
     }
 }
 
@@ -93,7 +93,9 @@ impl From<Token> for Form {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crdt::Dot;
+    use crate::crdt::{Dot, NEVER};
+    use crate::store::{Family, Gate, Intent, KeyRef};
+    use bytes::Bytes;
 
     fn token(partition: u16, replica: u64, seq: u64) -> Token {
         let mut ctx = Ctx::default();
@@ -112,12 +114,20 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_write_is_waited_for_until_its_replica_is_folded() {
+    fn a_lost_write_is_missed_also_where_its_replica_was_folded_and_presumed_where_that_is_not_remembered() {
         let store = Store::new(ReplicaId(9), crate::config::Config::wan("x", "127.0.0.1:0").store());
-        let (lost, floor) = (token(3, 7, 9), ReplicaId(7));
-        assert!(!lost.is_covered_by(&store));
-        store.lock(PartitionId(3)).unwrap().fold(floor);
-        assert!(lost.is_covered_by(&store), "nobody has it, and nobody waits for it");
+        let space = store.spaces().open("x", Family::Register).unwrap();
+        store.set_gate(Gate::Open);
+        let at = KeyRef::new(&space, b"key");
+        let partition = store.place(at.hash).0;
+        let intent = Intent { wall_ms: 1, value_len: None };
+        store.write(&at, intent, |p, tick| p.set(&at, Bytes::new(), NEVER, tick)).unwrap();
+        store.lock(PartitionId(partition)).unwrap().fold(ReplicaId(9));
+        let elsewhere = ReplicaId(1 << 60);
+        let (came, lost, unknown) = (token(partition, 9, 1), token(partition, 9, 2), token(partition, elsewhere.0, 2));
+        assert!(came.is_covered_by(&store) && !lost.is_covered_by(&store) && !unknown.is_covered_by(&store));
+        store.lock(PartitionId(partition)).unwrap().fold(elsewhere);
+        assert!(unknown.is_covered_by(&store), "it was folded elsewhere");
     }
 
     #[test]

@@ -128,6 +128,8 @@ impl Partition {
         self.floor_inherited = true;
         self.forgotten = self.forgotten.max(full.forgotten);
         if applied.quarantined == 0 {
+            let marks = batch.ctx.iter().filter(|(_, seen)| seen.is_mark());
+            marks.for_each(|(floor, _)| self.remember_folded(floor));
             self.ctx.join(&batch.ctx);
             if !planted!(FrontierNotInherited) {
                 self.frontier.join(&full.frontier);

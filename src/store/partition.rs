@@ -25,8 +25,11 @@ use super::keyspace::{Family, Keyspace};
 use super::log::Log;
 use super::verified::Verified;
 use crate::clock::Hlc;
-use crate::crdt::{Ctx, Dot, NEVER, Scope};
+use crate::crdt::{Ctx, Dot, NEVER, Scope, Seen};
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
+
+/// Replicas of one node of which it is remembered what was folded.
+const FOLDED_MAX: usize = 4;
 
 /// A key as the store looks it up: its keyspace, bytes and keyed hash.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +86,8 @@ pub struct Partition {
     pub(super) graves: BinaryHeap<Reverse<(u64, u32)>>,
     /// Every entry counts as truncated until all members have the floor.
     pub(super) floor_inherited: bool,
+    /// What was seen of the last few replicas of each node that were folded here: for tokens, which name their events.
+    pub(super) folded: BTreeMap<ReplicaId, Seen>,
     pub(super) truncated: Vec<u32>,
     pub(super) epochs: Epochs,
     /// The largest stamp of a register's grave that was collected here, or where this partition was copied.
@@ -119,6 +124,7 @@ impl Partition {
             expiry: BinaryHeap::new(),
             graves: BinaryHeap::new(),
             floor_inherited: false,
+            folded: BTreeMap::new(),
             truncated: Vec::new(),
             epochs: Epochs::default(),
             forgotten: Hlc::default(),
@@ -183,7 +189,29 @@ impl Partition {
     /// Lets a mark stand for everything seen of the replicas of a node up to `floor`. All of it must be stable, and no member
     /// may ever see anything else of them.
     pub fn fold(&mut self, floor: ReplicaId) {
+        self.remember_folded(floor);
         self.ctx.fold(floor);
+    }
+
+    /// Remembers what is named up to a mark that is about to stand for it.
+    pub(super) fn remember_folded(&mut self, floor: ReplicaId) {
+        self.folded.extend(self.ctx.named_upto(floor).iter().map(|(replica, seen)| (replica, seen.clone())));
+        while self.folded.range(floor.tag().ids()).count() > FOLDED_MAX
+            && let Some(oldest) = self.folded.range(floor.tag().ids()).next().map(|(replica, _)| *replica)
+        {
+            self.folded.remove(&oldest);
+        }
+    }
+
+    /// Tells whether everything a token names was seen here. Of what is folded, and no longer remembered, it is presumed.
+    #[must_use]
+    pub fn covers(&self, token: &Ctx) -> bool {
+        let has = |replica: ReplicaId, named: &Seen| match self.ctx.of(replica) {
+            Some(seen) if seen.is_mark() => self.folded.get(&replica).is_none_or(|seen| seen.includes(named)),
+            Some(seen) => seen.includes(named),
+            None => named.max() == 0,
+        };
+        token.iter().all(|(replica, named)| has(replica, named))
     }
 
     /// Iterates over those of whom a report is kept.
