@@ -396,7 +396,7 @@ pub const ADDRESSES_MAX: usize = 4;
 /// Longest key a frame carries.
 pub const KEY_BYTES_MAX: usize = 64 * 1024;
 /// Largest value a frame carries.
-pub const VALUE_BYTES_MAX: usize = 512 * 1024;
+pub const VALUE_BYTES_MAX: usize = crate::crdt::custom::STATE_BYTES_MAX;
 
 impl Default for RepairConfig {
     fn default() -> Self {

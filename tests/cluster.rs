@@ -21,7 +21,7 @@ use driftless::config::{EdgeConfig, IdentityConfig};
 use driftless::crdt::custom::Erased;
 use driftless::error::{ConfigError, FetchError, OpenError, PeerFault, StartError, WriteError};
 use driftless::id::RegionId;
-use driftless::{Cache, Config, Event, Level, Origin, Role, RoleError, Token, Touched, Ttl, WatchError};
+use driftless::{Cache, Config, Event, Level, Origin, RepairReport, Role, RoleError, Token, Touched, Ttl, WatchError};
 use world::{GUARD, World, event, everywhere, guard, open, refused, settled};
 
 #[tokio::test]
@@ -114,6 +114,10 @@ async fn copies_that_are_compared_on_demand_are_equal_and_it_costs_little() {
     for cache in &caches {
         let report = guard(cache.repair(GUARD / 2)).await.unwrap();
         assert!(report.is_complete() && report.of == 2 * 64, "{report:?}");
+        assert!(
+            !RepairReport::default().is_complete(),
+            "where there is nobody to compare with nothing was found equal"
+        );
         assert_eq!(report.differences, 0);
         let stats = cache.stats().await;
         assert_eq!((stats.node.repair.differences, stats.node.repair.restored, stats.node.repairing), (0, 0, None));

@@ -95,8 +95,13 @@ fn a_member_that_hears_of_itself_what_it_has_not_said_says_it_again() {
     let mut bench = Bench::new();
     let own = |bench: &Bench| bench.node.members().get(ReplicaId(10)).unwrap().clone();
     let said = own(&bench);
-    let profile =
-        Profile { version: 9, addresses: vec!["elsewhere:1".to_owned()], role: Role::Draining, is_edge: false };
+    let profile = Profile {
+        version: 9,
+        addresses: vec!["elsewhere:1".to_owned()],
+        role: Role::Draining,
+        is_edge: false,
+        left: false,
+    };
     let mut members = MemberSet::default();
     members.add(ReplicaId(10), &Member { profile, ..said.clone() });
     bench.control(GOOD, &Control::Report { hlc: Hlc(1), changed: Vec::new(), members: Some(members) });
@@ -379,6 +384,24 @@ fn more_members_than_a_message_can_name_are_refused() {
     let outputs = bench.control(BAD, &removals(100_000));
     let fault = bench.fault_in(&outputs);
     assert_eq!(fault, PeerFault::OverLimit { what: "number of members", len: 18_001, max: 16_384 });
+}
+
+/// A stranger with a certificate could come under another replica id every time.
+#[test]
+fn what_a_stranger_reports_is_kept_no_longer_than_its_link() {
+    let mut bench = Bench::new();
+    let hello = bench.hello();
+    bench.control(BAD, &Control::Hello(Hello { joined: false, ..hello }));
+    let mut members = MemberSet::default();
+    members.add(ReplicaId(20), &Member::new(node_id(2), RegionId::new("eu-central"), 7, None));
+    let changed = vec![(PartitionId(0), vec![(ReplicaId(30), Seen::new(1, &[]))])];
+    bench.control(BAD, &Control::Report { hlc: Hlc(1), changed, members: Some(members) });
+    let kept = |bench: &Bench, of| bench.store.read(PartitionId(0)).unwrap().report_of(ReplicaId(of)).is_some();
+    assert!(kept(&bench, 30) && kept(&bench, 20));
+    for link in [BAD, GOOD] {
+        bench.handle(Input::LinkDown { link, reason: LinkEnd::TimedOut });
+    }
+    assert!(!kept(&bench, 30) && kept(&bench, 20), "that of a member stays");
 }
 
 /// Whoever covers every other event of its own must not keep us from saying what we have seen.

@@ -23,6 +23,7 @@ async fn who_leaves_hands_everything_over_and_nobody_waits_for_it() {
     for n in 0..100 {
         numbers.set(&n, &(n * 2), Ttl::NEVER).unwrap();
     }
+    everywhere(&numbers.set(&100, &200, Ttl::NEVER).unwrap()).await;
     ap.leave(GUARD).await.unwrap();
     assert_eq!(numbers.set(&1, &3, Ttl::NEVER).unwrap_err(), WriteError::Stopped);
 
@@ -82,6 +83,9 @@ async fn an_operator_removes_who_will_not_come_back() {
     assert_eq!(guard(us.remove(us.replica())).await, Err(RemoveError::Myself));
     assert_eq!(guard(us.remove(ReplicaId(7))).await, Err(RemoveError::NotAMember { replica: ReplicaId(7) }));
     guard(us.remove(gone)).await.unwrap();
+    let told =
+        |e| if let Event::MemberRemoved { replica, how, .. } = e { (replica == gone).then_some(how) } else { None };
+    assert_eq!(event(&mut events, told).await, Departure::Removed);
     assert_eq!(guard(us.remove(gone)).await, Err(RemoveError::NotAMember { replica: gone }));
     everywhere(&us.registers::<u32, u32>("n").unwrap().set(&1, &1, Ttl::NEVER).unwrap()).await;
     assert_eq!(us.cluster().await.members.len(), 2);

@@ -107,14 +107,6 @@ impl Ctx {
             || (plainly && theirs.iter().all(|(r, theirs)| self.of(*r).is_some_and(|seen| seen.includes(theirs))))
     }
 
-    /// Tells whether everything `theirs` names of the replicas of a tag up to `last` is in here; what it has folded it does not
-    /// name.
-    #[must_use]
-    pub fn has_what_is_named_of(&self, theirs: &Self, last: ReplicaId) -> bool {
-        let named = theirs.upto(last).iter().filter(|(_, seen)| !seen.is_mark());
-        named.into_iter().all(|(replica, theirs)| self.of(*replica).is_some_and(|seen| seen.includes(theirs)))
-    }
-
     /// Tells whether nothing in here is other than what a mark of `mine` stands for.
     #[must_use]
     pub fn fits_marks_of(&self, mine: &Self) -> bool {

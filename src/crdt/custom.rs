@@ -180,7 +180,10 @@ impl Custom {
                 (Payload::Value(mine), Payload::Value(theirs)) if !other.covers(self) => {
                     sometimes!(CustomStatesMerged);
                     let joined = merge.ok_or(BadState)?.merge(mine, theirs)?;
-                    self.state = Payload::Value(Some(joined).filter(|s| s.len() <= STATE_BYTES_MAX).ok_or(BadState)?);
+                    if joined.len() > STATE_BYTES_MAX {
+                        return Err(BadState);
+                    }
+                    self.state = Payload::Value(joined);
                 }
                 _ => self.state = other.state.clone(),
             }

@@ -1,7 +1,8 @@
 //! One member: whose running copy a replica is, and what it says of itself.
 //!
 //! # Invariants
-//! * An older profile never replaces a later one. Of that of a removed replica is kept whether it was an edge.
+//! * An older profile never replaces a later one. Of that of a removed replica is kept whether it was an edge, and whether it
+//!   left by itself.
 
 use crate::id::{NodeId, RegionId, ReplicaId, Role};
 use crate::probe::planted;
@@ -17,13 +18,19 @@ pub struct Profile {
     pub role: Role,
     /// It is an edge, also while it drains: it does not hold everything, so its copy counts for nothing.
     pub is_edge: bool,
+    /// It has handed over what it had and left: its last word.
+    pub left: bool,
 }
 
 impl Profile {
     /// Returns what is kept of it once its replica was removed.
     pub(super) fn of_removed(&self) -> Self {
-        let edge = || Self { role: Role::Edge, is_edge: true, ..Self::default() };
-        if self.is_edge { edge() } else { Self::default() }
+        let role = match (self.left, self.is_edge) {
+            (true, _) => Role::Draining,
+            (false, true) => Role::Edge,
+            (false, false) => Role::default(),
+        };
+        Self { role, is_edge: self.is_edge, left: self.left, ..Self::default() }
     }
 }
 

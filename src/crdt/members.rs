@@ -80,23 +80,17 @@ impl MemberSet {
     /// Adds what `other` knows; returns whether anything changed.
     pub fn join(&mut self, other: &Self) -> bool {
         let mut changed = !planted!(FloorForgotten) && self.fold(other.floors.values().copied());
-        for (replica, member) in &other.members {
-            changed |= self.add(*replica, member);
-        }
         for replica in &other.removed {
             changed |= self.remove(*replica);
+        }
+        for (replica, member) in &other.members {
+            changed |= self.add(*replica, member);
         }
         let (known, ordered) = (self.orphans.len(), self.expelled.clone());
         self.doubt(other.orphans.clone());
         self.expelled.extend(&other.expelled);
         self.forget_orders();
         changed || self.orphans.len() > known || self.expelled != ordered
-    }
-
-    /// Notes members that were heard of too late.
-    pub fn doubt(&mut self, late: BTreeSet<ReplicaId>) {
-        let named: Vec<ReplicaId> = late.into_iter().filter(|replica| !self.is_folded(*replica)).collect();
-        self.orphans.extend(named);
     }
 
     /// Of the orders against replicas below a floor forgets all but the last: it counts for what the process is now.
@@ -188,58 +182,6 @@ impl MemberSet {
         if tag.is_ordered() { self.removed.range(joiner..=*tag.ids().end()).count() } else { 0 }
     }
 
-    /// Returns the members in `news` of whom I hear too late: who let them in was a member here and was removed, or is an
-    /// orphan that is not `cleared` here, or they founded and all replicas of their node I know of were removed, or they
-    /// founded and I hear of them together with such a one, or with one that was removed here and lives there. Nobody here
-    /// has waited for what they know. Whom somebody let in who is folded away there and was never heard of here is judged
-    /// as if it had founded. Who has copied somebody else since I heard of it is judged by that one.
-    #[must_use]
-    pub fn orphans_in(&self, news: &Self, cleared: &BTreeSet<ReplicaId>) -> BTreeSet<ReplicaId> {
-        let copied_since =
-            |replica, member: &Member| self.members.get(replica).is_some_and(|known| known.copied_from_other(member));
-        let unknown = || news.members.iter().filter(|(r, member)| !self.knows(**r) || copied_since(*r, member));
-        let was_removed = |sponsor: &ReplicaId| self.knows(*sponsor) && self.was_removed(*sponsor);
-        let was_here =
-            |node: NodeId| self.members.values().any(|m| m.node == node) || self.floors.contains_key(&node.tag());
-        let given_up = |node| was_here(node) && self.of_node(node).next().is_none();
-        let doubted = |replica: &ReplicaId| {
-            (self.orphans.contains(replica) || news.orphans.contains(replica)) && !cleared.contains(replica)
-        };
-        let rootless = self.rootless_in(news);
-        let mut late = BTreeSet::new();
-        loop {
-            let stained = |replica: &ReplicaId| doubted(replica) || was_removed(replica);
-            let in_company = !late.is_empty() || news.live().any(|(replica, _)| stained(&replica));
-            let of_late = |(replica, member): &(&ReplicaId, &Member)| {
-                let led_here = member.sponsor.is_some_and(|by| was_removed(&by) || doubted(&by) || late.contains(&by));
-                let leads_nowhere = member.sponsor.is_none() || rootless.contains(*replica);
-                led_here || (leads_nowhere && (in_company || given_up(member.node)))
-            };
-            let more = unknown().filter(|(replica, _)| !late.contains(*replica)).filter(of_late);
-            let more: Vec<ReplicaId> = more.map(|(replica, _)| *replica).collect();
-            if more.is_empty() {
-                return late;
-            }
-            late.extend(more);
-        }
-    }
-
-    /// Returns the members in `news`, unknown here, whose sponsors lead to one of whom neither says anything.
-    fn rootless_in(&self, news: &Self) -> BTreeSet<ReplicaId> {
-        let mut let_in_by: BTreeMap<ReplicaId, Vec<ReplicaId>> = BTreeMap::new();
-        for (replica, member) in news.members.iter().filter(|(replica, _)| !self.knows(**replica)) {
-            member.sponsor.into_iter().for_each(|by| let_in_by.entry(by).or_default().push(*replica));
-        }
-        let unnamed = |by: &&ReplicaId| !self.knows(**by) && !news.members.contains_key(*by);
-        let mut open: Vec<ReplicaId> = let_in_by.keys().filter(unnamed).copied().collect();
-        let mut rootless = BTreeSet::new();
-        while let Some(by) = open.pop() {
-            let more = let_in_by.get(&by).into_iter().flatten().filter(|replica| rootless.insert(**replica));
-            open.extend(more);
-        }
-        rootless
-    }
-
     /// Iterates over every replica that is named anywhere, some of them more than once.
     pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> {
         let sponsors = self.members.values().filter_map(|member| member.sponsor);
@@ -306,16 +248,16 @@ impl MemberSet {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::crdt::Profile;
     use crate::id::{RegionId, Role};
 
-    fn member(node: u128, region: &str) -> Member {
+    pub(in crate::crdt) fn member(node: u128, region: &str) -> Member {
         Member::new(NodeId(uuid::Uuid::from_u128(node)), RegionId::new(region), 7, None)
     }
 
-    fn set(members: &[(u64, u128)], removed: &[u64]) -> MemberSet {
+    pub(in crate::crdt) fn set(members: &[(u64, u128)], removed: &[u64]) -> MemberSet {
         MemberSet {
             members: members.iter().map(|&(r, n)| (ReplicaId(r), member(n, "eu"))).collect(),
             removed: removed.iter().map(|&r| ReplicaId(r)).collect(),
@@ -413,102 +355,20 @@ mod tests {
         assert!(!first.join(&other));
     }
 
-    fn let_in(by: u64, node: u128) -> Member {
-        Member { sponsor: Some(ReplicaId(by)), ..member(node, "eu") }
-    }
-
-    fn late(here: &MemberSet, news: &[(u64, Member)]) -> Vec<u64> {
-        let members = news.iter().map(|(r, m)| (ReplicaId(*r), m.clone())).collect();
-        here.orphans_in(&MemberSet { members, ..MemberSet::default() }, &BTreeSet::new()).iter().map(|r| r.0).collect()
-    }
-
     #[test]
-    fn who_was_let_in_by_one_that_is_removed_here_is_an_orphan_and_so_is_whom_it_let_in() {
-        let here = set(&[(1, 1), (2, 2)], &[2]);
-        assert_eq!(late(&here, &[(5, let_in(2, 3)), (4, let_in(5, 4)), (6, let_in(1, 6))]), [4, 5]);
-        let mut known = here;
-        known.add(ReplicaId(5), &let_in(2, 3));
-        assert_eq!(late(&known, &[(5, let_in(2, 3))]), [0; 0], "it was known before");
-        assert_eq!(late(&set(&[(1, 1)], &[2]), &[(5, let_in(2, 3))]), [0; 0], "the sponsor never was a member here");
-        let mut here = set(&[(1, 1), (2, 2)], &[]);
-        let news = MemberSet { members: [(ReplicaId(5), let_in(2, 3))].into(), ..set(&[], &[2]) };
-        assert!(here.orphans_in(&news, &BTreeSet::new()).is_empty(), "until now it was waited for");
-        assert!(here.join(&news));
-    }
-
-    #[test]
-    fn who_has_copied_somebody_else_since_is_judged_by_that_one() {
-        let mut here = set(&[(1, 1), (2, 2)], &[2]);
-        here.add(ReplicaId(5), &let_in(1, 3));
-        let finished = |by| Member { since_ms: 8, ..let_in(by, 3) };
-        assert_eq!(late(&here, &[(5, finished(2))]), [5], "its first donor had given it nothing");
-        assert_eq!(late(&here, &[(5, finished(1))]), [0; 0]);
-        assert_eq!(late(&here, &[(5, Member { since_ms: 6, ..let_in(2, 3) })]), [0; 0], "an older word");
-    }
-
-    #[test]
-    fn whom_an_orphan_lets_in_is_one_until_the_orphan_is_cleared() {
-        let here = MemberSet { orphans: [ReplicaId(5)].into(), ..set(&[(1, 1), (5, 3)], &[]) };
-        assert_eq!(late(&here, &[(6, let_in(5, 4))]), [6]);
-        let news = MemberSet { members: [(ReplicaId(6), let_in(5, 4))].into(), ..MemberSet::default() };
-        assert!(here.orphans_in(&news, &[ReplicaId(5)].into()).is_empty());
-        let told = MemberSet { orphans: [ReplicaId(7)].into(), members: [(ReplicaId(6), let_in(7, 4))].into(), ..news };
-        assert_eq!(here.orphans_in(&told, &BTreeSet::new()), [ReplicaId(6)].into(), "others may know what I do not");
-    }
-
-    #[test]
-    fn a_founder_is_an_orphan_when_it_is_heard_of_together_with_one() {
-        let here = set(&[(1, 1), (2, 2), (3, 3)], &[2]);
-        let founder = member(3, "eu");
-        assert_eq!(late(&here, &[(6, founder.clone()), (7, let_in(6, 4))]), [0; 0]);
-        assert_eq!(late(&here, &[(5, let_in(2, 5)), (6, founder.clone()), (7, let_in(6, 4))]), [5, 6, 7]);
-        let known = MemberSet { orphans: [ReplicaId(5)].into(), ..set(&[(1, 1), (3, 3), (5, 5)], &[]) };
-        let mut news =
-            MemberSet { members: [(ReplicaId(6), founder), (ReplicaId(5), let_in(2, 5))].into(), ..known.clone() };
-        assert_eq!(known.orphans_in(&news, &BTreeSet::new()), [ReplicaId(6)].into());
-        assert!(known.orphans_in(&news, &[ReplicaId(5)].into()).is_empty(), "it has seen what is stable here");
-        news.remove(ReplicaId(5));
-        assert!(known.orphans_in(&news, &BTreeSet::new()).is_empty(), "it is fenced where the founder was");
-    }
-
-    #[test]
-    fn a_founder_is_an_orphan_when_its_node_was_given_up() {
-        let founder = member(2, "eu");
-        assert_eq!(late(&set(&[(1, 1), (2, 2)], &[2]), &[(5, founder.clone())]), [5]);
-        assert_eq!(late(&set(&[(1, 1), (2, 2)], &[]), &[(5, founder.clone())]), [0; 0], "it succeeds");
-        assert_eq!(late(&set(&[(1, 1)], &[]), &[(5, founder)]), [0; 0], "nobody was met there, so nothing is stable");
-    }
-
-    #[test]
-    fn who_came_after_one_that_is_folded_away_is_judged_like_a_founder() {
-        let j = |ms| ReplicaId::new(NodeId(uuid::Uuid::from_u128(77 << 64)), ms);
-        let s = |ms| ReplicaId::new(NodeId(uuid::Uuid::from_u128(78 << 64)), ms);
-        let member = |node: u128, by| Member { sponsor: Some(by), ..member(node << 64, "eu") };
-        let mut here = set(&[(1, 1)], &[]);
-        here.add(j(1), &member(77, ReplicaId(1)));
-        here.add(s(1), &member(78, ReplicaId(1)));
-        let (mut there, removed) = (here.clone(), [j(1), s(1)]);
-        assert!(removed.into_iter().all(|replica| here.remove(replica)));
-        for (replica, node, by, former) in [(s(2), 78, j(1), s(1)), (j(2), 77, s(2), j(1)), (s(3), 78, j(2), s(2))] {
-            there.add(replica, &member(node, by));
-            there.remove(former);
-            there.raise_floors();
+    fn whether_a_member_left_by_itself_is_kept_in_whatever_order_it_is_heard() {
+        let mut there = set(&[(1, 1), (2, 2)], &[]);
+        let profile = |left| Profile { version: 4, role: Role::Draining, left, ..Profile::default() };
+        there.add(ReplicaId(2), &Member { profile: profile(true), ..member(2, "eu") });
+        there.remove(ReplicaId(2));
+        let mut drains = set(&[(1, 1)], &[]);
+        drains.add(ReplicaId(2), &Member { profile: profile(false), ..member(2, "eu") });
+        for mut here in [MemberSet::default(), set(&[(1, 1), (2, 2)], &[]), set(&[(2, 2)], &[2]), drains.clone()] {
+            assert!(here.join(&there) && !here.join(&there));
+            assert_eq!(here, there);
         }
-        assert!(!there.members.contains_key(&s(2)), "it let j2 in, and is folded away");
-        assert_eq!(here.orphans_in(&there, &BTreeSet::new()), [j(2), s(3)].into(), "both were given up here");
-        let mut waits = set(&[(1, 1)], &[]);
-        waits.add(j(1), &member(77, ReplicaId(1)));
-        waits.add(s(1), &member(78, ReplicaId(1)));
-        assert!(waits.orphans_in(&there, &BTreeSet::new()).is_empty(), "both were waited for until now");
-        assert!(set(&[(1, 1)], &[]).orphans_in(&there, &BTreeSet::new()).is_empty(), "neither was ever met");
-    }
-
-    #[test]
-    fn orphans_are_told_on_and_are_news() {
-        let mut here = set(&[(1, 1)], &[]);
-        let news = MemberSet { orphans: [ReplicaId(1)].into(), ..MemberSet::default() };
-        assert!(here.join(&news) && !here.join(&news));
-        assert_eq!(here.orphans, [ReplicaId(1)].into());
+        drains.remove(ReplicaId(2));
+        assert!(!drains.members[&ReplicaId(2)].profile.left, "it drained, and others removed it");
     }
 
     #[test]
@@ -519,13 +379,13 @@ mod tests {
         assert!(!here.is_removed(ReplicaId(1)) && here.is_removed(ReplicaId(3)));
     }
 
-    const NODE: NodeId = NodeId(uuid::Uuid::from_u128(77));
+    pub(in crate::crdt) const NODE: NodeId = NodeId(uuid::Uuid::from_u128(77));
 
-    fn began(ms: u64) -> ReplicaId {
+    pub(in crate::crdt) fn began(ms: u64) -> ReplicaId {
         ReplicaId::new(NODE, ms)
     }
 
-    fn of_node(live: &[u64], removed: &[u64]) -> MemberSet {
+    pub(in crate::crdt) fn of_node(live: &[u64], removed: &[u64]) -> MemberSet {
         let member = Member::new(NODE, RegionId::new("eu"), 7, None);
         let members = live.iter().chain(removed).map(|ms| (began(*ms), member.clone())).collect();
         MemberSet { members, removed: removed.iter().map(|ms| began(*ms)).collect(), ..MemberSet::default() }
@@ -575,21 +435,9 @@ mod tests {
     }
 
     #[test]
-    fn whom_one_below_a_floor_let_in_is_an_orphan() {
-        let mut here = of_node(&[9], &[3]);
-        here.raise_floors();
-        let let_in = Member { sponsor: Some(began(2)), ..member(5, "eu") };
-        assert_eq!(late(&here, &[(50, let_in)]), [50]);
-        let founder = Member::new(NODE, RegionId::new("eu"), 7, None);
-        let news = || MemberSet { members: [(began(20), founder.clone())].into(), ..MemberSet::default() };
-        assert!(here.orphans_in(&news(), &BTreeSet::new()).is_empty(), "it succeeds");
-        here.remove(began(9));
-        assert_eq!(here.orphans_in(&news(), &BTreeSet::new()), [began(20)].into(), "its node was given up");
-    }
-
-    #[test]
     fn a_node_holds_everything_if_what_lives_of_it_does_and_what_it_was_counts_only_if_nothing_does() {
-        let edge = Profile { version: 3, addresses: vec!["a:1".to_owned()], role: Role::Edge, is_edge: true };
+        let edge =
+            Profile { version: 3, addresses: vec!["a:1".to_owned()], role: Role::Edge, is_edge: true, left: false };
         let node = |n| NodeId(uuid::Uuid::from_u128(n));
         let mut here = MemberSet::default();
         here.add(ReplicaId(1), &Member { profile: edge.clone(), ..member(1, "eu") });

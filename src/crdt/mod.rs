@@ -18,6 +18,7 @@ mod elems;
 pub mod member;
 pub mod members;
 pub mod or_map;
+mod orphans;
 pub mod register;
 pub mod seen;
 pub mod set;

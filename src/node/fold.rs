@@ -104,20 +104,18 @@ impl Node {
         if self.foldable(id).is_empty() {
             return;
         }
-        let known = self.sessions().filter(|(_, s)| s.joined && self.members.get(s.replica).is_some());
-        let marks = known.filter_map(|(_, s)| s.peer.known(id)).flat_map(Ctx::iter).filter(|(_, seen)| seen.is_mark());
-        let known = self.sessions().filter(|(_, s)| s.joined && self.members.get(s.replica).is_some());
-        let known: Vec<&Ctx> = known.filter_map(|(_, s)| s.peer.known(id)).collect();
-        let all_have =
-            |(at, sum): &(ReplicaId, u64)| known.iter().all(|ctx| ctx.sum_upto(*at).is_none_or(|has| has == *sum));
+        let members = self.sessions().filter(|(_, s)| s.joined && self.members.get(s.replica).is_some());
+        let known: Vec<&Ctx> = members.filter_map(|(_, s)| s.peer.known(id)).collect();
+        let marks =
+            known.iter().flat_map(|ctx| ctx.iter()).filter(|(at, seen)| seen.is_mark() && self.members.is_folded(*at));
         let marks: BTreeMap<ReplicaId, u64> = marks.map(|(at, seen)| (at, seen.sum(at))).collect();
-        let marks: Vec<(ReplicaId, u64)> = marks.into_iter().filter(all_have).collect();
         let before_ms = self.collect_before_ms(now);
         let Some(mut partition) = self.store.lock(id) else { return };
         let mut adopted = false;
-        for (at, sum) in marks.into_iter().filter(|(at, _)| self.members.is_folded(*at)) {
-            let floors = BTreeMap::from([(at.tag(), at)]);
-            if partition.ctx().sum_upto(at) == Some(sum) && !partition.ctx().foldable(&floors).is_empty() {
+        for (at, sum) in marks {
+            let is_news = !partition.ctx().foldable(&BTreeMap::from([(at.tag(), at)])).is_empty();
+            let all_have = || known.iter().all(|ctx| ctx.sum_upto(at).is_none_or(|has| has == sum));
+            if is_news && partition.ctx().sum_upto(at) == Some(sum) && all_have() {
                 sometimes!(MarkAdopted);
                 partition.adopt(at, self.store.spaces(), before_ms);
                 adopted = true;
@@ -141,7 +139,7 @@ impl Node {
     pub(super) fn fits_what_is_folded(&self, session: &Session) -> bool {
         let floors = &self.members.floors;
         let fits = |known: &Ctx, mine: &Ctx| {
-            known.fits_marks_of(mine) && floors.values().all(|floor| mine.has_what_is_named_of(known, *floor))
+            known.fits_marks_of(mine) && floors.values().all(|floor| mine.includes(&known.named_upto(*floor)))
         };
         let is_known =
             |id| session.peer.known(id).zip(self.store.read(id)).is_some_and(|(known, p)| fits(known, p.ctx()));

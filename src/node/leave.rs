@@ -134,6 +134,7 @@ impl Node {
         self.drain = Drain::Left;
         self.set_gate();
         self.event(Event::Left);
+        self.publish(now);
         self.remove(now, self.me.replica);
     }
 }

@@ -10,7 +10,6 @@ use std::time::Duration;
 use crate::clock::Now;
 use crate::crdt::{Member, MemberSet};
 use crate::id::{NodeId, ReplicaId, Role};
-use crate::membership::Reach;
 use crate::node::Node;
 use crate::node::event::{Departure, Event};
 use crate::node::input::LinkId;
@@ -55,13 +54,15 @@ impl Node {
         let joined: Vec<ReplicaId> = self.members.live().map(|(r, _)| r).filter(|r| before.get(*r).is_none()).collect();
         for replica in joined {
             self.lived.insert(replica);
-            let event = self.arrival(replica);
-            event.into_iter().for_each(|event| self.tell_of(event));
+            if let Some(event) = self.arrival(replica) {
+                self.tell_of(event);
+            }
         }
         self.tell_roles(&before);
         for replica in self.newly_removed(&before) {
-            let event = self.departure(&before, replica);
-            event.into_iter().for_each(|event| self.tell_of(event));
+            if let Some(event) = self.departure(&before, replica) {
+                self.tell_of(event);
+            }
             self.on_removed(now, replica);
         }
         self.forget_the_folded();
@@ -74,8 +75,7 @@ impl Node {
 
     /// Tells who the members are, which nobody is told before this node has joined: another donor may know of others.
     pub(super) fn tell_members(&mut self) {
-        let members: Vec<ReplicaId> = self.members.live().map(|(replica, _)| replica).collect();
-        let told: Vec<Event> = members.into_iter().filter_map(|replica| self.arrival(replica)).collect();
+        let told: Vec<Event> = self.members.live().filter_map(|(replica, _)| self.arrival(replica)).collect();
         told.into_iter().for_each(|event| self.event(event));
         self.tell_roles(&MemberSet::default());
     }
@@ -97,10 +97,7 @@ impl Node {
         let (node, region) = (member.node, member.region.clone());
         let how = if self.members.of_node(node).next().is_some() {
             Departure::Succeeded
-        } else if member.profile.role == Role::Draining
-            && !self.members.expelled.contains(&replica)
-            && self.reach(replica).is_none_or(|reach| reach < Reach::Cut)
-        {
+        } else if self.members.members.get(&replica).is_some_and(|member| member.profile.left) {
             Departure::Left
         } else {
             Departure::Removed

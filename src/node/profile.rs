@@ -12,6 +12,7 @@ use crate::crdt::{Member, MemberSet, Profile};
 use crate::id::{NodeId, ReplicaId};
 use crate::node::Node;
 use crate::node::dial::Aim;
+use crate::node::leave::Drain;
 use crate::probe::planted;
 
 impl Node {
@@ -41,7 +42,7 @@ impl Node {
     }
 
     /// Says what this node is, unless that is known.
-    fn publish(&mut self, now: Now) {
+    pub(super) fn publish(&mut self, now: Now) {
         if !self.join.is_joined() || self.is_removed() {
             return;
         }
@@ -58,7 +59,7 @@ impl Node {
 
     pub(super) fn profile(&self, version: u64) -> Profile {
         let addresses = self.config.node.advertised().to_vec();
-        Profile { version, addresses, role: self.role(), is_edge: self.is_edge() }
+        Profile { version, addresses, role: self.role(), is_edge: self.is_edge(), left: self.drain == Drain::Left }
     }
 
     /// Tells whether a member was met at every configured address, by this node or, where a member says that this is its

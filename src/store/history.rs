@@ -245,6 +245,16 @@ mod tests {
     }
 
     #[test]
+    fn contexts_of_more_events_than_can_be_counted_are_compared_all_the_same() {
+        let mut mine = Ctx::default();
+        (1..=300).for_each(|replica| mine.add_range(ReplicaId(replica), 1, 1 << 56));
+        assert_eq!(History::default().undo(&mine, &mine, 0), Ok(Undone::default()));
+        let mut beyond = mine.clone();
+        beyond.add(Dot { replica: ReplicaId(1), seq: (1 << 56) + 1 });
+        assert_eq!(History::default().undo(&beyond, &mine, 0), Err(Unready::Lagging));
+    }
+
+    #[test]
     fn of_events_that_came_together_none_is_forgotten_before_all_are_stable() {
         let mut history = History::default();
         push(&mut history, [1, 8]);

@@ -28,7 +28,7 @@ use crate::clock::Hlc;
 use crate::crdt::{Ctx, Dot, NEVER, Scope, Seen};
 use crate::id::{KeyspaceId, PartitionId, ReplicaId};
 
-/// Replicas of one node of which it is remembered what was folded.
+/// Replicas of one node of which it is remembered what was folded: a client's token outlives a few restarts.
 const FOLDED_MAX: usize = 4;
 
 /// A key as the store looks it up: its keyspace, bytes and keyed hash.

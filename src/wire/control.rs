@@ -37,6 +37,8 @@ const STANDBY: u64 = 1;
 const DRAINING: u64 = 2;
 const EDGE: u64 = 3;
 const DRAINING_EDGE: u64 = 4;
+const LEFT: u64 = 5;
+const LEFT_EDGE: u64 = 6;
 
 pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) -> Result<(), Unsendable> {
     let mut pen = Pen::new(out, limits);
@@ -147,8 +149,12 @@ fn put_profile(pen: &mut Pen<'_>, profile: &Profile) -> Result<(), Unsendable> {
         Role::Active => ACTIVE,
         Role::Edge => EDGE,
         Role::Standby => STANDBY,
-        Role::Draining if profile.is_edge => DRAINING_EDGE,
-        Role::Draining => DRAINING,
+        Role::Draining => match (profile.left, profile.is_edge) {
+            (false, false) => DRAINING,
+            (false, true) => DRAINING_EDGE,
+            (true, false) => LEFT,
+            (true, true) => LEFT_EDGE,
+        },
     });
     within("number of addresses", width(profile.addresses.len()), ADDRESSES_MAX)?;
     pen.count(profile.addresses.len());
@@ -157,18 +163,20 @@ fn put_profile(pen: &mut Pen<'_>, profile: &Profile) -> Result<(), Unsendable> {
 
 fn take_profile(reader: &mut Reader<'_>) -> Result<Profile, PeerFault> {
     let version = reader.uint()?;
-    let (role, is_edge) = match reader.uint()? {
-        ACTIVE => (Role::Active, false),
-        STANDBY => (Role::Standby, false),
-        DRAINING => (Role::Draining, false),
-        EDGE => (Role::Edge, true),
-        DRAINING_EDGE => (Role::Draining, true),
+    let (role, is_edge, left) = match reader.uint()? {
+        ACTIVE => (Role::Active, false, false),
+        STANDBY => (Role::Standby, false, false),
+        DRAINING => (Role::Draining, false, false),
+        LEFT => (Role::Draining, false, true),
+        EDGE => (Role::Edge, true, false),
+        DRAINING_EDGE => (Role::Draining, true, false),
+        LEFT_EDGE => (Role::Draining, true, true),
         _ => return Err(malformed("a member's role is none that is known")),
     };
     let count = reader.uint()?;
     within("number of addresses", count, ADDRESSES_MAX)?;
     let addresses = (0..count).map(|_| reader.text().map(str::to_owned)).collect::<Result<_, _>>()?;
-    Ok(Profile { version, addresses, role, is_edge })
+    Ok(Profile { version, addresses, role, is_edge, left })
 }
 
 fn put_ids(pen: &mut Pen<'_>, ids: &BTreeSet<ReplicaId>) -> Result<(), Unsendable> {

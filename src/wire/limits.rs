@@ -67,7 +67,7 @@ impl Default for Limits {
             control_bytes: 256 << 10,
             beat_bytes: 1_200,
             key_bytes: 64 << 10,
-            value_bytes: 512 << 10,
+            value_bytes: u64::try_from(crate::crdt::custom::STATE_BYTES_MAX).unwrap_or(u64::MAX),
             name_bytes: 256,
             replicas: 16_384,
             gaps: 4_096,

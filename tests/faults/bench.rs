@@ -152,6 +152,5 @@ pub(super) fn seen(replica: u64, upto: u64) -> Ctx {
 /// The only piece of a full synchronisation, without a value: its context, and what is stable and dropped at its sender.
 pub(super) fn only_piece(partition: PartitionId, [ctx, frontier, floor]: [&Ctx; 3]) -> FullChunk {
     let [ctx, frontier, floor] = [ctx, frontier, floor].map(Ctx::clone);
-    let (index, last, forgotten, is_rest, fragments) = (0, true, Hlc::default(), false, Vec::new());
-    FullChunk { partition, session: 1, index, last, ctx, frontier, floor, forgotten, is_rest, fragments }
+    FullChunk { last: true, ctx, frontier, floor, ..FullChunk::piece(partition, 1, 0) }
 }

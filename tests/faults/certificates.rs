@@ -24,6 +24,8 @@ fn told(bench: &mut Bench, days: u64, seconds: u64) -> Vec<u64> {
 fn an_expiry_is_told_in_time_and_cuts_nobody_off() {
     let mut bench = Bench::new();
     bench.handle(Input::Certified { expires_ms: WALL_MS + 40 * DAY_MS });
+    let own = bench.node.cluster().members.iter().find(|member| member.is_me).and_then(|me| me.certificate_expires_ms);
+    assert_eq!(own, Some(WALL_MS + 40 * DAY_MS));
     assert_eq!(told(&mut bench, 0, 1), []);
     assert!(bench.node.stats().peers.iter().any(|peer| peer.node == node_id(2)));
     assert_eq!([told(&mut bench, 12, 2), told(&mut bench, 13, 3)], [vec![30], vec![]], "once");

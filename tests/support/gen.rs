@@ -313,11 +313,13 @@ fn profile() -> impl Strategy<Value = Profile> {
     let whole = [Role::Active, Role::Standby, Role::Draining].map(|role| (role, false));
     let edges = [Role::Edge, Role::Draining].map(|role| (role, true));
     let role = proptest::sample::select([&whole[..], &edges[..]].concat());
-    (any::<u64>(), vec("[a-z]{1,8}:[0-9]{1,5}", 0..4), role).prop_map(|(version, addresses, (role, is_edge))| Profile {
+    let saying = (any::<u64>(), vec("[a-z]{1,8}:[0-9]{1,5}", 0..4), role, any::<bool>());
+    saying.prop_map(|(version, addresses, (role, is_edge), left)| Profile {
         version,
         addresses,
         role,
         is_edge,
+        left: left && role == Role::Draining,
     })
 }
 

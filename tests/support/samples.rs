@@ -276,7 +276,7 @@ fn members() -> MemberSet {
         |node, region, sponsor| Member::new(NodeId(uuid::Uuid::from_u128(node)), RegionId::new(region), MS, sponsor);
     let literal = SocketAddr::from(([10, 0, 0, 2], 7_400)).to_string();
     let addresses = vec!["cache-2.eu.example:7400".to_owned(), literal];
-    let profile = Profile { version: 3, addresses, role: Role::Standby, is_edge: false };
+    let profile = Profile { version: 3, addresses, role: Role::Standby, is_edge: false, left: false };
     let eu = Member { profile, ..member(2, "eu-central", Some(A)) };
     MemberSet {
         members: BTreeMap::from([(A, member(1, "us-east", None)), (B, eu)]),
@@ -290,11 +290,21 @@ fn members() -> MemberSet {
 /// An edge, and one that drains.
 fn edges() -> MemberSet {
     let member = |node, role| {
-        let profile = Profile { version: 1, addresses: Vec::new(), role, is_edge: true };
+        let profile = Profile { version: 1, addresses: Vec::new(), role, is_edge: true, left: false };
         Member { profile, ..Member::new(NodeId(uuid::Uuid::from_u128(node)), RegionId::new("shop-7"), MS, Some(A)) }
     };
     let members = BTreeMap::from([(A, member(1, Role::Edge)), (B, member(2, Role::Draining))]);
     MemberSet { members, ..MemberSet::default() }
+}
+
+/// A member and an edge that left.
+fn gone() -> MemberSet {
+    let member = |(node, is_edge)| {
+        let profile = Profile { role: Role::Draining, is_edge, left: true, ..Profile::default() };
+        Member { profile, ..Member::new(NodeId(uuid::Uuid::from_u128(node)), RegionId::new("shop-7"), MS, Some(A)) }
+    };
+    let members = BTreeMap::from([(A, member((1, false))), (B, member((2, true)))]);
+    MemberSet { members, removed: BTreeSet::from([A, B]), ..MemberSet::default() }
 }
 
 fn controls() -> Vec<(&'static str, Control)> {
@@ -325,6 +335,7 @@ fn controls() -> Vec<(&'static str, Control)> {
         ("hello_edge", Control::Hello(Hello { members: edges(), edge: true, ..hello })),
         ("ready", Control::Ready { members: members(), ctxs: ctxs() }),
         ("join", Control::Join { ctxs: Vec::new() }),
+        ("ready_left", Control::Ready { members: gone(), ctxs: ctxs() }),
         ("join_again", Control::Join { ctxs: vec![(PartitionId(3), ctx())] }),
         ("join_done", Control::JoinDone { hlc: CLOCK, resumed: vec![(PartitionId(3), ctx())] }),
         ("report", Control::Report { hlc: CLOCK, changed: changed.clone(), members: None }),
