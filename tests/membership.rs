@@ -43,6 +43,28 @@ async fn who_leaves_hands_everything_over_and_nobody_waits_for_it() {
 }
 
 #[tokio::test]
+async fn a_region_that_says_it_is_too_busy_is_spared_while_others_have_room() {
+    let [us, eu, ap] = World::new().three().await;
+    let router = us.router(RouterConfig::default());
+    let first = || router.ranking(&Client::in_region("eu-central"))[0].clone();
+    assert_eq!(first().as_str(), "eu-central");
+    let becomes = async |spared: bool| {
+        guard(async {
+            while (first().as_str() != "eu-central") != spared {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    };
+    eu.set_load(Some(95)).await;
+    becomes(true).await;
+    assert_eq!(us.cluster().await.member(eu.replica()).unwrap().load, Some(95));
+    eu.set_load(None).await;
+    becomes(false).await;
+    drop(ap);
+}
+
+#[tokio::test]
 async fn who_drains_can_be_shut_down_and_loses_nothing_or_goes_on() {
     let (us, eu) = World::new().pair().await;
     let numbers = eu.registers::<u32, u32>("n").unwrap();

@@ -58,6 +58,28 @@ fn a_host_that_moves_is_found_by_those_that_only_know_where_it_was() {
     }
 }
 
+/// Every link of so many nodes ends at once, and for half a minute none comes up. Each has 31 others to dial, again a quarter
+/// of a second after each failure; it begins 32 dials at once, and sixteen a second.
+#[test]
+fn a_storm_of_reconnects_is_bounded_and_ends_soon() {
+    const NODES: usize = 32;
+    const A_SECOND: u64 = 32 * 16;
+    let mut cluster = formed(5, SimConfig { nodes: NODES, seeds: vec![0b11; NODES], ..chain(2) });
+    (0..NODES).for_each(|at| cluster.isolate(at));
+    cluster.run_for(ms(20_000));
+    for second in 20..30 {
+        cluster.take_delivered();
+        cluster.run_for(ms(1_000));
+        let tried = cluster.take_delivered().failed_dials;
+        assert!((A_SECOND / 2..=A_SECOND + 32).contains(&tried), "second {second}: {tried}");
+    }
+    cluster.heal();
+    let took = cluster.run_until(ms(10_000), is_mesh);
+    assert!(took.is_some_and(|took| took < ms(4_000)), "{took:?}");
+    let delivered = cluster.take_delivered();
+    assert!(delivered.ups / 2 + delivered.failed_dials <= 4 * A_SECOND, "{delivered}");
+}
+
 /// For longer than anybody waits for the other to dial, and again and again.
 #[test]
 fn strangers_that_were_parted_find_each_other_within_a_second() {

@@ -317,8 +317,8 @@ fn more_keyspaces_than_the_limit_are_refused() {
 fn a_beat_names_so_many_silent_members_and_in_order() {
     let suspects: std::collections::BTreeSet<ReplicaId> = (1..100).map(ReplicaId).collect();
     let (replica, hlc) = (ReplicaId(7), arb::CLOCK);
-    let beat =
-        Beat { replica, seq: 1, hlc, sent_ns: 2, echo: None, wall_ms: 3, suspects, gives_up: [ReplicaId(9)].into() };
+    let gives_up = [ReplicaId(9)].into();
+    let beat = Beat { replica, seq: 1, hlc, sent_ns: 2, echo: None, wall_ms: 3, load: Some(100), suspects, gives_up };
     let bytes = Encoder::default().encode_beat(&beat).to_vec();
     let decode = |bytes: &[u8]| Decoder::default().decode_beat(bytes, &Limits::default());
     let some = (1..=u64::try_from(SUSPECTS_MAX).unwrap()).map(ReplicaId).collect();
@@ -332,6 +332,7 @@ fn a_beat_names_so_many_silent_members_and_in_order() {
     assert!(is_over(&decode(&changed(count, 33))));
     assert!(is_malformed(&decode(&changed(count + 2, 1))), "twice the same");
     assert!(is_malformed(&decode(&changed(count, 31))), "bytes follow");
+    assert!(is_malformed(&decode(&changed(count - 1, 102))), "busier than wholly");
     assert!(is_over(&decode(&changed(bytes.len() - 2, 33))));
 }
 

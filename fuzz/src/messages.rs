@@ -451,6 +451,7 @@ pub fn beat(u: &mut Unstructured<'_>) -> Made<Beat> {
         sent_ns: u.arbitrary()?,
         echo: u.arbitrary()?,
         wall_ms: u.arbitrary()?,
+        load: u.arbitrary::<Option<u8>>()?.map(|percent| percent % 101),
         suspects: some(u, 3, self::replica)?.into_iter().collect(),
         gives_up: some(u, 3, self::replica)?.into_iter().collect(),
     })

@@ -169,6 +169,26 @@ impl Cache {
         self.line.assume(true).await.unwrap_or(Err(RoleError::Stopped))
     }
 
+    /// Tells all members how busy the service around this cache is, in percent (more than 100 counts as 100), or with `None`
+    /// that it says so no longer. It is heard with the next beat, within a second known to routers, and shown in [`MemberView::load`](crate::MemberView::load);
+    /// a [`Router`](crate::routing::Router) sends clients of a region that is busier than
+    /// [`load_max`](crate::routing::RouterConfig::load_max) to others while these have room. What counts as busy is the
+    /// service's to say: processor, memory, or the length of its queue.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it is said or not.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn every_second(cache: &driftless::Cache, queued: usize, room: usize) {
+    /// let percent = u8::try_from(queued * 100 / room).unwrap_or(100);
+    /// cache.set_load(Some(percent)).await;
+    /// # }
+    /// ```
+    pub async fn set_load(&self, percent: Option<u8>) {
+        self.line.set_load(percent).await;
+    }
+
     /// Returns what part this node plays; nothing after a shutdown, or before it is a member.
     ///
     /// # Cancel safety

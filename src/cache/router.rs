@@ -146,7 +146,7 @@ impl Router {
 
 fn state(view: RegionView) -> RegionState {
     let lag = view.lag_ms.map(std::time::Duration::from_millis);
-    RegionState { region: view.region, reach: view.reach, role: view.role, rtt: view.rtt, lag }
+    RegionState { region: view.region, reach: view.reach, role: view.role, rtt: view.rtt, lag, load: view.load }
 }
 
 /// What it knows is not shown.

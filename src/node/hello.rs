@@ -13,6 +13,7 @@ use crate::error::PeerFault;
 use crate::id::PartitionId;
 use crate::membership::Beats;
 use crate::node::Node;
+use crate::node::awaited::Awaited;
 use crate::node::event::Event;
 use crate::node::fetch::Asked;
 use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
@@ -284,6 +285,7 @@ impl Node {
             asked_again: BTreeSet::new(),
             beats: Beats::new(now.mono),
             suspects: None,
+            load: None,
             gives_up: BTreeSet::new(),
             repair: crate::repair::Session::default(),
             repair_due: first_due(now.mono),
@@ -293,6 +295,7 @@ impl Node {
             traffic: Traffic::default(),
             lag: LagHistogram::default(),
             recent_lag: RecentLag::default(),
+            awaited: Awaited::default(),
         };
         place.hello_ms = hello.wall_ms;
         place.session = Some(Box::new(session));

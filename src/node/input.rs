@@ -156,6 +156,11 @@ pub enum Input {
     Promote,
     /// Accept no writes from now on and stand by, until it is promoted or takes over as configured.
     Demote,
+    /// The service around this node is so busy, or says so no longer. Members hear of it with the next beat.
+    Load {
+        /// In percent; more than 100 counts as 100.
+        percent: Option<u8>,
+    },
     /// This node proves itself with a certificate that expires then, in Unix milliseconds.
     Certified {
         /// When it expires.

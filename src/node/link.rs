@@ -13,6 +13,7 @@ use crate::clock::Mono;
 use crate::crdt::Ctx;
 use crate::id::{PartitionId, ReplicaId};
 use crate::membership::Beats;
+use crate::node::awaited::Awaited;
 use crate::node::fetch::Asked;
 use crate::node::input::{PeerIdentity, PeerSlot};
 use crate::node::stats::{LagHistogram, PeerStats, RecentLag, Traffic};
@@ -142,6 +143,8 @@ pub struct Session {
     pub beats: Beats,
     /// Whom the peer does not hear, once it has said so.
     pub suspects: Option<BTreeSet<ReplicaId>>,
+    /// How busy the peer says it is, in percent.
+    pub load: Option<u8>,
     /// Whom the peer votes to remove.
     pub gives_up: BTreeSet<ReplicaId>,
     /// The comparison of both copies.
@@ -160,6 +163,8 @@ pub struct Session {
     pub lag: LagHistogram,
     /// The same of the last seconds.
     pub recent_lag: RecentLag,
+    /// Writes of the peer's own that it has reported and that are not here.
+    pub(super) awaited: Awaited,
 }
 
 impl Session {

@@ -15,6 +15,7 @@
 //!
 //! This file only routes: what an input means is in the file named after it.
 
+mod awaited;
 pub mod dial;
 mod edge;
 mod ends;
@@ -72,7 +73,7 @@ use crate::membership::Liveness;
 use crate::probe::sometimes;
 use crate::replication::Outbox;
 use crate::store::{Gate, Store};
-use crate::wire::{Control, Decoder, Encoder, Limits, Unsendable};
+use crate::wire::{Control, Decoder, Encoder, LOAD_MAX, Limits, Unsendable};
 use dial::Slots;
 use edge::Keeping;
 use expiry::Expiry;
@@ -161,6 +162,8 @@ pub struct Node {
     repairs: Repairs,
     /// Of this node's certificate, once the shell has said so.
     expiry: Option<Expiry>,
+    /// How busy the service around this node is, in percent, if it has said so.
+    load: Option<u8>,
     stopping: bool,
     /// The instant of the last input.
     last: Mono,
@@ -218,6 +221,7 @@ impl Node {
             fetches: Fetches::default(),
             repairs: Repairs::new(seed),
             expiry: None,
+            load: None,
             stopping: false,
             last: Mono::default(),
             out: VecDeque::new(),
@@ -251,6 +255,7 @@ impl Node {
             Input::Resume => self.on_resume(),
             Input::Promote => self.assume(false),
             Input::Demote => self.assume(true),
+            Input::Load { percent } => self.load = percent.map(|percent| percent.min(LOAD_MAX)),
             Input::Certified { expires_ms } => self.expiry = Some(Expiry::new(expires_ms)),
             Input::Shutdown => self.on_shutdown(now),
         }

@@ -422,6 +422,7 @@ impl Node {
             news = session.suspects.as_ref() != Some(&beat.suspects) || session.gives_up != beat.gives_up;
             session.suspects = Some(beat.suspects);
             session.gives_up = beat.gives_up;
+            session.load = beat.load;
         }
         self.note_consent(link);
         if news {

@@ -8,6 +8,7 @@ use crate::crdt::Ctx;
 use crate::id::ReplicaId;
 use crate::membership::{Reach, Verdict};
 use crate::node::Node;
+use crate::node::awaited::Awaited;
 use crate::node::dial::Due;
 use crate::node::input::LinkId;
 use crate::node::output::{CloseCode, Output};
@@ -128,13 +129,14 @@ impl Node {
         self.judge_members(now);
         self.look_after_the_active(now);
         let (suspects, gives_up) = (self.liveness.suspects(), self.given_up(now));
-        let (replica, hlc) = (self.me.replica, self.store.clock().last());
+        let (replica, hlc, load) = (self.me.replica, self.store.clock().last(), self.load);
         let mut beats = Vec::new();
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut() else { continue };
             let (seq, echo) = (session.beats.next_seq(), session.beats.echo(now.mono));
             let (suspects, gives_up) = (suspects.clone(), gives_up.clone());
-            let beat = Beat { replica, seq, hlc, sent_ns: now.mono.0, echo, wall_ms: now.wall_ms, suspects, gives_up };
+            let (sent_ns, wall_ms) = (now.mono.0, now.wall_ms);
+            let beat = Beat { replica, seq, hlc, sent_ns, echo, wall_ms, load, suspects, gives_up };
             beats.push(Output::Beat { link: *id, bytes: self.encoder.encode_beat(&beat) });
         }
         self.out.extend(beats);
@@ -194,6 +196,7 @@ impl Node {
         let mut behind = Vec::new();
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|s| s.receives()) else { continue };
+            Awaited::look(now.mono, session, &self.store);
             let has = |id, ctx: &Ctx| self.store.read(id).is_some_and(|p| p.ctx().includes(ctx));
             session.staging.forget_stalled(now.mono, |id, ctx| self.join.is_joined() && has(id, ctx));
             session.peer.check_progress(now.mono, &self.store, !session.joined);

@@ -7,6 +7,7 @@ use crate::id::{NodeId, RegionId, ReplicaId, Role};
 use crate::membership::Reach;
 use crate::node::Node;
 use crate::node::expiry::Expiry;
+use crate::node::link::Session;
 
 /// A member as this node sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,8 +29,11 @@ pub struct MemberView {
     pub rtt: Option<Duration>,
     /// How far its clock is ahead, in milliseconds.
     pub skew_ms: Option<i64>,
-    /// The most milliseconds one of its writes took to get here in the last ten to twenty seconds, if any came.
+    /// The most milliseconds one of its writes took to get here in the last ten to twenty seconds, if any came; or for how
+    /// long something has not come that it says it has written, if that is longer.
     pub lag_ms: Option<u64>,
+    /// How busy the service around it is, in percent, if it has said so.
+    pub load: Option<u8>,
     /// When the certificate it showed when its link came up expires, in Unix milliseconds; of this node, its own of now.
     pub certificate_expires_ms: Option<u64>,
 }
@@ -52,6 +56,8 @@ pub struct RegionView {
     pub rtt: Option<Duration>,
     /// The least of their lags, in milliseconds.
     pub lag_ms: Option<u64>,
+    /// The least of their loads, in percent: one of them has room.
+    pub load: Option<u8>,
 }
 
 /// The cluster as this node sees it.
@@ -84,6 +90,7 @@ impl ClusterView {
                 role: Role::Draining,
                 rtt: None,
                 lag_ms: None,
+                load: None,
             });
             region.members += 1;
             region.up += usize::from(member.reach == Reach::Up);
@@ -94,6 +101,7 @@ impl ClusterView {
             let own = member.is_me.then_some(Duration::ZERO);
             region.rtt = region.rtt.into_iter().chain(own).chain(member.rtt).min();
             region.lag_ms = region.lag_ms.into_iter().chain(member.lag_ms).min();
+            region.load = region.load.into_iter().chain(member.load).min();
         }
         regions.into_values().collect()
     }
@@ -120,7 +128,8 @@ impl Node {
                 role: member.profile.role,
                 rtt: linked.and_then(|(_, session)| session.beats.rtt()),
                 skew_ms: linked.and_then(|(_, session)| session.beats.skew_ms()),
-                lag_ms: linked.and_then(|(_, session)| session.recent_lag.longest_ms(self.last)),
+                lag_ms: linked.and_then(|(_, session)| self.lag_of(session)),
+                load: if is_me { self.load } else { linked.and_then(|(_, session)| session.load) },
                 certificate_expires_ms: if is_me {
                     own_expiry
                 } else {
@@ -129,6 +138,10 @@ impl Node {
             }
         };
         ClusterView { isolated: self.is_isolated(), members: self.members.live().map(view).collect() }
+    }
+
+    fn lag_of(&self, session: &Session) -> Option<u64> {
+        session.recent_lag.longest_ms(self.last).max(session.awaited.lag_ms(self.last, &self.store))
     }
 }
 
@@ -147,6 +160,7 @@ mod tests {
             rtt: rtt_ms.map(Duration::from_millis),
             skew_ms: None,
             lag_ms: None,
+            load: None,
             certificate_expires_ms: None,
         }
     }

@@ -89,6 +89,9 @@ pub struct RouterConfig {
     pub stable_for: Duration,
     /// A region whose writes take longer than this to get here comes after those that are in time. Default 2 s.
     pub lag_max: Duration,
+    /// A region that is busier than this, in percent, comes after those that have room, until it is 10 less. It is as busy
+    /// as the service there says ([`Cache::set_load`](crate::Cache::set_load)). Default 90.
+    pub load_max: u8,
     /// Requests in a row that fail before a region's breaker opens. Default 5; at least 1.
     pub failures: u32,
     /// How long a breaker stays open before one request may try; twice as long each time that one fails, up to
@@ -103,6 +106,7 @@ impl Default for RouterConfig {
             regions: Vec::new(),
             stable_for: Duration::from_secs(30),
             lag_max: Duration::from_secs(2),
+            load_max: 90,
             failures: 5,
             open_for: Duration::from_secs(1),
         }

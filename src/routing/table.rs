@@ -41,6 +41,9 @@ impl Client {
     }
 }
 
+/// How many percent less busy a region must be to have room again: the clients that it gets back make it busier.
+const EASED: u8 = 10;
+
 /// What the cluster knows of a region at this moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RegionState {
@@ -54,6 +57,8 @@ pub struct RegionState {
     pub rtt: Option<Duration>,
     /// How long its writes take to get here.
     pub lag: Option<Duration>,
+    /// How busy it is, in percent, if it says so.
+    pub load: Option<u8>,
 }
 
 /// Where a client goes.
@@ -72,8 +77,8 @@ type Standing = (Role, Health);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Health {
     Well,
-    /// It lags, or was unreachable a while ago.
-    Recovering,
+    /// It lags, is too busy, or was unreachable a while ago.
+    Strained,
     /// It is suspected.
     Doubtful,
 }
@@ -87,6 +92,8 @@ struct Place {
     was_gone: bool,
     /// Since when it is heard again without a break, if it was gone.
     back_since: Option<Mono>,
+    /// It was busier than it may be, and is not less so by [`EASED`] since.
+    is_busy: bool,
     breaker: Breaker,
     limiter: Option<Limiter>,
 }
@@ -117,11 +124,7 @@ impl Table {
         }
         for state in states {
             let new = || Place::new(RegionProfile::new(state.region.as_str()));
-            self.places.entry(state.region.clone()).or_insert_with(new).update(
-                now,
-                state.clone(),
-                self.config.stable_for,
-            );
+            self.places.entry(state.region.clone()).or_insert_with(new).update(now, state.clone(), &self.config);
         }
         let configured = |region: &RegionId| self.config.regions.iter().any(|profile| profile.region == *region);
         self.places.retain(|region, place| place.state.is_some() || configured(region));
@@ -209,7 +212,7 @@ impl Table {
         let lags = state.lag.is_some_and(|lag| lag > self.config.lag_max);
         let health = match state.reach {
             Reach::Suspected | Reach::Cut | Reach::Unreachable => Health::Doubtful,
-            Reach::Up if is_new || lags => Health::Recovering,
+            Reach::Up if is_new || lags || place.is_busy => Health::Strained,
             Reach::Up => Health::Well,
         };
         // An edge is where its clients are: what it does not keep it fetches over the path they would have to take.
@@ -254,14 +257,24 @@ impl Table {
 impl Place {
     fn new(profile: RegionProfile) -> Self {
         let limiter = profile.rate.map(Limiter::new);
-        Self { profile, state: None, was_gone: false, back_since: None, breaker: Breaker::default(), limiter }
+        Self {
+            profile,
+            state: None,
+            was_gone: false,
+            back_since: None,
+            is_busy: false,
+            breaker: Breaker::default(),
+            limiter,
+        }
     }
 
-    fn update(&mut self, now: Mono, state: RegionState, stable_for: Duration) {
+    fn update(&mut self, now: Mono, state: RegionState, config: &RouterConfig) {
+        let busy_from = if self.is_busy { config.load_max.saturating_sub(EASED) } else { config.load_max };
+        self.is_busy = state.load.is_some_and(|load| load > busy_from);
         match state.reach {
             Reach::Up => {
                 let since = *self.back_since.get_or_insert(now);
-                self.was_gone &= now.since(since) < stable_for;
+                self.was_gone &= now.since(since) < config.stable_for;
             }
             Reach::Suspected => self.back_since = None,
             Reach::Cut | Reach::Unreachable => (self.was_gone, self.back_since) = (true, None),

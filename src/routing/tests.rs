@@ -1,5 +1,7 @@
 //! The choice of a region, history by history.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -17,7 +19,7 @@ fn region(name: &str) -> RegionId {
 
 fn state(name: &str, reach: Reach, rtt_ms: u64) -> RegionState {
     let rtt = Some(Duration::from_millis(rtt_ms));
-    RegionState { region: region(name), reach, role: Role::Active, rtt, lag: None }
+    RegionState { region: region(name), reach, role: Role::Active, rtt, lag: None, load: None }
 }
 
 /// Three regions as us-east sees them.
@@ -136,6 +138,24 @@ fn a_region_that_lags_comes_after_those_in_time() {
 }
 
 #[test]
+fn a_region_that_is_too_busy_comes_after_those_with_room_until_it_has_room_again() {
+    let mut table = table(Policy::Latency);
+    let mut first = |load: [Option<u8>; 3]| {
+        let mut states = three(Reach::Up);
+        states.iter_mut().zip(load).for_each(|(state, load)| state.load = load);
+        table.update(at(0), &states);
+        table.ranking(at(0), &Client::in_region("eu-central"))[0].as_str().to_owned()
+    };
+    assert_eq!(first([None, Some(90), None]), "eu-central");
+    assert_eq!(first([None, Some(91), None]), "us-east");
+    assert_eq!(first([None, Some(81), None]), "us-east", "its clients would make it too busy again");
+    assert_eq!(first([None, Some(80), None]), "eu-central");
+    assert_eq!(first([None, Some(90), None]), "eu-central");
+    assert_eq!(first([Some(99), Some(99), Some(99)]), "eu-central", "nobody has room");
+    assert_eq!(first([None, None, None]), "eu-central");
+}
+
+#[test]
 fn a_region_that_drains_or_fails_is_not_named_and_tried_again_once() {
     let mut table = table(Policy::Latency);
     let client = Client::in_region("eu-central");
@@ -169,6 +189,41 @@ fn what_a_region_does_not_take_goes_to_the_next_and_then_nowhere() {
     let retry_after = Duration::from_millis(100);
     assert_eq!(table.route(at(0), &client), Err(RouteError::Overloaded { retry_after }));
     assert_eq!(table.route(at(100), &client).unwrap().region, region("us-east"));
+}
+
+/// Each of them makes a request a second, and all that were in one region move at the same instant.
+#[test]
+fn a_herd_is_let_in_as_fast_as_each_region_takes_it_and_nobody_waits_long() {
+    let mut regions = profiles();
+    regions.iter_mut().for_each(|profile| profile.rate = Some(Rate { per_second: 6_000, burst: 2_000 }));
+    let mut table = Table::new(RouterConfig { regions, ..RouterConfig::default() });
+    table.update(at(0), &three(Reach::Unreachable));
+    let steady = 10_000 / 3;
+    let (mut waiting, mut taken) = (vec![at(0); 10_000], Vec::new());
+    for ms in 0..2_000 {
+        let (mut here, mut later) = (BTreeMap::<RegionId, u32>::new(), Vec::new());
+        for due in waiting {
+            if due > at(ms) {
+                later.push(due);
+                continue;
+            }
+            match table.route(at(ms), &Client::in_region("eu-central")) {
+                Ok(route) => *here.entry(route.region).or_default() += 1,
+                Err(RouteError::Overloaded { retry_after }) => later.push(at(ms).plus(retry_after)),
+                Err(other) => unreachable!("{other}"),
+            }
+        }
+        waiting = later;
+        taken.push(here);
+        if waiting.is_empty() {
+            break;
+        }
+    }
+    assert!(waiting.is_empty() && taken.len() < 1_000, "{} wait after {} ms", waiting.len(), taken.len());
+    for region in ["us-east", "ap-southeast"] {
+        let all: u32 = taken.iter().filter_map(|here| here.get(&self::region(region))).sum();
+        assert!(all > 4_000 && all <= 2 * steady, "{region}: {all}");
+    }
 }
 
 #[test]
@@ -216,7 +271,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Update(states) => {
-                    let mut seen: std::collections::BTreeMap<u8, (u8, u16)> = std::collections::BTreeMap::new();
+                    let mut seen: BTreeMap<u8, (u8, u16)> = BTreeMap::new();
                     seen.extend(states.iter().map(|(n, r, rtt)| (*n, (*r, *rtt))));
                     known = seen.iter().map(|(n, (r, rtt))| state(&name(*n), reach(*r), u64::from(*rtt))).collect();
                     failing.retain(|n| seen.contains_key(n));

@@ -218,6 +218,7 @@ impl Driver {
             }
             Command::Stats { reply } => drop(reply.send(self.node.stats())),
             Command::ResetLag => self.node.reset_lag(),
+            Command::Load { percent } => self.take(Input::Load { percent }),
             Command::Remove { replica, reply } => {
                 let refused = self.refuses_to_remove(replica);
                 if refused.is_none() {

@@ -59,6 +59,11 @@ pub(crate) enum Command {
     },
     /// Forget the lag measured so far.
     ResetLag,
+    /// Say how busy the service around the node is.
+    Load {
+        /// In percent, if it is said.
+        percent: Option<u8>,
+    },
     /// Remove a member for ever.
     Remove {
         /// The member.
@@ -208,6 +213,16 @@ impl Line {
         let (reply, stats) = oneshot::channel();
         self.commands.send(Command::Stats { reply }).await.ok()?;
         stats.await.ok()
+    }
+
+    /// Says how busy the service around the node is, in percent, or that it says so no longer.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: it is said or not.
+    pub async fn set_load(&self, percent: Option<u8>) {
+        if self.commands.send(Command::Load { percent }).await.is_err() {
+            tracing::debug!("nobody was told of the load: the driver has ended");
+        }
     }
 
     /// Forgets the lag measured so far.

@@ -55,6 +55,7 @@ impl Delivered {
             | Input::Demote
             | Input::Repair { .. }
             | Input::Certified { .. }
+            | Input::Load { .. }
             | Input::Deadline
             | Input::Shutdown => return,
         };
@@ -187,6 +188,7 @@ impl SimCluster {
             | Input::Promote
             | Input::Demote
             | Input::Certified { .. }
+            | Input::Load { .. }
             | Input::Fetch { .. }
             | Input::Repair { .. }
             | Input::Rejoin => (15, 0, None),

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::context::{put_changed, put_ctxs, take_changed, take_ctxs, take_partition};
 use super::hello::{put_hello, take_hello};
 use super::limits::{ADDRESSES_MAX, Counted, Limits, Unsendable, within};
-use super::message::{Beat, Control, SUSPECTS_MAX};
+use super::message::{Beat, Control, LOAD_MAX, SUSPECTS_MAX};
 use super::pack::{Pen, Reader, malformed, width};
 use super::repair::{put_repair, take_repair};
 use crate::clock::Hlc;
@@ -252,6 +252,8 @@ pub(super) fn put_beat(out: &mut Vec<u8>, beat: &Beat, limits: Limits) {
         pen.uint(sent_ns);
         pen.uint(held_ns);
     }
+    // Zero says nothing.
+    pen.uint(beat.load.map_or(0, |percent| u64::from(percent) + 1));
     for named in [&beat.suspects, &beat.gives_up] {
         pen.count(named.len().min(SUSPECTS_MAX));
         named.iter().take(SUSPECTS_MAX).for_each(|replica| pen.uint(replica.0));
@@ -267,11 +269,18 @@ pub(super) fn take_beat(input: &[u8], limits: Limits) -> Result<Beat, PeerFault>
         sent_ns: reader.uint()?,
         wall_ms: reader.uint()?,
         echo: if reader.flag()? { Some((reader.uint()?, reader.uint()?)) } else { None },
+        load: take_load(&mut reader)?,
         suspects: take_silent(&mut reader)?,
         gives_up: take_silent(&mut reader)?,
     };
     reader.end()?;
     Ok(beat)
+}
+
+fn take_load(reader: &mut Reader<'_>) -> Result<Option<u8>, PeerFault> {
+    let Some(percent) = reader.uint()?.checked_sub(1) else { return Ok(None) };
+    let percent = u8::try_from(percent).ok().filter(|percent| *percent <= LOAD_MAX);
+    percent.map_or_else(|| Err(malformed("a load is more than all")), |percent| Ok(Some(percent)))
 }
 
 fn take_silent(reader: &mut Reader<'_>) -> Result<BTreeSet<ReplicaId>, PeerFault> {

@@ -343,6 +343,9 @@ pub struct Hello {
 /// agree with.
 pub const SUSPECTS_MAX: usize = 32;
 
+/// The highest load a beat may say, in percent.
+pub const LOAD_MAX: u8 = 100;
+
 /// A heartbeat. Any of them may get lost or overtaken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Beat {
@@ -359,6 +362,8 @@ pub struct Beat {
     pub echo: Option<(u64, u64)>,
     /// The sender's wall clock in Unix milliseconds.
     pub wall_ms: u64,
+    /// How busy the service around the sender is, in percent, if it says so.
+    pub load: Option<u8>,
     /// Members the sender does not hear, at most [`SUSPECTS_MAX`].
     pub suspects: BTreeSet<ReplicaId>,
     /// Members the sender votes to remove, at most [`SUSPECTS_MAX`].

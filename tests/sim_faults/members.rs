@@ -42,6 +42,37 @@ fn a_joiner_whose_donor_dies_copies_another() {
     assert_eq!(crashed, 10);
 }
 
+/// Returns whether the donor of a restarted node dies when it has given so many frames, and how many bytes everybody sends
+/// until that node has everything again.
+fn joined_by(donor_gives: u64) -> (bool, u64) {
+    let mut cluster = formed(1, &Setting { partitions: 8, ..calm() });
+    (0..80).for_each(|n| drop(set(&mut cluster, n % 3, &format!("k{n}"), &[3; 12_000])));
+    cluster.run_for(ms(2_000));
+    cluster.perform(Action::Crash { at: 2 });
+    cluster.perform(Action::Start { at: 2 });
+    cluster.perform(Action::Slow { at: 2, bytes_per_ms: 400 });
+    cluster.take_delivered();
+    let (mut frames, mut bytes) = (0, 0);
+    while frames < donor_gives && !joined(&cluster) {
+        cluster.run_for(ms(1));
+        let more = cluster.take_delivered();
+        (frames, bytes) = (frames + more.frames, bytes + more.bytes);
+    }
+    let dies = !joined(&cluster) && cluster.perform(Action::CrashDonor { of: 2 });
+    assert!(cluster.run_until(ms(20_000), converged).is_some(), "after {donor_gives} frames");
+    bytes += cluster.take_delivered().bytes;
+    heals(&mut cluster, ms(10_000));
+    (dies, bytes)
+}
+
+#[test]
+fn a_donor_that_dies_after_any_of_its_frames_costs_the_partition_under_way() {
+    let (_, undisturbed) = joined_by(u64::MAX);
+    let deaths: Vec<u64> = (1..60).map(joined_by).take_while(|(dies, _)| *dies).map(|(_, bytes)| bytes).collect();
+    assert!(deaths.len() > 12, "{deaths:?}");
+    assert!(deaths.iter().all(|bytes| *bytes < undisturbed * 5 / 4), "{undisturbed}: {deaths:?}");
+}
+
 #[test]
 fn a_clone_takes_the_place_of_the_older_process() {
     let mut cluster = formed(12, &calm());

@@ -456,10 +456,11 @@ pub(crate) fn beat() -> impl Strategy<Value = Beat> {
     let times = (any::<u64>(), any::<u64>(), any::<u64>());
     let echo = proptest::option::of((any::<u64>(), any::<u64>()));
     let silent = || btree_set(replica(), 0..4);
-    (replica(), any::<u64>(), times, echo, silent(), silent()).prop_map(
-        |(replica, seq, (hlc, sent_ns, wall_ms), echo, suspects, gives_up)| {
+    let load = proptest::option::of(0..=100_u8);
+    (replica(), any::<u64>(), times, echo, load, silent(), silent()).prop_map(
+        |(replica, seq, (hlc, sent_ns, wall_ms), echo, load, suspects, gives_up)| {
             let hlc = Hlc(hlc);
-            Beat { replica, seq, hlc, sent_ns, echo, wall_ms, suspects, gives_up }
+            Beat { replica, seq, hlc, sent_ns, echo, wall_ms, load, suspects, gives_up }
         },
     )
 }

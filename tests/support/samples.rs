@@ -65,11 +65,13 @@ pub(crate) fn samples() -> Vec<(&'static str, Message)> {
         sent_ns: 5_000_000_000,
         echo: None,
         wall_ms: MS,
+        load: None,
         suspects: BTreeSet::new(),
         gives_up: BTreeSet::new(),
     };
     all.push(("beat", Message::Beat(beat.clone())));
     all.push(("beat_echo", Message::Beat(Beat { echo: Some((4_900_000_000, 12_345)), ..beat.clone() })));
+    all.push(("beat_load", Message::Beat(Beat { load: Some(93), ..beat.clone() })));
     all.push(("beat_suspects", Message::Beat(Beat { suspects: [A, B].into(), gives_up: [B].into(), ..beat })));
     all
 }

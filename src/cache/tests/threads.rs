@@ -130,6 +130,7 @@ fn drive(mut end: DriverEnd, commands: usize) {
             Some(
                 Command::Stats { .. }
                 | Command::ResetLag
+                | Command::Load { .. }
                 | Command::Remove { .. }
                 | Command::Rejoin { .. }
                 | Command::Present { .. }

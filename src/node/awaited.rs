@@ -1,0 +1,47 @@
+//! Writes that a peer says it has made and that are not here: a log that stands still while beats and reports come has no
+//! writes that could be measured when they come.
+//!
+//! # Invariants
+//! * What is awaited is what the peer had said at one instant; nothing it says later is added before all of that has come.
+
+use crate::clock::Mono;
+use crate::crdt::Seen;
+use crate::id::{PartitionId, ReplicaId};
+use crate::node::link::Session;
+use crate::store::Store;
+
+/// What a peer had said of its own writes, and when.
+#[derive(Debug, Default)]
+pub(super) struct Awaited {
+    since: Mono,
+    of: ReplicaId,
+    /// What was missing then, by partition.
+    own: Vec<(PartitionId, Seen)>,
+}
+
+impl Awaited {
+    /// Asks anew what is missing of the peer's writes, unless some of what was missing before still is.
+    pub(super) fn look(now: Mono, session: &mut Session, store: &Store) {
+        if session.awaited.lacks(store) {
+            return;
+        }
+        let of = session.replica;
+        let said = |id| Some((id, session.peer.known(id)?.of(of)?.clone()));
+        let own = store.partition_ids().filter_map(said).filter(|(id, seen)| !has(store, *id, of, seen)).collect();
+        session.awaited = Self { since: now, of, own };
+    }
+
+    /// Returns for how many milliseconds something has been missing.
+    pub(super) fn lag_ms(&self, now: Mono, store: &Store) -> Option<u64> {
+        let ms = || u64::try_from(now.since(self.since).as_millis()).unwrap_or(u64::MAX);
+        self.lacks(store).then(ms)
+    }
+
+    fn lacks(&self, store: &Store) -> bool {
+        self.own.iter().any(|(id, seen)| !has(store, *id, self.of, seen))
+    }
+}
+
+fn has(store: &Store, partition: PartitionId, origin: ReplicaId, seen: &Seen) -> bool {
+    store.read(partition).is_none_or(|p| p.ctx().of(origin).is_some_and(|mine| mine.includes(seen)))
+}
