@@ -173,6 +173,19 @@ fn whom_an_operator_removed_stays_away_until_it_is_told_to_come_back() {
     assert_eq!(shown(&cluster, "k"), value("here"));
 }
 
+/// It answers whoever dials it, and has nothing to give.
+#[test]
+fn who_stays_away_keeps_nobody_from_founding() {
+    let mut cluster = formed(6, 3, 0);
+    assert!(cluster.perform(Action::Remove { by: 0, at: 2 }));
+    cluster.run_for(ms(1_000));
+    [0, 1].iter().for_each(|at| cluster.crash(*at));
+    [0, 1].iter().for_each(|at| cluster.start(*at).unwrap());
+    let both = |c: &SimCluster| [0, 1].iter().all(|at| c.node(*at).unwrap().stats().joined);
+    assert!(cluster.run_until(ms(20_000), both).is_some());
+    assert!(cluster.node(AWAY).unwrap().members().is_removed(cluster.replica(AWAY).unwrap()), "and it stays away");
+}
+
 #[test]
 fn an_order_to_remove_what_a_process_was_before_is_respected_when_it_is_heard_of() {
     let mut cluster = formed(5, 4, 5_000);

@@ -165,6 +165,20 @@ fn copies_that_are_equal_are_verified_by_both_in_one_round_trip_and_nine_bytes()
 }
 
 #[test]
+fn an_answer_to_an_earlier_question_says_nothing_of_what_came_since() {
+    let [a, x] = written();
+    let mut pair = Pair::new(&a, &x);
+    let at = pair.at(0);
+    let mut asked = |salt| pair.sessions[0].verify(at, salt).into_iter().next().unwrap();
+    let (first, second) = (asked(1), asked(2));
+    for (question, counts) in [(first, false), (second, true)] {
+        let answer = pair.sessions[1].on(pair.at(1), question).send.into_iter().next().unwrap();
+        let step = pair.sessions[0].on(at, answer);
+        assert_eq!((step.found == [Found::Verified(PART)], step.compared.is_empty()), (counts, !counts));
+    }
+}
+
+#[test]
 fn what_one_copy_lost_is_given_back_whatever_it_was_and_whoever_asks() {
     for (by, other) in [(0, 1), (1, 0)] {
         let all = written();

@@ -218,11 +218,17 @@ impl MemberSet {
         self.removed.contains(&replica) || self.is_folded(replica)
     }
 
-    /// Tells whether the process of a replica that was removed is to stay away: an operator removed it, or another copy of
-    /// its node has its place. Of one below a floor no more is known than the last order.
+    /// Tells whether the process of a replica that was removed is to stay away: an operator removed it, or a copy of its node
+    /// that joined later has its place. Of one below a floor no more is known than the last order.
     #[must_use]
     pub fn is_barred(&self, replica: ReplicaId) -> bool {
-        self.expelled.contains(&replica) || self.is_succeeded(replica)
+        self.expelled.contains(&replica) || self.is_replaced(replica)
+    }
+
+    fn is_replaced(&self, replica: ReplicaId) -> bool {
+        let Some(mine) = self.members.get(&replica) else { return false };
+        let later = |other, member: &Member| (member.since_ms, other) > (mine.since_ms, replica);
+        self.live().any(|(other, member)| member.node == mine.node && later(other, member))
     }
 
     /// Tells the same of one that is perhaps below a floor: then it has a successor if it had `joined`, and else it has only
@@ -304,6 +310,15 @@ pub(super) mod tests {
         let order = MemberSet { expelled: [ReplicaId(4)].into(), ..MemberSet::default() };
         assert!(here.join(&order) && here.is_barred(ReplicaId(4)));
         assert!(!here.join(&order), "an order that is known is no news");
+    }
+
+    #[test]
+    fn no_copy_that_is_older_has_the_place_of_a_replica() {
+        let here = set(&[(2, 2), (3, 2)], &[3]);
+        assert!(!here.is_barred(ReplicaId(3)), "it came after the other one");
+        let mut later = here;
+        later.add(ReplicaId(1), &Member { since_ms: 8, ..member(2, "eu") });
+        assert!(later.is_barred(ReplicaId(3)), "joined last, whatever its id");
     }
 
     #[test]

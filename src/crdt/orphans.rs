@@ -198,6 +198,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it is long, and does nothing its neighbours do not")]
     fn a_chain_of_sponsors_of_whatever_length_and_order_is_followed_to_its_end() {
         let here = set(&[(1, 1), (2, 2)], &[2]);
         let down: Vec<(u64, Member)> = (3..5_000).rev().map(|n| (n, let_in(n - 1, n.into()))).collect();

@@ -13,11 +13,11 @@ use crate::error::PeerFault;
 use crate::id::PartitionId;
 use crate::membership::Beats;
 use crate::node::Node;
-use crate::node::awaited::Awaited;
 use crate::node::event::Event;
 use crate::node::fetch::Asked;
 use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
 use crate::node::link::{Early, Link, Session, Staging, spread};
+use crate::node::missing::Missing;
 use crate::node::output::{CloseCode, Output};
 use crate::node::repair::first_due;
 use crate::node::stats::{LagHistogram, RecentLag, Traffic};
@@ -114,6 +114,10 @@ impl Node {
             }
             self.fault(link, fault);
             return;
+        }
+        if !self.join.is_joined() && hello.members.was_removed(hello.replica) {
+            // It gives nothing, and nobody has to wait for it before founding.
+            return self.close(link, CloseCode::Goodbye, "this replica was removed from its cluster");
         }
         if self.members.is_removed(hello.replica) {
             sometimes!(RemovedRefused);
@@ -295,7 +299,7 @@ impl Node {
             traffic: Traffic::default(),
             lag: LagHistogram::default(),
             recent_lag: RecentLag::default(),
-            awaited: Awaited::default(),
+            missing: Missing::default(),
         };
         place.hello_ms = hello.wall_ms;
         place.session = Some(Box::new(session));

@@ -13,9 +13,9 @@ use crate::clock::Mono;
 use crate::crdt::Ctx;
 use crate::id::{PartitionId, ReplicaId};
 use crate::membership::Beats;
-use crate::node::awaited::Awaited;
 use crate::node::fetch::Asked;
 use crate::node::input::{PeerIdentity, PeerSlot};
+use crate::node::missing::Missing;
 use crate::node::stats::{LagHistogram, PeerStats, RecentLag, Traffic};
 use crate::probe::sometimes;
 use crate::repair;
@@ -164,7 +164,7 @@ pub struct Session {
     /// The same of the last seconds.
     pub recent_lag: RecentLag,
     /// Writes of the peer's own that it has reported and that are not here.
-    pub(super) awaited: Awaited,
+    pub(super) missing: Missing,
 }
 
 impl Session {

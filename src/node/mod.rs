@@ -15,7 +15,6 @@
 //!
 //! This file only routes: what an input means is in the file named after it.
 
-mod awaited;
 pub mod dial;
 mod edge;
 mod ends;
@@ -33,6 +32,7 @@ mod leave;
 pub mod levels;
 pub mod link;
 mod members;
+mod missing;
 pub mod output;
 mod pen;
 mod profile;

@@ -141,7 +141,7 @@ impl Node {
     }
 
     fn lag_of(&self, session: &Session) -> Option<u64> {
-        session.recent_lag.longest_ms(self.last).max(session.awaited.lag_ms(self.last, &self.store))
+        session.recent_lag.longest_ms(self.last).max(session.missing.lag_ms(self.last, &self.store))
     }
 }
 

@@ -154,7 +154,10 @@ impl Session {
             Repair::Verify { horizon_ms, salt, first, sums } => {
                 self.on_verify(at, (horizon_ms, salt, first), &sums, &mut step);
             }
-            Repair::Answer { first, equal } => self.on_answer(at, first, &equal, &mut step),
+            Repair::Answer { salt, first, equal } if salt == self.asked.0 => {
+                self.on_answer(at, first, &equal, &mut step);
+            }
+            Repair::Answer { .. } => {}
             Repair::Snapshot(snapshot) => {
                 let id = snapshot.partition;
                 if let Some(open) = self.asking.get_mut(&id) {
@@ -274,7 +277,7 @@ impl Session {
                 sometimes!(ComparisonPutOff);
             }
         }
-        step.send.push(Repair::Answer { first, equal });
+        step.send.push(Repair::Answer { salt, first, equal });
         step.send.extend(snapshots);
     }
 

@@ -365,6 +365,7 @@ impl Partition {
             found.remove();
         }
         self.free.push(slot);
+        self.overdue.remove(&slot);
         self.drop_epoch(space, &s.key);
     }
 }

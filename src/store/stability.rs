@@ -161,6 +161,8 @@ impl Partition {
         let had_to_stay = s.entry.next_deadline(0).is_some_and(|deadline| deadline <= now_ms);
         if had_to_stay {
             self.overdue.insert(slot);
+        } else {
+            self.overdue.remove(&slot);
         }
         if timer != NEVER {
             self.queue_deadline(timer, slot);

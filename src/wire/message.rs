@@ -207,6 +207,8 @@ pub enum Repair {
     },
     /// Which of these sums the teller has as well. Of the others a snapshot follows, of a few at a time.
     Answer {
+        /// As it was asked with, so that no answer is taken for one to a later question.
+        salt: u64,
         /// The first partition.
         first: PartitionId,
         /// For each partition whether it is equal.
@@ -272,7 +274,7 @@ impl Repair {
         };
         match self {
             Self::Verify { first, sums, .. } => last(first, sums.len()),
-            Self::Answer { first, equal } => last(first, equal.len()),
+            Self::Answer { first, equal, .. } => last(first, equal.len()),
             Self::Snapshot(snapshot) => snapshot.partition,
             Self::Ask { partition, .. }
             | Self::Leaves { partition, .. }

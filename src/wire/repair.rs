@@ -44,8 +44,8 @@ pub(super) fn put_repair(pen: &mut Pen<'_>, repair: &Repair) -> Result<(), Unsen
                 sums.iter().flat_map(|(check, sum)| [*check].into_iter().chain(sum.to_le_bytes())).collect();
             pen.bytes("length of a run of sums", &all, RUN_MAX)?;
         }
-        Repair::Answer { first, equal } => {
-            [ANSWER, u64::from(first.0)].into_iter().for_each(|n| pen.uint(n));
+        Repair::Answer { salt, first, equal } => {
+            [ANSWER, *salt, u64::from(first.0)].into_iter().for_each(|n| pen.uint(n));
             put_bits(pen, equal)?;
         }
         Repair::Snapshot(snapshot) => {
@@ -99,7 +99,7 @@ pub(super) fn take_repair(reader: &mut Reader<'_>) -> Result<Repair, PeerFault> 
             first: take_partition(reader)?,
             sums: take_sums(reader)?,
         },
-        ANSWER => Repair::Answer { first: take_partition(reader)?, equal: take_bits(reader)? },
+        ANSWER => Repair::Answer { salt: reader.uint()?, first: take_partition(reader)?, equal: take_bits(reader)? },
         SNAPSHOT => Repair::Snapshot(Snapshot {
             partition: take_partition(reader)?,
             horizon_ms: reader.uint()?,

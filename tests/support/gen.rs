@@ -424,7 +424,7 @@ fn repair() -> impl Strategy<Value = Repair> {
     prop_oneof![
         (any::<u64>(), any::<u64>(), partition(), vec(any::<(u8, u64)>(), 0..9))
             .prop_map(|(horizon_ms, salt, first, sums)| Repair::Verify { horizon_ms, salt, first, sums }),
-        (partition(), bits()).prop_map(|(first, equal)| Repair::Answer { first, equal }),
+        (any::<u64>(), partition(), bits()).prop_map(|(salt, first, equal)| Repair::Answer { salt, first, equal }),
         snapshot,
         (partition(), width(), leaves(), any::<bool>()).prop_map(|(partition, leaves, without, detail)| Repair::Ask {
             partition,

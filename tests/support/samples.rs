@@ -370,7 +370,7 @@ fn repairs() -> Vec<(&'static str, Repair)> {
     };
     vec![
         ("repair_verify", Repair::Verify { horizon_ms, salt: 0xfeed, first: partition, sums }),
-        ("repair_answer", Repair::Answer { first: partition, equal: vec![true; 9] }),
+        ("repair_answer", Repair::Answer { salt: 77, first: partition, equal: vec![true; 9] }),
         ("repair_snapshot", Repair::Snapshot(snapshot)),
         ("repair_ask", Repair::Ask { partition, leaves: 512, without, detail: true }),
         ("repair_leaves", Repair::Leaves { partition, leaves: 512, buckets: buckets.clone(), sums: vec![9; 8] }),

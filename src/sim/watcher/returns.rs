@@ -5,7 +5,7 @@
 //! * What nobody had received, and of which nothing newer was seen or may have been forgotten, is written again.
 
 use super::Watcher;
-use crate::crdt::{Ctx, Payload};
+use crate::crdt::{Cell, Ctx, Payload};
 use crate::id::PartitionId;
 use crate::sim::check::{Invariant, Violation, at_host};
 use crate::sim::cluster::SimCluster;
@@ -38,16 +38,22 @@ impl Watcher {
     fn take_again(&mut self, cluster: &SimCluster, again: &Again) -> Result<(), Violation> {
         let mut rewritten: Vec<Rewritten> = again.own.iter().filter_map(|own| self.unknown(own)).collect();
         rewritten.sort_by_key(|r| r.now.cell.stamp());
+        let is_it = |left: &Left, r: &Rewritten| {
+            let what = |cell: &Cell| (cell.payload().clone(), cell.deadline);
+            left.key == r.now.key && what(&left.cell) == what(&r.now.cell)
+        };
         for r in &rewritten {
-            let was_left = |left: &&Left| left.key == r.now.key && left.cell.payload() == r.now.cell.payload();
-            if !again.left.iter().any(|left| was_left(&left) && left.cell.deadline == r.now.cell.deadline) {
+            if !again.left.iter().any(|left| is_it(left, r)) {
                 let what = format!("{:?} is written again, and was not left: {:?}", r.key, r.now.cell);
                 return Err(Violation::new(Invariant::Invented, what));
             }
         }
         for left in again.left.iter().filter(|left| left.space == REGISTERS.name) {
             let Some(id) = self.place(left) else { continue };
-            let done = rewritten.iter().any(|r| r.key.name == left.key);
+            // Of several that say the same the last counts: the others may have been received meanwhile.
+            let is_later = |other: &Left| other.cell.stamp() > left.cell.stamp();
+            let stands_for = |r: &Rewritten| !again.left.iter().any(|other| is_later(other) && is_it(other, r));
+            let done = rewritten.iter().any(|r| is_it(left, r) && stands_for(r));
             let first = rewritten.iter().filter(|r| r.partition == id).map(|r| r.now.cell.dot().seq).min();
             self.judge_again(cluster, again, left, (id, &again.before(id, first)), done)?;
         }

@@ -166,6 +166,21 @@ fn a_sweep_is_bounded_and_says_whether_more_is_due() {
 }
 
 #[test]
+fn of_what_had_to_outlive_its_deadline_nothing_is_left_once_it_has_gone() {
+    let mut one = One::new(ME, 1 << 10);
+    for key in ["a", "b"] {
+        let name = Bytes::from_static(b"visits");
+        one.write("maps", key, |p, at, t| p.increment(at, &name, 1, 2_000, t));
+    }
+    one.partition.sweep(3_000, &one.spaces, 0);
+    assert_eq!(one.partition.overdue.len(), 2, "nobody else has seen them");
+    one.partition.report(PEER, &one.partition.ctx().clone());
+    one.partition.collect(&[PEER], &one.spaces, u64::MAX);
+    one.partition.sweep(u64::MAX - 1, &one.spaces, u64::MAX);
+    assert_eq!((one.partition.len(), one.partition.overdue.len()), (0, 0));
+}
+
+#[test]
 fn the_log_gives_up_the_oldest_records_of_the_longest_origin() {
     let (mut one, mut peer) = (One::new(ME, 1 << 10), One::new(PEER, 1 << 10));
     for n in 0..3 {

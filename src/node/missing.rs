@@ -2,7 +2,7 @@
 //! writes that could be measured when they come.
 //!
 //! # Invariants
-//! * What is awaited is what the peer had said at one instant; nothing it says later is added before all of that has come.
+//! * What is missing is what the peer had said at one instant; nothing it says later is added before all of that has come.
 
 use crate::clock::Mono;
 use crate::crdt::Seen;
@@ -12,23 +12,23 @@ use crate::store::Store;
 
 /// What a peer had said of its own writes, and when.
 #[derive(Debug, Default)]
-pub(super) struct Awaited {
+pub(super) struct Missing {
     since: Mono,
     of: ReplicaId,
     /// What was missing then, by partition.
     own: Vec<(PartitionId, Seen)>,
 }
 
-impl Awaited {
+impl Missing {
     /// Asks anew what is missing of the peer's writes, unless some of what was missing before still is.
     pub(super) fn look(now: Mono, session: &mut Session, store: &Store) {
-        if session.awaited.lacks(store) {
+        if session.missing.lacks(store) {
             return;
         }
         let of = session.replica;
         let said = |id| Some((id, session.peer.known(id)?.of(of)?.clone()));
         let own = store.partition_ids().filter_map(said).filter(|(id, seen)| !has(store, *id, of, seen)).collect();
-        session.awaited = Self { since: now, of, own };
+        session.missing = Self { since: now, of, own };
     }
 
     /// Returns for how many milliseconds something has been missing.
