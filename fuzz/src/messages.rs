@@ -414,11 +414,7 @@ fn repair(u: &mut Unstructured<'_>) -> Made<Repair> {
             first: partition,
             sums: some(u, 9, |u| u.arbitrary())?,
         },
-        1 => Repair::Answer {
-            salt: u.arbitrary()?,
-            first: partition,
-            equal: some(u, 9, |u| u.arbitrary())?,
-        },
+        1 => Repair::Answer { salt: u.arbitrary()?, first: partition, equal: some(u, 9, |u| u.arbitrary())? },
         2 => Repair::Snapshot(Snapshot {
             partition,
             horizon_ms: u.arbitrary()?,
