@@ -171,7 +171,7 @@ impl Cache {
 
     /// Tells all members how busy the service around this cache is, in percent (more than 100 counts as 100), or with `None`
     /// that it says so no longer. It is heard with the next beat, within a second known to routers, and shown in [`MemberView::load`](crate::MemberView::load);
-    /// a [`Router`](crate::routing::Router) sends clients of a region that is busier than
+    /// a [`Router`](crate::Router) sends clients of a region that is busier than
     /// [`load_max`](crate::routing::RouterConfig::load_max) to others while these have room. What counts as busy is the
     /// service's to say: processor, memory, or the length of its queue.
     ///
