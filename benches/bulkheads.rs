@@ -223,10 +223,11 @@ async fn main() -> Result<(), Failed> {
     let numbers = us.registers::<u64, Vec<u8>>("numbers")?;
     round(&numbers, 1)?;
     let mut found = Burden::ALL.map(|_| Found::default());
-    for n in 0..ROUNDS * Burden::ALL.len() {
-        let (Some(burden), Some(found)) =
-            (Burden::ALL.get(n % Burden::ALL.len()), found.get_mut(n % Burden::ALL.len()))
-        else {
+    // What was poisoned stays so: those rounds come last.
+    let (poison, others) = Burden::ALL.split_last().ok_or("there is no burden")?;
+    let turns = others.iter().cycle().take(others.len() * ROUNDS).chain(std::iter::repeat_n(poison, ROUNDS));
+    for (n, burden) in turns.enumerate() {
+        let Some(found) = Burden::ALL.iter().position(|known| known == burden).and_then(|at| found.get_mut(at)) else {
             continue;
         };
         if *burden == Burden::Poison {

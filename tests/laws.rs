@@ -118,8 +118,14 @@ fn member_sets() -> impl Strategy<Value = MemberSet> {
         let mut set = MemberSet { orphans, expelled, ..MemberSet::default() };
         for replica in members {
             let is_edge = replica.0 >> 43 == 2;
-            let role = if is_edge { Role::Edge } else { Role::Active };
-            let profile = Profile { version, role, is_edge, ..Profile::default() };
+            // Nothing follows the last word.
+            let left = version == 2;
+            let role = match (left, is_edge) {
+                (true, _) => Role::Draining,
+                (false, true) => Role::Edge,
+                (false, false) => Role::Active,
+            };
+            let profile = Profile { version, role, is_edge, left, ..Profile::default() };
             set.add(replica, &Member { profile, ..Member::new(NodeId(uuid::Uuid::nil()), "eu".into(), 1, None) });
         }
         removed.into_iter().for_each(|replica| {

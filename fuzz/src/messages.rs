@@ -335,7 +335,8 @@ fn members(u: &mut Unstructured<'_>) -> Made<MemberSet> {
         let edges = [Role::Edge, Role::Draining].map(|role| (role, true));
         let (role, is_edge) = *u.choose(&[&whole[..], &edges[..]].concat())?;
         let addresses = some(u, 4, |u| Ok(format!("host:{}", u16::arbitrary(u)?)))?;
-        let profile = Profile { version: u.arbitrary()?, addresses, role, is_edge };
+        let left = role == Role::Draining && bool::arbitrary(u)?;
+        let profile = Profile { version: u.arbitrary()?, addresses, role, is_edge, left };
         Ok(Member { profile, ..Member::new(node(u)?, region, u.arbitrary()?, sponsor) })
     };
     let members = some(u, 3, |u| Ok((replica(u)?, member(u)?)))?.into_iter().collect();

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! * An older profile never replaces a later one. Of that of a removed replica is kept whether it was an edge, and whether it
-//!   left by itself.
+//!   left by itself, which is the last it says.
 
 use crate::id::{NodeId, RegionId, ReplicaId, Role};
 use crate::probe::planted;

@@ -231,8 +231,8 @@ impl MemberSet {
         self.live().any(|(other, member)| member.node == mine.node && later(other, member))
     }
 
-    /// Tells the same of one that is perhaps below a floor: then it has a successor if it had `joined`, and else it has only
-    /// begun, with a clock that went back.
+    /// Tells the same of one that is perhaps below a floor, of which it is not known when it joined: then any live copy is its
+    /// successor if it had `joined`, and else it has only begun, with a clock that went back.
     #[must_use]
     pub fn bars(&self, replica: ReplicaId, node: NodeId, joined: bool) -> bool {
         let has_successor = joined && self.is_folded(replica) && self.of_node(node).next().is_some();

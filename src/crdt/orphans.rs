@@ -54,7 +54,14 @@ impl MemberSet {
             (self.orphans.contains(replica) || news.orphans.contains(replica)) && !cleared.contains(replica)
         };
         let stained = |replica: &ReplicaId| doubted(replica) || (self.knows(*replica) && self.was_removed(*replica));
+        if unknown().next().is_none() {
+            return BTreeSet::new();
+        }
         let let_in = LetIn::of(unknown());
+        let (lived, lives): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
+            (self.members.values().map(|m| m.node).collect(), self.live().map(|(_, m)| m.node).collect());
+        let has_gone =
+            |node: NodeId| (lived.contains(&node) || self.floors.contains_key(&node.tag())) && !lives.contains(&node);
         let unnamed = |by: &&ReplicaId| !self.knows(**by) && !news.members.contains_key(*by);
         let rootless = let_in.after(let_in.0.keys().filter(unnamed).copied().collect());
         let leads_nowhere =
@@ -62,7 +69,7 @@ impl MemberSet {
         let in_company = news.live().any(|(replica, _)| stained(&replica));
         let of_late = |one: &(&ReplicaId, &Member)| {
             let led_here = one.1.sponsor.is_some_and(|by| stained(&by));
-            led_here || (leads_nowhere(one) && (in_company || self.has_gone(one.1.node)))
+            led_here || (leads_nowhere(one) && (in_company || has_gone(one.1.node)))
         };
         let mut late: BTreeSet<ReplicaId> = unknown().filter(of_late).map(|(replica, _)| *replica).collect();
         if !late.is_empty() {
@@ -70,12 +77,6 @@ impl MemberSet {
             late.extend(let_in.after(late.iter().copied().collect()));
         }
         late
-    }
-
-    /// Tells whether a node was here, and all replicas of it that I know of were removed.
-    fn has_gone(&self, node: NodeId) -> bool {
-        let was_here = self.members.values().any(|m| m.node == node) || self.floors.contains_key(&node.tag());
-        was_here && self.of_node(node).next().is_none()
     }
 }
 

@@ -148,8 +148,8 @@ pub enum Event {
     /// The peers accept this node's clock again: it accepts writes again.
     ClockAccepted,
     /// This replica was removed, or found that its history does not fit that of the others: it accepts no writes. Its
-    /// process goes on as another replica, which [`Event::CameBack`] tells, unless an operator removed it, another copy of
-    /// its node has its place, or the configuration says otherwise.
+    /// process goes on as another replica, which [`Event::CameBack`] tells, unless an operator removed it, a copy of its
+    /// node that joined later has its place, or the configuration says otherwise.
     Removed,
     /// Another process runs with this node's identity, or ran until now: a cloned machine, or a copied certificate. The one
     /// that joined later is the node; the other one is told [`Event::Removed`] as well and stays away. End one of them, or give

@@ -116,7 +116,8 @@ impl Node {
             return;
         }
         if !self.join.is_joined() && hello.members.was_removed(hello.replica) {
-            // It gives nothing, and nobody has to wait for it before founding.
+            // It gives nothing, and nobody has to wait for it before founding. It may know of those who have more.
+            self.untended |= self.hearsay.join(&hello.members);
             return self.close(link, CloseCode::Goodbye, "this replica was removed from its cluster");
         }
         if self.members.is_removed(hello.replica) {

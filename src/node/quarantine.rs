@@ -61,6 +61,11 @@ impl Quarantine {
         self.0.values().map(|(_, _, poison)| poison)
     }
 
+    /// Tells whether something of a partition is in here.
+    pub(super) fn holds(&self, partition: PartitionId) -> bool {
+        self.0.values().any(|(of, ..)| *of == partition)
+    }
+
     /// Takes a state in; returns it if it is news.
     fn keep(&mut self, partition: PartitionId, dots: Vec<Dot>, poison: Poison) -> Option<Poison> {
         if let Some((_, _, known)) = self.0.get_mut(&poison.digest) {

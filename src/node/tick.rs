@@ -10,7 +10,7 @@ use crate::membership::{Reach, Verdict};
 use crate::node::Node;
 use crate::node::dial::Due;
 use crate::node::input::LinkId;
-use crate::node::missing::Missing;
+use crate::node::missing::{Here, Missing};
 use crate::node::output::{CloseCode, Output};
 use crate::probe::{planted, sometimes};
 use crate::wire::Beat;
@@ -196,7 +196,7 @@ impl Node {
         let mut behind = Vec::new();
         for (id, link) in &mut self.links {
             let Some(session) = link.session.as_deref_mut().filter(|s| s.receives()) else { continue };
-            Missing::look(now.mono, session, &self.store);
+            Missing::look(now.mono, session, &Here { store: &self.store, quarantine: &self.quarantine });
             let has = |id, ctx: &Ctx| self.store.read(id).is_some_and(|p| p.ctx().includes(ctx));
             session.staging.forget_stalled(now.mono, |id, ctx| self.join.is_joined() && has(id, ctx));
             session.peer.check_progress(now.mono, &self.store, !session.joined);

@@ -8,6 +8,7 @@ use crate::membership::Reach;
 use crate::node::Node;
 use crate::node::expiry::Expiry;
 use crate::node::link::Session;
+use crate::node::missing::Here;
 
 /// A member as this node sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,7 +31,7 @@ pub struct MemberView {
     /// How far its clock is ahead, in milliseconds.
     pub skew_ms: Option<i64>,
     /// The most milliseconds one of its writes took to get here in the last ten to twenty seconds, if any came; or for how
-    /// long something has not come that it says it has written, if that is longer.
+    /// long something has been looked for that it says it has written, if that is longer. What is in quarantine counts as come.
     pub lag_ms: Option<u64>,
     /// How busy the service around it is, in percent, if it has said so.
     pub load: Option<u8>,
@@ -56,7 +57,7 @@ pub struct RegionView {
     pub rtt: Option<Duration>,
     /// The least of their lags, in milliseconds.
     pub lag_ms: Option<u64>,
-    /// The least of their loads, in percent: one of them has room.
+    /// The least of the loads of those that are up and play that part, in percent: one of them has room.
     pub load: Option<u8>,
 }
 
@@ -101,9 +102,13 @@ impl ClusterView {
             let own = member.is_me.then_some(Duration::ZERO);
             region.rtt = region.rtt.into_iter().chain(own).chain(member.rtt).min();
             region.lag_ms = region.lag_ms.into_iter().chain(member.lag_ms).min();
-            region.load = region.load.into_iter().chain(member.load).min();
         }
-        regions.into_values().collect()
+        let mut regions: Vec<RegionView> = regions.into_values().collect();
+        for region in &mut regions {
+            let serves = |m: &&MemberView| m.region == region.region && m.role == region.role && m.reach == Reach::Up;
+            region.load = self.members.iter().filter(serves).filter_map(|member| member.load).min();
+        }
+        regions
     }
 }
 
@@ -141,7 +146,8 @@ impl Node {
     }
 
     fn lag_of(&self, session: &Session) -> Option<u64> {
-        session.recent_lag.longest_ms(self.last).max(session.missing.lag_ms(self.last, &self.store))
+        let here = Here { store: &self.store, quarantine: &self.quarantine };
+        session.recent_lag.longest_ms(self.last).max(session.missing.lag_ms(self.last, &here))
     }
 }
 
@@ -193,6 +199,22 @@ mod tests {
             ]
         );
         assert_eq!(view.member(ReplicaId(6)).map(|m| m.reach), Some(Reach::Cut));
+    }
+
+    #[test]
+    fn a_region_is_as_busy_as_the_least_busy_of_those_that_serve() {
+        let with = |n, reach, role, load| MemberView { role, load, ..member(n, "eu", reach, None) };
+        let load =
+            |members: Vec<MemberView>| ClusterView { isolated: false, members }.regions().first().and_then(|r| r.load);
+        let busy = with(1, Reach::Up, Role::Active, Some(95));
+        let others = vec![
+            with(2, Reach::Up, Role::Standby, Some(2)),
+            with(3, Reach::Up, Role::Draining, Some(1)),
+            with(4, Reach::Unreachable, Role::Active, Some(3)),
+            with(5, Reach::Up, Role::Active, None),
+        ];
+        assert_eq!(load([vec![busy.clone()], others.clone()].concat()), Some(95));
+        assert_eq!(load([vec![busy, with(6, Reach::Up, Role::Active, Some(40))], others].concat()), Some(40));
     }
 
     #[test]

@@ -89,8 +89,8 @@ pub struct RouterConfig {
     pub stable_for: Duration,
     /// A region whose writes take longer than this to get here comes after those that are in time. Default 2 s.
     pub lag_max: Duration,
-    /// A region that is busier than this, in percent, comes after those that have room, until it is 10 less. It is as busy
-    /// as the service there says ([`Cache::set_load`](crate::Cache::set_load)). Default 90.
+    /// A region that is busier than this, in percent, comes after those that have room, until it is 10 less or it says so no
+    /// longer. It is as busy as the service there says ([`Cache::set_load`](crate::Cache::set_load)). Default 90.
     pub load_max: u8,
     /// Requests in a row that fail before a region's breaker opens. Default 5; at least 1.
     pub failures: u32,

@@ -12,6 +12,7 @@
 //! * What is kept is bounded in bytes; the oldest are lost, and counted.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
@@ -71,12 +72,14 @@ impl Unsent {
 }
 
 impl Estate {
-    /// Adds what is left of a later replica, within `bytes_max`.
+    /// Adds what is left of a later replica, within `bytes_max`. Of one key only the last is to be written again.
     pub fn add(&mut self, later: Self, bytes_max: usize) {
         self.lost += later.lost;
         self.keys.extend(later.keys);
         self.writes.extend(later.writes);
         self.writes.sort_by_key(|write| Reverse(write.cell.stamp()));
+        let mut named = BTreeSet::new();
+        self.writes.retain(|write| named.insert((write.keyspace, write.key.clone())));
         let mut left = bytes_max;
         let fits = |write: &&Unsent| left.checked_sub(write.bytes()).map(|rest| left = rest).is_some();
         let kept = self.writes.iter().take_while(fits).count();
@@ -204,7 +207,7 @@ mod tests {
     fn unsent(ms: u64, value: &'static [u8]) -> Unsent {
         let dot = Dot { replica: ReplicaId(1), seq: ms };
         let cell = Cell::new(Payload::Value(Bytes::from_static(value)), Hlc::from_ms(ms), dot, NEVER);
-        Unsent { keyspace: KeyspaceId(0), key: Bytes::from_static(b"key"), cell }
+        Unsent { keyspace: KeyspaceId(0), key: Bytes::from(format!("key{ms}")), cell }
     }
 
     fn of(writes: &[Unsent], lost: u64) -> Estate {
@@ -226,12 +229,23 @@ mod tests {
         assert_eq!(estate, of(&[], 8), "nothing is kept where nothing may be");
     }
 
+    /// Written again one after the other, each with a new stamp, the older would end as the newer.
+    #[test]
+    fn of_two_writes_of_a_key_the_last_is_kept() {
+        let (old, other) = (unsent(1, b"old"), unsent(2, b"other"));
+        let new = Unsent { key: old.key.clone(), ..unsent(3, b"new") };
+        let mut estate = Estate::default();
+        estate.add(of(&[old, other.clone()], 0), 1 << 10);
+        estate.add(of(std::slice::from_ref(&new), 0), 1 << 10);
+        assert_eq!(estate, of(&[other, new], 0));
+    }
+
     #[test]
     fn what_a_mark_stands_for_may_never_have_come_through() {
         let store = Store::new(ReplicaId(2), crate::config::Config::wan("x", "127.0.0.1:0").store());
         let keyspace = store.spaces().open("x", Family::Register).unwrap().id();
         let write = Unsent { keyspace, ..unsent(1, b"value") };
-        let id = store.place(KeyRef::new(&store.spaces().get(keyspace).unwrap(), b"key").hash);
+        let id = store.place(KeyRef::new(&store.spaces().get(keyspace).unwrap(), &write.key).hash);
         store.lock(id).unwrap().ctx.add_seen(ReplicaId(1), &crate::crdt::Seen::mark(7));
         assert!(matches!(store.reissue(&write, 2, |_, _| false), (_, Reissued::Written(_))));
         assert!(matches!(store.reissue(&write, 2, |_, _| false), (_, Reissued::Outdated)), "something newer is there");

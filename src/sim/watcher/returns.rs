@@ -1,7 +1,8 @@
 //! What is written again must be owed, and what is owed must be written again.
 //!
 //! # Invariants
-//! * Nothing is written again but what was left, as it was, and nothing over what is newer and was seen.
+//! * Nothing is written again but what was left, as it was, of each key the last, and nothing over what is newer and was
+//!   seen.
 //! * What nobody had received, and of which nothing newer was seen or may have been forgotten, is written again.
 
 use super::Watcher;
@@ -38,6 +39,7 @@ impl Watcher {
     fn take_again(&mut self, cluster: &SimCluster, again: &Again) -> Result<(), Violation> {
         let mut rewritten: Vec<Rewritten> = again.own.iter().filter_map(|own| self.unknown(own)).collect();
         rewritten.sort_by_key(|r| r.now.cell.stamp());
+        let is_of = |one: &Left, other: &Left| one.space == other.space && one.key == other.key;
         let is_it = |left: &Left, r: &Rewritten| {
             let what = |cell: &Cell| (cell.payload().clone(), cell.deadline);
             left.key == r.now.key && what(&left.cell) == what(&r.now.cell)
@@ -50,10 +52,15 @@ impl Watcher {
         }
         for left in again.left.iter().filter(|left| left.space == REGISTERS.name) {
             let Some(id) = self.place(left) else { continue };
-            // Of several that say the same the last counts: the others may have been received meanwhile.
-            let is_later = |other: &Left| other.cell.stamp() > left.cell.stamp();
-            let stands_for = |r: &Rewritten| !again.left.iter().any(|other| is_later(other) && is_it(other, r));
-            let done = rewritten.iter().any(|r| is_it(left, r) && stands_for(r));
+            let done = rewritten.iter().any(|r| is_it(left, r));
+            let is_later = |other: &&Left| is_of(other, left) && other.cell.stamp() > left.cell.stamp();
+            if let Some(later) = again.left.iter().find(is_later) {
+                if done && !rewritten.iter().any(|r| is_it(later, r)) {
+                    let what = format!("{:?} is written again instead of {:?}", left.cell, later.cell);
+                    return Err(Violation::new(Invariant::Resurrection, what));
+                }
+                continue;
+            }
             let first = rewritten.iter().filter(|r| r.partition == id).map(|r| r.now.cell.dot().seq).min();
             self.judge_again(cluster, again, left, (id, &again.before(id, first)), done)?;
         }
