@@ -11,10 +11,10 @@ mod replica;
 
 use driftless::clock::{Hlc, Mono};
 use driftless::id::ReplicaId;
-use driftless::repair::session::At;
+use driftless::repair::session::{At, OPEN_MAX};
 use driftless::repair::{Found, Session};
 use driftless::sim::{Profile, run_checked};
-use driftless::store::{Around, Batch, Budget, KeyRef, Keyspace, Selector};
+use driftless::store::{Around, Batch, Budget, Family, Gate, Intent, KeyRef, Keyspace, Selector, Store, StoreConfig};
 use driftless::wire::{Control, Decoder, Encoder, Frame, Limits, Part, Repair, Restore};
 use replica::{FOREVER, PART, Replica, b, field, later, member, replicas, residue, sync_all};
 
@@ -162,6 +162,29 @@ fn copies_that_are_equal_are_verified_by_both_in_one_round_trip_and_nine_bytes()
     assert_eq!(pair.compare(1), [Found::Verified(PART), Found::Verified(PART)]);
     assert_eq!((pair.trips, pair.restored), (1, 0));
     assert!(pair.overhead <= 48, "{} bytes", pair.overhead);
+}
+
+#[test]
+fn of_very_many_partitions_that_differ_so_many_are_told_of_at_a_time() {
+    let stores = [1, 2].map(|id| {
+        let config = StoreConfig { partitions: 2 * OPEN_MAX, ..Replica::new(id, &[]).store.config().clone() };
+        Store::new(ReplicaId(id), config)
+    });
+    stores[0].set_gate(Gate::Open);
+    let space = stores[0].spaces().open("regs", Family::Register).unwrap();
+    for n in 0..4_000 {
+        let key = format!("k{n}");
+        let (at, intent) = (KeyRef::new(&space, key.as_bytes()), Intent { wall_ms: 0, value_len: None });
+        stores[0].write(&at, intent, |p, tick| p.set(&at, b("v"), FOREVER, tick)).unwrap();
+    }
+    let at = |side: usize| At { mono: Mono(0), visible_ms: stores[side].clock().visible_ms(0), store: &stores[side] };
+    let mut sessions = [Session::default(), Session::default()];
+    let questions = sessions[0].verify(at(0), 1);
+    let said: Vec<Repair> = questions.into_iter().flat_map(|asked| sessions[1].on(at(1), asked).send).collect();
+    let snapshots = said.iter().filter(|message| matches!(message, Repair::Snapshot(_))).count();
+    let equal = |message: &Repair| if let Repair::Answer { equal, .. } = message { equal.clone() } else { Vec::new() };
+    let equal: Vec<bool> = said.iter().flat_map(equal).collect();
+    assert_eq!((snapshots, equal), (OPEN_MAX, vec![false; 2 * OPEN_MAX]));
 }
 
 #[test]

@@ -18,7 +18,6 @@ use crate::crdt::Dot;
 use crate::id::{PartitionId, ReplicaId};
 use crate::node::Node;
 use crate::node::event::Event;
-use crate::probe::sometimes;
 use crate::store::{Misapplied, Rejected};
 
 /// Most states kept in quarantine: more than a person reads.
@@ -74,7 +73,6 @@ impl Quarantine {
             return None;
         }
         if self.0.len() >= QUARANTINE_MAX {
-            sometimes!(QuarantineFull);
             let oldest = self.0.values().map(|(_, _, poison)| (poison.last_ms, poison.digest)).min();
             oldest.map(|(_, digest)| self.0.remove(&digest));
         }
@@ -84,9 +82,7 @@ impl Quarantine {
 
     /// Forgets whose events have all come.
     fn release(&mut self, has: impl Fn(PartitionId, Dot) -> bool) {
-        let before = self.0.len();
         self.0.retain(|_, (partition, dots, _)| dots.is_empty() || !dots.iter().all(|dot| has(*partition, *dot)));
-        sometimes!(QuarantineEnded, if self.0.len() < before);
     }
 }
 

@@ -371,10 +371,6 @@ rare! {
     NotAllMetYet,
     /// A replica learnt that it was removed.
     ToldThatRemoved,
-    /// More states could not be joined in than are kept in quarantine.
-    QuarantineFull,
-    /// The events of a state that could not be joined in came in another form.
-    QuarantineEnded,
     /// A process whose replica was removed went on as another one.
     CameBack,
     /// One that had come back a moment before came back again.
@@ -447,8 +443,6 @@ rare! {
     ComparisonLagged,
     /// A comparison was not finished in time.
     ComparisonTimedOut,
-    /// A partition was not compared in detail because too many others were.
-    ComparisonPutOff,
     /// A comparison was given up because its horizon had passed.
     HorizonPassed,
     /// A snapshot was asked for again with other leaves.

@@ -273,8 +273,6 @@ impl Session {
                 open.frozen = Some(frozen);
                 snapshots.extend(tell(&open, id, mine.0 == theirs.0));
                 self.telling.insert(id, open);
-            } else {
-                sometimes!(ComparisonPutOff);
             }
         }
         step.send.push(Repair::Answer { salt, first, equal });
