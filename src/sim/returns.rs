@@ -117,13 +117,15 @@ impl SimCluster {
         } else if let Event::Joined { founded: true } = event {
             // It may have copied from a donor that died, and has nobody to tell it all the same.
             self.returns.again.iter_mut().filter(|again| again.replica == me).for_each(|again| again.excused = true);
-        } else if let Event::Reissued { .. } = event {
+        } else if let Event::Reissued { lost, .. } = event {
             let left = self.returns.left.remove(&me).unwrap_or_default();
             let seen = store.partition_ids().filter_map(|id| store.read(id).map(|p| (p.ctx().clone(), p.forgotten())));
             let spaces = store.spaces().snapshot();
+            // An edge that had no room may have given something back since.
+            let had_no_room = self.is_edge(at) && *lost > 0;
             let full = spaces
                 .iter()
-                .filter(|s| s.used().saturating_mul(2) > s.budget())
+                .filter(|s| had_no_room || s.used().saturating_mul(2) > s.budget())
                 .map(|s| s.name().to_owned())
                 .collect();
             let bytes: usize = left.iter().map(|left| left.key.len() + LEFT_BYTES + left.bytes()).sum();
