@@ -54,7 +54,8 @@ impl Cache {
     /// Returns whether its replica was removed; if not, nothing happens.
     ///
     /// A node does this by itself ([`comes_back`](crate::config::MembershipConfig::comes_back)), unless an operator removed
-    /// it or another process with its identity that joined later has its place: two such processes would remove each other for ever.
+    /// it or another process with its identity that joined later has its place: two such processes would remove each other
+    /// for ever.
     ///
     /// What is written again is registers and their deletions, nothing else. Each becomes a new write, which wins over what
     /// others write at the same time and this node has not seen yet. So a value is written again only if there is nothing
@@ -170,8 +171,8 @@ impl Cache {
     }
 
     /// Tells all members how busy the service around this cache is, in percent (more than 100 counts as 100), or with `None`
-    /// that it says so no longer. It is heard with the next beat, known to routers about a second later, and shown in [`MemberView::load`](crate::MemberView::load);
-    /// a [`Router`](crate::Router) sends clients of a region that is busier than
+    /// that it says so no longer. It is heard with the next beat, known to routers about a second later, and shown in
+    /// [`MemberView::load`](crate::MemberView::load); a [`Router`](crate::Router) sends clients of a region that is busier than
     /// [`load_max`](crate::routing::RouterConfig::load_max) to others while these have room. What counts as busy is the
     /// service's to say: processor, memory, or the length of its queue.
     ///

@@ -120,7 +120,8 @@ impl MemberSet {
     }
 
     /// Folds away what came before the lowest live replica of each tag, up to the last one that was removed; returns whether
-    /// there was any. So the last replica of a node that has no other stays named, and what is known of it, and no live one is ever removed by this, whoever else has its tag.
+    /// there was any. So the last replica of a node that has no other stays named, and what is known of it, and no live one is
+    /// ever removed by this, whoever else has its tag.
     pub fn raise_floors(&mut self) -> bool {
         let mut below: BTreeMap<Tag, ReplicaId> = BTreeMap::new();
         let ordered = self.expelled.iter().filter(|replica| !self.is_succeeded(**replica)).copied();

@@ -30,8 +30,9 @@ impl Here<'_> {
     /// Tells whether what an origin has written of a partition is here, as far as that can be told: of a state in quarantine
     /// the events stay missing, however soon it came.
     fn has(&self, partition: PartitionId, origin: ReplicaId, seen: &Seen) -> bool {
-        self.quarantine.holds(partition)
-            || self.store.read(partition).is_none_or(|p| p.ctx().of(origin).is_some_and(|mine| mine.includes(seen)))
+        let came = |mine: &Seen| mine.includes(seen);
+        self.store.read(partition).is_none_or(|p| p.ctx().of(origin).is_some_and(came))
+            || self.quarantine.holds(partition)
     }
 }
 

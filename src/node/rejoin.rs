@@ -2,8 +2,9 @@
 //!
 //! A removed id is refused for ever, so the process goes on as another replica: it empties its store, joins like any other,
 //! and writes again what it had written and nobody else has received. It does so by itself when a majority gave it up, or
-//! when its history did not fit that of the others. Whom an operator removed, or whose place a copy of its node has that joined later,
-//! waits for [`Input::Rejoin`](super::Input::Rejoin): two copies that both came back would remove each other for ever.
+//! when its history did not fit that of the others. Whom an operator removed, or whose place a copy of its node has that
+//! joined later, waits for [`Input::Rejoin`](super::Input::Rejoin): two copies that both came back would remove each other for
+//! ever.
 //!
 //! # Invariants
 //! * Nobody comes back who drains, has left or is about to end.

@@ -151,12 +151,13 @@ impl Node {
     }
 
     fn end_parting(&mut self, link: LinkId) {
-        let parting = self.twins.partings.remove(&link);
-        let bars = |parting: &Parting| self.members.bars(parting.replica, parting.node, true);
-        let code = match parting.as_ref().map(bars) {
-            None | Some(_) if self.is_removed() => CloseCode::Goodbye,
-            None | Some(true) => CloseCode::Expelled,
-            Some(false) => CloseCode::Removed,
+        let Some(parting) = self.twins.partings.remove(&link) else { return };
+        let code = if self.is_removed() {
+            CloseCode::Goodbye
+        } else if self.members.bars(parting.replica, parting.node, true) {
+            CloseCode::Expelled
+        } else {
+            CloseCode::Removed
         };
         let reason = "a replica was removed from the cluster, and another process of its node is a member".to_owned();
         self.out.push_back(Output::Close { link, code, reason });

@@ -41,6 +41,14 @@ fn table(policy: Policy) -> Table {
     table
 }
 
+/// Three regions that each take no more than that.
+fn limited(rate: Rate, eu: Reach) -> Table {
+    let regions = profiles().into_iter().map(|profile| RegionProfile { rate: Some(rate), ..profile }).collect();
+    let mut table = Table::new(RouterConfig { regions, ..RouterConfig::default() });
+    table.update(at(0), &three(eu));
+    table
+}
+
 fn names(ranking: &[RegionId]) -> Vec<&str> {
     ranking.iter().map(RegionId::as_str).collect()
 }
@@ -176,10 +184,7 @@ fn a_region_that_drains_or_fails_is_not_named_and_tried_again_once() {
 
 #[test]
 fn what_a_region_does_not_take_goes_to_the_next_and_then_nowhere() {
-    let mut regions = profiles();
-    regions.iter_mut().for_each(|profile| profile.rate = Some(Rate { per_second: 10, burst: 5 }));
-    let mut table = Table::new(RouterConfig { regions, ..RouterConfig::default() });
-    table.update(at(0), &three(Reach::Up));
+    let mut table = limited(Rate { per_second: 10, burst: 5 }, Reach::Up);
     let client = Client::in_region("us-east");
     let cheap = Client { may_be_shed: true, ..client.clone() };
     let taken: Vec<RegionId> = (0..12).map(|_| table.route(at(0), &cheap).unwrap().region).collect();
@@ -194,10 +199,7 @@ fn what_a_region_does_not_take_goes_to_the_next_and_then_nowhere() {
 /// Ten thousand sessions of one region make a request at the same instant, and again when they are told to.
 #[test]
 fn a_herd_is_let_in_as_fast_as_each_region_takes_it_and_nobody_waits_long() {
-    let mut regions = profiles();
-    regions.iter_mut().for_each(|profile| profile.rate = Some(Rate { per_second: 6_000, burst: 2_000 }));
-    let mut table = Table::new(RouterConfig { regions, ..RouterConfig::default() });
-    table.update(at(0), &three(Reach::Unreachable));
+    let mut table = limited(Rate { per_second: 6_000, burst: 2_000 }, Reach::Unreachable);
     let (mut waiting, mut taken) = (vec![at(0); 10_000], Vec::new());
     for ms in 0..2_000 {
         let (mut here, mut later) = (BTreeMap::<RegionId, u32>::new(), Vec::new());
