@@ -107,6 +107,15 @@ impl Ctx {
             || (plainly && theirs.iter().all(|(r, theirs)| self.of(*r).is_some_and(|seen| seen.includes(theirs))))
     }
 
+    /// Returns this without those of its marks that stand for something else than what `mine` has there: of that nobody can
+    /// tell what is in them.
+    #[must_use]
+    pub fn fitting(&self, mine: &Self) -> Self {
+        let fits = |at: ReplicaId, seen: &Seen| mine.sum_upto(at).is_none_or(|sum| sum == seen.sum(at));
+        let seen = self.seen.iter().filter(|(at, seen)| !seen.is_mark() || fits(*at, seen));
+        Self { seen: seen.cloned().collect() }
+    }
+
     /// Tells whether nothing in here is other than what a mark of `mine` stands for.
     #[must_use]
     pub fn fits_marks_of(&self, mine: &Self) -> bool {

@@ -53,7 +53,8 @@ impl Partition {
         if planted!(OwnReportSuffices) {
             return Some(Vec::new());
         }
-        others.iter().map(|member| self.reports.get(member).cloned()).collect()
+        // Who was removed where a mark was made writes on until it hears of that: the mark does not stand for those events.
+        others.iter().map(|member| Some(self.reports.get(member)?.fitting(&self.ctx))).collect()
     }
 
     fn drop_stable(&mut self, stable: &Ctx, spaces: &Keyspaces, collect_before_ms: u64) {

@@ -11,7 +11,7 @@ use super::super::{
 use crate::clock::{Hlc, HlcClock, Stamp};
 use crate::crdt::{Ctx, Custom, Dot, NEVER, Path, Payload, Scope};
 use crate::error::WriteError;
-use crate::id::{KeyspaceId, PartitionId, ReplicaId};
+use crate::id::{KeyspaceId, NodeId, PartitionId, ReplicaId};
 
 const ME: ReplicaId = ReplicaId(1);
 const PEER: ReplicaId = ReplicaId(2);
@@ -432,6 +432,25 @@ fn a_fetched_register_is_a_batch_which_brings_it_back_and_which_is_refused_once_
     assert!(edge.partition.is_empty() && !known.includes(edge.partition.frontier()));
     let around = Around { spaces: &edge.spaces, collect_before_ms: u64::MAX };
     assert_eq!(edge.partition.apply(ME, &captured, &around), Err(Refused::Stale), "it was deleted and forgotten");
+}
+
+#[test]
+fn a_mark_makes_nothing_stable_that_its_maker_has_not_seen() {
+    let j = |ms| ReplicaId::new(NodeId(uuid::Uuid::from_u128(77 << 64)), ms);
+    let (mut removed, mut one) = (One::new(j(1), 1 << 10), One::new(ME, 1 << 10));
+    removed.set("k", 9, NEVER);
+    one.apply(j(1), &removed.partition.capture_own(0, ALL).batch);
+    let mut mark = one.partition.ctx().clone();
+    mark.fold(j(1));
+    one.partition.report(PEER, &mark);
+    one.partition.collect(&[PEER], &one.spaces, 0);
+    assert_eq!(one.partition.frontier(), one.partition.ctx(), "that is what is folded there");
+
+    removed.set("k", 8, NEVER);
+    one.apply(j(1), &removed.partition.capture_own(1, ALL).batch);
+    one.partition.collect(&[PEER], &one.spaces, 0);
+    assert!(one.partition.ctx().has(Dot { replica: j(1), seq: 2 }), "nobody here knows that it was removed");
+    assert!(!one.partition.frontier().has(Dot { replica: j(1), seq: 2 }), "it wrote this after it was folded there");
 }
 
 #[test]
