@@ -178,11 +178,7 @@ pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet, expec
     let partition = store.read(mark.partition);
     let has = |replica| {
         let known = |p: &crate::store::Partition| {
-            if replica == store.me() {
-                p.ctx().has(mark.dot)
-            } else {
-                p.report_of(replica).is_some_and(|ctx| ctx.has(mark.dot))
-            }
+            if replica == store.me() { p.has_seen(mark.dot) } else { p.has_reported(replica, mark.dot) }
         };
         partition.as_deref().is_some_and(known)
     };

@@ -186,6 +186,21 @@ impl Partition {
         self.reports.get(&member)
     }
 
+    /// Tells whether an event is known to have been seen here: of what is folded, only what is remembered.
+    #[must_use]
+    pub fn has_seen(&self, dot: Dot) -> bool {
+        self.ctx.names(dot)
+            || (self.ctx.has(dot) && self.folded.get(&dot.replica).is_some_and(|seen| seen.has(dot.seq)))
+    }
+
+    /// Tells whether a member is known to have seen an event that was seen here: a mark it reported counts if it stands for
+    /// what is known here.
+    #[must_use]
+    pub fn has_reported(&self, member: ReplicaId, dot: Dot) -> bool {
+        let fits = |report: &Ctx| self.has_seen(dot) && report.fitting(&self.ctx).has(dot);
+        self.reports.get(&member).is_some_and(|report| report.names(dot) || (report.has(dot) && fits(report)))
+    }
+
     /// Lets a mark stand for everything seen of the replicas of a node up to `floor`. All of it must be stable, and no member
     /// may ever see anything else of them.
     pub fn fold(&mut self, floor: ReplicaId) {

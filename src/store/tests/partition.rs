@@ -445,12 +445,32 @@ fn a_mark_makes_nothing_stable_that_its_maker_has_not_seen() {
     one.partition.report(PEER, &mark);
     one.partition.collect(&[PEER], &one.spaces, 0);
     assert_eq!(one.partition.frontier(), one.partition.ctx(), "that is what is folded there");
+    assert!(one.partition.has_reported(PEER, Dot { replica: j(1), seq: 1 }));
 
     removed.set("k", 8, NEVER);
     one.apply(j(1), &removed.partition.capture_own(1, ALL).batch);
     one.partition.collect(&[PEER], &one.spaces, 0);
     assert!(one.partition.ctx().has(Dot { replica: j(1), seq: 2 }), "nobody here knows that it was removed");
     assert!(!one.partition.frontier().has(Dot { replica: j(1), seq: 2 }), "it wrote this after it was folded there");
+    assert!(!one.partition.has_reported(PEER, Dot { replica: j(1), seq: 2 }), "nor does that count towards a level");
+}
+
+#[test]
+fn of_what_is_folded_only_what_is_remembered_counts_as_seen() {
+    let j = |ms| ReplicaId::new(NodeId(uuid::Uuid::from_u128(77 << 64)), ms);
+    let (mut former, mut one) = (One::new(j(1), 1 << 10), One::new(ME, 1 << 10));
+    former.set("k", 9, NEVER);
+    one.apply(j(1), &former.partition.capture_own(0, ALL).batch);
+    one.partition.fold(j(2));
+    let mark = one.partition.ctx().clone();
+    one.partition.report(PEER, &mark);
+    let counts = |replica, seq| {
+        let dot = Dot { replica, seq };
+        (one.partition.has_seen(dot), one.partition.has_reported(PEER, dot))
+    };
+    assert_eq!(counts(j(1), 1), (true, true));
+    assert_eq!(counts(j(1), 2), (false, false), "it never came, and the mark has every number");
+    assert_eq!(counts(j(2), 1), (false, false));
 }
 
 #[test]
