@@ -4,7 +4,7 @@
 //! * It is looked at in the very instant in which the host joins: what comes later comes all the same, and then nobody
 //!   can tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::check::{Invariant, Violation};
 use super::cluster::SimCluster;
@@ -37,6 +37,12 @@ impl SimCluster {
     /// [`Violation`] of the first that fell short.
     pub fn all_given(&self) -> Result<(), Violation> {
         self.given.short.clone().map_or(Ok(()), Err)
+    }
+
+    /// Returns the replicas of those that run and have not joined.
+    pub(super) fn joining(&self) -> BTreeSet<ReplicaId> {
+        let nodes = (0..self.host_count()).filter_map(|at| self.node(at));
+        nodes.filter(|node| !node.stats().joined).map(|node| node.me().replica).collect()
     }
 
     /// A host counts a replica as a member from now on.

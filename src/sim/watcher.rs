@@ -298,11 +298,13 @@ impl Watcher {
             }
         }
         self.settle_waits(cluster)?;
-        if all.iter().any(|(_, news)| !news.stable.is_empty()) {
-            let contexts = self.contexts();
-            all.iter().try_for_each(|(at, news)| check::stable_everywhere(news, &contexts).map_err(at_host(*at)))?;
+        if !all.iter().any(|(_, news)| news.has_stable()) {
+            return Ok(());
         }
-        Ok(())
+        let (contexts, joining) = (self.contexts(), cluster.joining());
+        let judge =
+            |(at, news): &(usize, News)| check::stable_everywhere(news, &contexts, &joining).map_err(at_host(*at));
+        all.iter().try_for_each(judge)
     }
 
     /// Remembers what processes that have ended had seen.

@@ -2,8 +2,8 @@
 //!
 //! A replica that was removed can never speak again, so what it wrote last and nobody received can only come back as new
 //! writes of another replica. They get new stamps, which win over everything: so a write is written again only if what
-//! there is now is older than the write once was. Whether something newer was there and is forgotten by now is told by the
-//! newest stamp whose grave was collected ([`Partition::forgotten`]).
+//! there is now is older than the write once was. Whether something newer was there and is forgotten by now, or an
+//! invalidation of one of its tags, is told by the newest stamp whose grave was collected ([`Partition::forgotten`]).
 //!
 //! # Invariants
 //! * Nothing is written again over something newer that the new replica has seen, or that may be forgotten where it copied.
@@ -173,13 +173,13 @@ impl Partition {
             Some(Body::Register(cell)) => cell.as_ref(),
             Some(Body::Tree(_) | Body::Custom(_)) | None => None,
         };
-        let is_newest = match here {
-            Some(cell) => cell.stamp() < write.stamp() || planted!(ReissueOverwritesNewer),
-            None => self.forgotten < write.stamp().hlc || planted!(ReissueRevives),
-        };
-        sometimes!(UnsentOutdated, if !is_newest && here.is_some());
-        sometimes!(UnsentMayBeOutdated, if !is_newest && here.is_none());
-        if !is_newest || self.epochs.clears(at.space.id(), at.key, write) {
+        let is_older = here.is_some_and(|cell| write.stamp() <= cell.stamp()) && !planted!(ReissueOverwritesNewer);
+        // What is here outlived every invalidation that is forgotten, but for those of tags it has not.
+        let outlived_all = here.is_some_and(|cell| write.tags().iter().all(|tag| cell.tags().contains(tag)));
+        let may_be_older = !outlived_all && write.stamp().hlc <= self.forgotten && !planted!(ReissueRevives);
+        sometimes!(UnsentOutdated, if is_older);
+        sometimes!(UnsentMayBeOutdated, if may_be_older);
+        if is_older || may_be_older || self.epochs.clears(at.space.id(), at.key, write) {
             return false;
         }
         match write.payload() {
@@ -240,12 +240,38 @@ mod tests {
         assert_eq!(estate, of(&[other, new], 0));
     }
 
+    /// A store with a keyspace, and where in it a write belongs.
+    fn store_for(write: Unsent) -> (Store, Unsent, PartitionId) {
+        let store = Store::new(ReplicaId(2), crate::config::Config::wan("x", "127.0.0.1:0").store());
+        let space = store.spaces().open("x", Family::Register).unwrap();
+        let id = store.place(KeyRef::new(&space, &write.key).hash);
+        (store, Unsent { keyspace: space.id(), ..write }, id)
+    }
+
+    #[test]
+    fn over_what_is_here_a_write_is_owed_unless_its_tags_may_have_been_invalidated() {
+        let tagged = |tags: &[&'static str]| {
+            let write = unsent(7, b"value");
+            let tags = tags.iter().map(|tag| Bytes::from_static(tag.as_bytes())).collect();
+            Unsent { cell: write.cell.clone().with_tags(tags), ..write }
+        };
+        for (tags, owed) in [(&[] as &[_], true), (&["old"], true), (&["old", "new"], false)] {
+            let (store, write, id) = store_for(tagged(tags));
+            let space = store.spaces().get(write.keyspace).unwrap();
+            let tick = Tick { clock: &store.clock, wall_ms: 1 };
+            let mut partition = store.lock(id).unwrap();
+            let here = (Bytes::from_static(b"older"), vec![Bytes::from_static(b"old")]);
+            partition.set_tagged(&KeyRef::new(&space, &write.key), here, NEVER, &tick);
+            partition.forgotten = Hlc::from_ms(9);
+            drop(partition);
+            let done = store.reissue(&write, 10, |_, _| false).1;
+            assert_eq!(matches!(done, Reissued::Written(_)), owed, "{tags:?}");
+        }
+    }
+
     #[test]
     fn what_a_mark_stands_for_may_never_have_come_through() {
-        let store = Store::new(ReplicaId(2), crate::config::Config::wan("x", "127.0.0.1:0").store());
-        let keyspace = store.spaces().open("x", Family::Register).unwrap().id();
-        let write = Unsent { keyspace, ..unsent(1, b"value") };
-        let id = store.place(KeyRef::new(&store.spaces().get(keyspace).unwrap(), &write.key).hash);
+        let (store, write, id) = store_for(unsent(1, b"value"));
         store.lock(id).unwrap().ctx.add_seen(ReplicaId(1), &crate::crdt::Seen::mark(7));
         assert!(matches!(store.reissue(&write, 2, |_, _| false), (_, Reissued::Written(_))));
         assert!(matches!(store.reissue(&write, 2, |_, _| false), (_, Reissued::Outdated)), "something newer is there");

@@ -45,7 +45,16 @@ pub(in crate::sim) struct News {
     pub(in crate::sim) dots: Vec<(PartitionId, Dot)>,
     /// Events it newly calls stable, and every member it knew all the while.
     pub(in crate::sim) stable: Vec<(PartitionId, Dot)>,
+    /// Those it calls so because they are folded elsewhere: who is about to join is given them by its donor.
+    folded: Vec<(PartitionId, Dot)>,
     pub(in crate::sim) witnesses: BTreeSet<ReplicaId>,
+}
+
+impl News {
+    /// Tells whether anything is newly called stable.
+    pub(in crate::sim) fn has_stable(&self) -> bool {
+        !(self.stable.is_empty() && self.folded.is_empty())
+    }
 }
 
 impl Seat {
@@ -79,7 +88,7 @@ impl Seat {
             }
             dropped.look(&p, history, &mut news)?;
         }
-        if !news.stable.is_empty() {
+        if news.has_stable() {
             news.witnesses = self.members.clone();
         }
         let known = members(node);
@@ -140,7 +149,10 @@ impl Dropped {
             if p.binding_floor().is_none() {
                 let resolved = |ctx| history.resolved(p.id(), ctx);
                 let (before, after) = (resolved(&self.frontier), resolved(p.frontier()));
-                news.stable.extend(beyond(&before, &after).map(|dot| (p.id(), dot)));
+                let all = beyond(&before, &after).map(|dot| (p.id(), dot));
+                let (stable, folded): (Vec<_>, Vec<_>) = all.partition(|(_, dot)| p.ctx().names(*dot));
+                news.stable.extend(stable);
+                news.folded.extend(folded);
             }
             self.frontier.clone_from(p.frontier());
         }
@@ -192,11 +204,16 @@ fn beyond<'a>(before: &'a Ctx, after: &'a Ctx) -> impl Iterator<Item = Dot> + 'a
 }
 
 /// Checks that what is called stable was seen by every member: by `contexts` of those that run, or of those that ended
-/// as they were then.
-pub(in crate::sim) fn stable_everywhere(news: &News, contexts: &BTreeMap<ReplicaId, &[Ctx]>) -> Result<(), Violation> {
+/// as they were then. Those of `joining` run and have not joined.
+pub(in crate::sim) fn stable_everywhere(
+    news: &News,
+    contexts: &BTreeMap<ReplicaId, &[Ctx]>,
+    joining: &BTreeSet<ReplicaId>,
+) -> Result<(), Violation> {
     for (replica, parts) in contexts.iter().filter(|(replica, _)| news.witnesses.contains(replica)) {
         let lacks = |(id, dot): &&(PartitionId, Dot)| parts.get(id.index()).is_some_and(|ctx| !ctx.has(*dot));
-        if let Some((id, dot)) = news.stable.iter().find(lacks) {
+        let folded = news.folded.iter().filter(|_| !joining.contains(replica));
+        if let Some((id, dot)) = news.stable.iter().chain(folded).find(lacks) {
             let what = format!("{id}: {dot:?} is called stable, and the member {replica} has not seen it");
             return Err(Violation::new(Invariant::Stability, what));
         }

@@ -130,6 +130,15 @@ impl KeyView<'_> {
         live.then(|| Live { stamp: last.stamp, deadline, dot: last.dot, value: value.clone() })
     }
 
+    /// Tells whether the last write to the register has all of these tags.
+    #[must_use]
+    pub fn has_tags(&self, tags: &[Bytes]) -> bool {
+        match self.last_write().map(|r| &r.event) {
+            Some(Event::Set { tags: has, .. }) => tags.iter().all(|tag| has.contains(tag)),
+            Some(_) | None => tags.is_empty(),
+        }
+    }
+
     /// Returns the largest stamp of a write to the register, whatever it wrote.
     #[must_use]
     pub fn last_stamp(&self) -> Option<Stamp> {

@@ -113,7 +113,8 @@ impl Watcher {
             return Err(Violation::new(Invariant::Resurrection, what));
         }
         let shows = view.register().is_some();
-        let may_be_forgotten = !shows && again.forgotten(id) >= stamp.hlc;
+        let outlived_all = shows && view.has_tags(left.cell.tags());
+        let may_be_forgotten = !outlived_all && again.forgotten(id) >= stamp.hlc;
         let nothing_to_do = match left.cell.payload() {
             Payload::Value(_) => left.cell.deadline <= latest_ms || again.full.contains(&left.space),
             Payload::Tombstone | Payload::Absent => !shows,
