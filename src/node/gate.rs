@@ -28,7 +28,7 @@ impl Node {
     pub(super) fn set_gate(&self) {
         self.store.set_gate(if self.stopping || self.has_left() {
             Gate::Stopped
-        } else if self.is_removed() {
+        } else if self.is_removed() || self.has_heir() {
             Gate::Removed
         } else if self.drain != Drain::No {
             Gate::Draining

@@ -81,19 +81,19 @@ impl Node {
             Join::Seeking { since } => *since.get_or_insert(now.mono),
         };
         self.join = Join::Seeking { since: Some(since) };
-        let is_whole = |s: &Session| !s.is_edge || planted!(EdgeIsDonor);
-        let found = self.sessions().find(|(_, s)| s.joined && is_whole(s)).map(|(id, s)| (id, s.replica));
-        if let Some((donor, sponsor)) = found {
+        let waited = now.mono.since(since) >= self.founds_after();
+        let (own, other) = self.donors();
+        if let Some((donor, sponsor)) = other.or(own.filter(|_| waited)) {
+            sometimes!(OriginalIsDonor, if other.is_none());
             let ctxs = self.contexts();
             let resumed = Resumed { had: ctxs.iter().map(|(id, _)| *id).collect(), until: Vec::new() };
             self.join = Join::Receiving { donor, sponsor, got: BTreeSet::new(), resumed, done: false };
             self.send_control(donor, &Control::Join { ctxs });
             return;
         }
-        let waited = now.mono.since(since) >= self.founds_after();
         let edges_only = self.sessions().any(|(_, s)| s.joined) && !planted!(FoundsBesideEdge);
         sometimes!(EdgeIsNoDonor, if edges_only);
-        if edges_only || (self.is_edge() && !planted!(EdgeFounds)) {
+        if edges_only || own.is_some() || (self.is_edge() && !planted!(EdgeFounds)) {
             return;
         }
         let lowest = self.sessions().filter(|(_, s)| !s.is_edge).all(|(_, s)| self.me.replica < s.replica);
@@ -108,6 +108,14 @@ impl Node {
             sometimes!(FoundedOfAll, if complete && !self.slots.is_empty());
             self.finish_join(now, true);
         }
+    }
+
+    /// Returns a member that gives everything: one of this very node, which may be about to end, and another.
+    fn donors(&self) -> (Option<(LinkId, ReplicaId)>, Option<(LinkId, ReplicaId)>) {
+        let is_whole = |s: &Session| !s.is_edge || planted!(EdgeIsDonor);
+        let donors = || self.sessions().filter(|(_, s)| s.joined && is_whole(s)).map(|(id, s)| (id, s.replica));
+        let is_own = |id: &LinkId| self.links.get(id).is_some_and(|l| l.identity.node == self.me.node);
+        (donors().find(|(id, _)| is_own(id)), donors().find(|(id, _)| !is_own(id)))
     }
 
     /// Returns the link to the member this node is copying.
@@ -154,7 +162,9 @@ impl Node {
         let joiner = session.replica;
         let mut news = MemberSet::default();
         news.add(joiner, &member);
-        let old: Vec<ReplicaId> = self.members.of_node(member.node).filter(|r| *r != joiner).collect();
+        // Its own original gives everything first, and makes way when that has come.
+        let stays = |r: &ReplicaId| *r == joiner || *r == self.me.replica;
+        let old: Vec<ReplicaId> = self.members.of_node(member.node).filter(|r| !stays(r)).collect();
         sometimes!(Succession, if !old.is_empty());
         sometimes!(TwoJoinersAtOnce, if self.sessions().filter(|(_, s)| s.donated && !s.joined).count() > 1);
         old.into_iter().for_each(|r| {
@@ -283,10 +293,13 @@ impl Node {
 
     /// Both sides have joined.
     pub(super) fn meet(&mut self, now: Now, link: LinkId, replica: ReplicaId, rival: bool) {
-        if let Some(node) = self.links.get(&link).map(|l| l.identity.node) {
+        let Some(node) = self.links.get(&link).map(|l| l.identity.node) else { return };
+        if node == self.me.node {
+            self.meet_twin(now, replica);
+        } else {
             self.settle_copies(now, node, replica, rival);
-            self.start_session(now, link);
         }
+        self.start_session(now, link);
     }
 
     /// Returns the message that tells a peer that this node has joined.

@@ -158,8 +158,7 @@ impl Node {
             return;
         }
         let copies = || self.members.live().filter(|(_, member)| member.node == node);
-        let latest = copies().map(|(replica, member)| (member.since_ms, replica)).max().filter(|_| rival);
-        let keep = latest.map_or(speaks, |(_, replica)| replica);
+        let keep = self.latest_of(node).filter(|_| rival || node == self.me.node).unwrap_or(speaks);
         let mut news = MemberSet::default();
         copies().filter(|(replica, _)| *replica != keep).for_each(|(replica, _)| {
             news.remove(replica);
@@ -171,13 +170,21 @@ impl Node {
         self.on_members(now, &news);
     }
 
-    /// Removes the copies of a node that were only heard of, while one of it is linked and speaks: they are gone, or twins.
+    /// Returns the copy of a node that joined last.
+    pub(super) fn latest_of(&self, node: NodeId) -> Option<ReplicaId> {
+        let copies = self.members.live().filter(|(_, member)| member.node == node);
+        copies.map(|(replica, member)| (member.since_ms, replica)).max().map(|(_, replica)| replica)
+    }
+
+    /// Removes the copies of a node that were only heard of, while one of it is linked and speaks: they are gone, or twins;
+    /// or one is being let in by the one that speaks.
     pub(super) fn forget_silent_copies(&mut self, now: Now) {
         let settled = |l: &&Link| now.mono.since(l.since) >= COPIES_AFTER && l.session.as_ref().is_some_and(|s| s.up);
         let joined = |l: &Link| Some((l.identity.node, l.session.as_ref().filter(|s| s.joined)?.replica));
         let speaking: Vec<_> = self.links.values().filter(settled).filter_map(joined).collect();
         for (node, replica) in speaking {
-            if self.join.is_joined() && self.members.get(replica).is_some() {
+            let lets_in = self.members.live().any(|(_, m)| m.node == node && m.sponsor == Some(replica));
+            if self.join.is_joined() && self.members.get(replica).is_some() && !lets_in {
                 self.settle_copies(now, node, replica, false);
             }
         }

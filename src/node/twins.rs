@@ -17,11 +17,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::{Mono, Now};
-use crate::crdt::MemberSet;
+use crate::crdt::{Ctx, MemberSet};
 use crate::id::{NodeId, ReplicaId};
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
+use crate::node::link::Session;
 use crate::node::output::{CloseCode, Output};
 use crate::probe::{planted, sometimes};
 use crate::wire::Control;
@@ -45,15 +46,65 @@ struct Parting {
     said: Option<BTreeSet<ReplicaId>>,
 }
 
+impl Parting {
+    /// Tells whether the last words name a replica of the same node.
+    fn names(&self, replica: ReplicaId) -> bool {
+        self.said.as_ref().is_some_and(|said| said.contains(&replica))
+    }
+}
+
+/// Another process of this node that has joined, which takes its place.
+#[derive(Debug)]
+struct Heir {
+    replica: ReplicaId,
+    /// When it is left with what it has.
+    until: Mono,
+}
+
 /// What is known of other processes with the identity of a node.
 #[derive(Debug, Default)]
 pub(super) struct Twins {
+    heir: Option<Heir>,
     partings: BTreeMap<LinkId, Parting>,
     /// Those of this node that were told of.
     known: BTreeSet<ReplicaId>,
 }
 
 impl Node {
+    /// Another process of this node has joined. If that was later than this one, it takes its place once it has everything:
+    /// nothing more is written here.
+    pub(super) fn meet_twin(&mut self, now: Now, replica: ReplicaId) {
+        if self.twins.heir.is_none() && self.latest_of(self.me.node) == Some(replica) {
+            sometimes!(HeirMet);
+            self.twins.heir = Some(Heir { replica, until: now.mono.plus(PARTING_MAX) });
+            self.set_gate();
+        }
+    }
+
+    /// Tells whether another process takes the place of this one.
+    pub(super) fn has_heir(&self) -> bool {
+        self.twins.heir.is_some()
+    }
+
+    /// Makes way for another process of this node that has everything now, or whose time is up; if it is gone, this one goes on.
+    fn yield_to_heir(&mut self, now: Now) {
+        let Some(heir) = &self.twins.heir else { return };
+        let (replica, is_over) = (heir.replica, heir.until <= now.mono);
+        let session = self.sessions().find(|(_, s)| s.replica == replica).map(|(_, session)| session);
+        let has_all = |session: &Session| {
+            let has = |(id, ctx): &(_, Ctx)| session.peer.known(*id).is_some_and(|known| known.includes(ctx));
+            self.contexts().iter().all(has)
+        };
+        let (is_here, has_all) = (session.is_some(), session.is_some_and(has_all));
+        if is_here && (has_all || is_over) {
+            self.remove(now, self.me.replica);
+        }
+        if is_over || self.is_removed() {
+            self.twins.heir = None;
+            self.set_gate();
+        }
+    }
+
     /// Tells a removed replica that its node has another one, and waits for its last words. Returns whether it does: if not,
     /// the link is to be closed.
     pub(super) fn part(&mut self, now: Now, link: LinkId, replica: ReplicaId) -> bool {
@@ -109,17 +160,22 @@ impl Node {
 
     /// Tells two processes of each other that live at the same time, and closes links that have parted for long enough.
     pub(super) fn judge_partings(&mut self, now: Now) {
+        self.yield_to_heir(now);
         let links: Vec<LinkId> = self.twins.partings.keys().copied().collect();
         for link in links {
             let Some(parting) = self.twins.partings.get(&link) else { continue };
             let replica = parting.replica;
             let (has_said, is_over) = (parting.said.is_some(), parting.until <= now.mono);
+            let is_mine = parting.names(self.me.replica);
             let other = self.other_alive(parting, is_over && planted!(TwinPresumed));
-            if let Some((other_link, other)) = other {
+            if is_mine {
+                self.send_control(link, &Control::Twin { replica: self.me.replica });
+                self.on_twin(replica);
+            } else if let Some((other_link, other)) = other {
                 self.send_control(link, &Control::Twin { replica: other });
                 self.send_control(other_link, &Control::Twin { replica });
             }
-            if other.is_some() || is_over {
+            if is_mine || other.is_some() || is_over {
                 sometimes!(NoLastWords, if !has_said);
                 self.end_parting(link);
             }
@@ -129,11 +185,10 @@ impl Node {
     /// Returns another replica of a node that this one named in its last words, and that was heard since the link to this one
     /// came up.
     fn other_alive(&self, parting: &Parting, presumed: bool) -> Option<(LinkId, ReplicaId)> {
-        let is_named = |replica| parting.said.as_ref().is_some_and(|said| said.contains(&replica));
         let others =
             self.sessions().filter(|(_, s)| self.members.get(s.replica).is_some_and(|m| m.node == parting.node));
         let mut heard = others.filter(|(_, s)| s.beats.heard_at() > parting.since);
-        heard.find(|(_, s)| presumed || is_named(s.replica)).map(|(id, s)| (id, s.replica))
+        heard.find(|(_, s)| presumed || parting.names(s.replica)).map(|(id, s)| (id, s.replica))
     }
 
     /// Another process of this node lives.

@@ -393,6 +393,10 @@ rare! {
     GaveWayToOneRemoved,
     /// A process was told that another one with its identity lives.
     TwinTold,
+    /// A clone that found nobody else copied its original.
+    OriginalIsDonor,
+    /// A process met a later one of its node, which takes its place once it has everything.
+    HeirMet,
     /// A removed replica whose node has another one said nothing any more: its process is gone.
     NoLastWords,
     /// A process that was to stay away came back when it was told to.

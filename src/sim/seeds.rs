@@ -47,11 +47,15 @@ impl SimCluster {
         self.carriage.dial(self.now, at, to, slot);
     }
 
-    /// Returns the addresses a host is configured with, and its own. A clone has those of its original.
+    /// Returns the addresses a host is configured with, and its own. A clone has those of its original, and where the list
+    /// names the host itself finds that one there.
     pub(super) fn addresses(&self, at: usize) -> (Vec<String>, Vec<String>) {
         let Some(host) = self.hosts.get(at) else { return (Vec::new(), Vec::new()) };
         let moved = self.hosts.get(host.place).map_or(0, |place| place.moved);
-        let peers = known(&self.config, host.place).into_iter().map(|other| address(other, 0)).collect();
+        let lists_itself =
+            host.is_clone && self.config.seeds.get(host.place).is_some_and(|b| has_bit(u64::from(*b), host.place));
+        let original = lists_itself.then_some(host.place);
+        let peers = known(&self.config, host.place).into_iter().chain(original).map(|at| address(at, 0)).collect();
         (peers, vec![address(host.place, moved)])
     }
 

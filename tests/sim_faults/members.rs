@@ -99,6 +99,28 @@ fn a_clone_takes_the_place_of_the_older_process() {
     assert_eq!(live, (0..3).map(|at| cluster.replica(at).unwrap()).collect());
 }
 
+/// One list of addresses for all nodes is usual, so a clone may find its original, and nobody else.
+#[test]
+fn a_clone_that_finds_only_its_original_is_given_everything_before_it_takes_its_place() {
+    let mut cluster = formed(21, &Setting { nodes: 1, seeds: vec![1], ..calm() });
+    let mut marks: Vec<Mark> = (0..100).map(|n| set(&mut cluster, 0, &format!("k{n}"), b"v").unwrap()).collect();
+    let older = cluster.replica(0).unwrap();
+    assert!(cluster.perform(Action::Clone { of: 0 }));
+    while let Ok(mark) = set(&mut cluster, 0, &format!("k{}", marks.len()), b"v") {
+        marks.push(mark);
+        cluster.run_for(ms(10));
+        assert!(marks.len() < 5_000, "the older one goes on for ever");
+    }
+    assert!(cluster.run_until(ms(5_000), |c| c.is_removed(0)).is_some());
+    cluster.run_for(ms(2_000));
+    let clone = cluster.replica(1).unwrap();
+    assert!(marks.iter().all(|mark| has(&cluster, 1, *mark)), "nothing that was accepted is lost");
+    let (told, told_clone) = (cluster.take_events(0), cluster.take_events(1));
+    assert!(told.contains(&Event::Removed) && told.contains(&Event::Twin { replica: clone }));
+    assert_eq!(told_clone.iter().filter(|event| **event == Event::Twin { replica: older }).count(), 1);
+    assert!(!told_clone.contains(&Event::Joined { founded: true }) && set(&mut cluster, 1, "k", b"v").is_ok());
+}
+
 #[test]
 fn a_removed_replica_is_told_refused_and_waited_for_no_more() {
     let mut cluster = formed(13, &calm());
