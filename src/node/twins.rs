@@ -6,6 +6,9 @@
 //! words, that it was removed, which only a process that lives can say. If they name the other one, and that one is heard
 //! after this link came up, both lived at the same time, and both are told.
 //!
+//! The two may find each other, and nobody else. Then the newer one copies the older, which writes nothing more from then on
+//! that the other has joined, and makes way when that has everything.
+//!
 //! # Invariants
 //! * Nothing but last words, and the answer, is taken from a link that parts (R-FENCE), and it parts for a few seconds at
 //!   most.
