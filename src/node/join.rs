@@ -173,6 +173,9 @@ impl Node {
         if !planted!(JoinerCountedLate) {
             self.on_members(now, &news);
         }
+        if member.node == self.me.node {
+            self.let_twin_in(now, joiner);
+        }
         let resumed = self.give_all(link, ctxs);
         self.pump(link);
         self.report(now);

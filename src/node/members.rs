@@ -18,7 +18,7 @@ use crate::node::output::{CloseCode, Output};
 use crate::probe::{planted, sometimes};
 
 /// How long a link must be up before what it carries is no leftover of a process that has ended.
-const COPIES_AFTER: Duration = Duration::from_secs(5);
+pub(super) const COPIES_AFTER: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Takes in what a peer says of members. What is stable here when this node has joined is what its donor found stable,

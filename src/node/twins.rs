@@ -26,6 +26,7 @@ use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::input::LinkId;
 use crate::node::link::Session;
+use crate::node::members::COPIES_AFTER;
 use crate::node::output::{CloseCode, Output};
 use crate::probe::{planted, sometimes};
 use crate::wire::Control;
@@ -68,6 +69,8 @@ struct Heir {
 #[derive(Debug, Default)]
 pub(super) struct Twins {
     heir: Option<Heir>,
+    /// The process of this node that this one lets in, and when it was last linked.
+    let_in: Option<(ReplicaId, Mono)>,
     partings: BTreeMap<LinkId, Parting>,
     /// Those of this node that were told of.
     known: BTreeSet<ReplicaId>,
@@ -81,6 +84,24 @@ impl Node {
             sometimes!(HeirMet);
             self.twins.heir = Some(Heir { replica, until: now.mono.plus(PARTING_MAX) });
             self.set_gate();
+        }
+    }
+
+    /// Another process of this node copies this one, which counts it as a member from now on.
+    pub(super) fn let_twin_in(&mut self, now: Now, replica: ReplicaId) {
+        self.twins.let_in = Some((replica, now.mono));
+    }
+
+    /// Removes a process of this node that was being let in, and has gone: with two copies a node counts for no level.
+    fn forget_lost_twin(&mut self, now: Now) {
+        let Some((replica, at)) = self.twins.let_in else { return };
+        if self.members.get(replica).is_none() || self.is_removed() {
+            self.twins.let_in = None;
+        } else if self.sessions().any(|(_, session)| session.replica == replica) {
+            self.twins.let_in = Some((replica, now.mono));
+        } else if now.mono.since(at) >= COPIES_AFTER {
+            self.twins.let_in = None;
+            self.remove(now, replica);
         }
     }
 
@@ -163,6 +184,7 @@ impl Node {
 
     /// Tells two processes of each other that live at the same time, and closes links that have parted for long enough.
     pub(super) fn judge_partings(&mut self, now: Now) {
+        self.forget_lost_twin(now);
         self.yield_to_heir(now);
         let links: Vec<LinkId> = self.twins.partings.keys().copied().collect();
         for link in links {

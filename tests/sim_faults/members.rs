@@ -122,6 +122,20 @@ fn a_clone_that_finds_only_its_original_is_given_everything_before_it_takes_its_
 }
 
 #[test]
+fn a_clone_that_ends_while_its_original_lets_it_in_is_forgotten() {
+    let setting = Setting { nodes: 1, seeds: vec![1], ..calm() };
+    let mut cluster = formed(22, &setting);
+    set(&mut cluster, 0, "k", b"v").unwrap();
+    assert!(cluster.perform(Action::Clone { of: 0 }));
+    let members = |c: &SimCluster| c.node(0).unwrap().members().live().count();
+    assert!(cluster.run_until(ms(10_000), |c| members(c) == 2).is_some());
+    assert!(!cluster.node(1).unwrap().stats().joined && cluster.perform(Action::Crash { at: 1 }));
+    assert!(set(&mut cluster, 0, "k", b"v").is_ok(), "nobody has its place yet");
+    assert!(cluster.run_until(ms(30_000), |c| members(c) == 1).is_some(), "no level counts it any more");
+    assert!(set(&mut cluster, 0, "k", b"v").is_ok());
+}
+
+#[test]
 fn a_removed_replica_is_told_refused_and_waited_for_no_more() {
     let mut cluster = formed(13, &calm());
     let mark = set(&mut cluster, 0, "k", b"v").unwrap();
