@@ -89,6 +89,23 @@ async fn a_node_that_is_configured_with_itself_founds_and_is_found() {
     }
 }
 
+/// As while it is restarted and the old process takes its time.
+#[tokio::test]
+async fn a_process_that_finds_only_an_older_one_of_its_node_is_given_everything() {
+    let world = World::new();
+    let older = world.open(0, &[]).await;
+    let (there, replica) = (older.registers::<u32, u32>("n").unwrap(), older.replica());
+    (0..100).for_each(|n| drop(there.set(&n, &n, Ttl::NEVER).unwrap()));
+    let newer = world.open(0, &[&older]).await;
+    let here = newer.registers::<u32, u32>("n").unwrap();
+    assert!((0..100).all(|n| here.get(&n).unwrap() == Some(n)));
+    until(&newer, |stats| stats.node.cluster.member(replica).is_none()).await;
+    assert_eq!(there.set(&1, &2, Ttl::NEVER).unwrap_err(), WriteError::Removed);
+    here.set(&1, &2, Ttl::NEVER).unwrap();
+    guard(newer.shutdown()).await;
+    guard(older.shutdown()).await;
+}
+
 #[tokio::test]
 async fn where_more_nodes_are_expected_than_known_one_is_no_majority() {
     let world = World::new();
