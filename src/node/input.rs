@@ -20,6 +20,7 @@ use crate::id::{KeyspaceId, NodeId, RegionId, ReplicaId};
 use crate::node::fetch::FetchId;
 use crate::node::levels::{Level, Mark, WaitId};
 use crate::node::output::{DialError, LinkEnd};
+use crate::node::repair::RepairId;
 
 /// One connection to a peer. The shell makes it; it is unique within the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -147,6 +148,8 @@ pub enum Input {
     },
     /// Compare all partitions with all peers now. [`Output::Repaired`](crate::node::Output::Repaired) tells what came of it.
     Repair {
+        /// Names the comparison; the caller makes it.
+        id: RepairId,
         /// For how long at most.
         within: Duration,
     },

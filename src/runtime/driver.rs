@@ -17,7 +17,7 @@ use tokio::time::sleep_until;
 use crate::clock::Mono;
 use crate::error::{FetchError, RemoveError, RoleError};
 use crate::id::ReplicaId;
-use crate::node::{Event, FetchId, Input, Node, Output, RepairReport};
+use crate::node::{Event, FetchId, Input, Node, Output, RepairId, RepairReport};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::journal::Journal;
@@ -41,8 +41,9 @@ pub struct Driver {
     fetched: u64,
     /// Who waits for everything to be handed over.
     drainers: Vec<oneshot::Sender<bool>>,
-    /// Who waits for all copies to be compared.
-    repairers: Vec<oneshot::Sender<RepairReport>>,
+    /// Who waits for all copies to be compared, and how many there were. The node ends each in time.
+    repairers: BTreeMap<RepairId, oneshot::Sender<RepairReport>>,
+    repaired: u64,
     journal: Journal,
     /// When the own certificate expires, in Unix milliseconds.
     expires_ms: u64,
@@ -65,7 +66,8 @@ impl Driver {
             fetchers: BTreeMap::new(),
             fetched: 0,
             drainers: Vec::new(),
-            repairers: Vec::new(),
+            repairers: BTreeMap::new(),
+            repaired: 0,
             journal: Journal::default(),
             expires_ms,
             shown_at: Mono::default(),
@@ -144,9 +146,10 @@ impl Driver {
                     self.end.watches.tell(change.keyspace, change.key, Origin::Remote);
                 }
             }
-            Output::Repaired(report) => {
-                let gone = self.repairers.drain(..).filter_map(|reply| reply.send(report).err()).count();
-                tracing::debug!(gone, "all copies are compared");
+            Output::Repaired { id, report } => {
+                if self.repairers.remove(&id).is_some_and(|reply| reply.send(report).is_err()) {
+                    tracing::debug!(?report, "copies were compared, and nobody waited for it");
+                }
             }
             Output::Dial { .. }
             | Output::Control { .. }
@@ -242,9 +245,10 @@ impl Driver {
             }
             Command::Drain { leave, reply } => self.drain(leave, reply),
             Command::Repair { within, reply } => {
-                self.repairers.retain(|reply| !reply.is_closed());
-                self.repairers.push(reply);
-                self.take(Input::Repair { within });
+                let id = RepairId(self.repaired);
+                self.repaired += 1;
+                self.repairers.insert(id, reply);
+                self.take(Input::Repair { id, within });
             }
             Command::Resume { reply } => {
                 let behind = (!self.node.has_left()).then(|| self.node.behind());
