@@ -141,7 +141,8 @@ pub enum Input {
     /// This process, whose replica was removed, may go on as another replica, whoever removed it. Nothing happens
     /// otherwise.
     Rejoin,
-    /// Accept no writes from now on and hand everything over. `Event::Drained` or `Event::Left` tells when that is done.
+    /// Accept no writes from now on and hand everything over. `Event::Drained` or `Event::Left` tells when that is done. Who is
+    /// leaving and is told to stay goes on leaving, until [`Input::Resume`].
     Drain {
         /// Give up this node's place at the end.
         leave: bool,

@@ -85,6 +85,17 @@ fn of_several_who_ask_each_has_a_time_and_a_report_of_its_own() {
     }
 }
 
+#[test]
+fn who_asks_while_many_others_do_is_told_at_once_that_nothing_was_compared() {
+    let mut cluster = pair(7);
+    cluster.isolate(1);
+    let ids: Vec<_> = (0..17).map(|_| cluster.repair(0, ms(1_000))).collect();
+    let told = |c: &SimCluster| ids.iter().filter_map(|id| c.repaired(0, *id)).collect::<Vec<_>>();
+    assert!(matches!(told(&cluster)[..], [report] if report.of > 0 && report.verified == 0), "{:?}", told(&cluster));
+    cluster.run_for(ms(1_000));
+    assert_eq!(told(&cluster).len(), 17);
+}
+
 /// Values that do not compress.
 fn values(count: usize, bytes: usize) -> Vec<(String, Vec<u8>)> {
     let mut rng = fastrand::Rng::with_seed(1);
