@@ -196,7 +196,7 @@ impl Node {
     fn begin_comparison(&mut self, now: Now, link: LinkId) {
         let is_due = |s: &&mut NodeSession| s.repair_due <= now.mono && !s.repair.is_asking();
         let Some(peer) = self.session_mut(link).filter(is_due).map(|session| session.replica) else { return };
-        let wanted = self.repairs.asked.iter().any(|asked| asked.run.awaits(peer));
+        let wanted = self.repairs.asked.iter().any(|asked| asked.run.expects(peer));
         let next = if wanted { Some(AGAIN_AFTER) } else { self.config.repair.every };
         let Some(next) = next.filter(|_| wanted || self.me.replica < peer) else { return };
         let jitter = next.mul_f64(0.9 + 0.2 * self.repairs.rng.f64());

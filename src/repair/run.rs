@@ -32,7 +32,7 @@ struct Left {
 }
 
 impl Left {
-    fn awaited(&self) -> usize {
+    fn expected(&self) -> usize {
         self.open.values().filter(|tries| **tries < TRIES).count()
     }
 }
@@ -67,8 +67,8 @@ impl Run {
 
     /// Tells whether a peer is still to be compared with.
     #[must_use]
-    pub fn awaits(&self, peer: ReplicaId) -> bool {
-        self.peers.get(&peer).is_some_and(|left| left.awaited() > 0)
+    pub fn expects(&self, peer: ReplicaId) -> bool {
+        self.peers.get(&peer).is_some_and(|left| left.expected() > 0)
     }
 
     /// A comparison of everything with a peer begins.
@@ -94,15 +94,15 @@ impl Run {
     #[must_use]
     pub fn progress(&self, is_linked: impl Fn(ReplicaId) -> bool) -> Progress {
         let open: usize = self.peers.values().map(|left| left.open.len()).sum();
-        let awaited: usize = self.peers.values().map(Left::awaited).sum();
-        let parted = self.peers.iter().filter(|(peer, _)| !is_linked(**peer)).map(|(_, left)| left.awaited()).sum();
-        Progress { verified: self.of - open, spared: open - awaited, parted, of: self.of }
+        let expected: usize = self.peers.values().map(Left::expected).sum();
+        let parted = self.peers.iter().filter(|(peer, _)| !is_linked(**peer)).map(|(_, left)| left.expected()).sum();
+        Progress { verified: self.of - open, spared: open - expected, parted, of: self.of }
     }
 
     /// Tells whether it is over: its time, or everything that can be compared; `may_come` says who has a link or may have one.
     #[must_use]
     pub fn is_over(&self, now: Mono, may_come: impl Fn(ReplicaId) -> bool) -> bool {
-        self.until <= now || !self.peers.iter().any(|(peer, left)| left.awaited() > 0 && may_come(*peer))
+        self.until <= now || !self.peers.iter().any(|(peer, left)| left.expected() > 0 && may_come(*peer))
     }
 }
 
@@ -124,7 +124,7 @@ mod tests {
         run.begin(PEERS[0]);
         PEERS.into_iter().for_each(|peer| run.note(peer, Found::Verified(PartitionId(0))));
         assert_eq!(run.progress(|_| true), Progress { verified: 1, of: 2, ..Progress::default() });
-        assert_eq!(PEERS.map(|peer| run.awaits(peer)), [false, true]);
+        assert_eq!(PEERS.map(|peer| run.expects(peer)), [false, true]);
     }
 
     #[test]
@@ -144,11 +144,11 @@ mod tests {
         let last = PartitionId(3);
         (0..2).for_each(|_| run.note(PEERS[0], Found::Spared(last)));
         run.note(PEERS[0], Found::Lagging(last));
-        assert!(run.awaits(PEERS[0]));
+        assert!(run.expects(PEERS[0]));
         run.note(PEERS[0], Found::Spared(last));
-        assert_eq!((run.awaits(PEERS[0]), run.progress(|_| true).spared), (false, 1));
+        assert_eq!((run.expects(PEERS[0]), run.progress(|_| true).spared), (false, 1));
         run.note(PEERS[0], Found::Differs(last, 1));
-        assert_eq!((run.awaits(PEERS[0]), run.progress(|_| true).spared), (true, 0));
+        assert_eq!((run.expects(PEERS[0]), run.progress(|_| true).spared), (true, 0));
         run.note(PEERS[0], Found::Verified(last));
         assert_eq!(run.progress(|_| true), Progress { verified: 4, of: 8, ..Progress::default() });
     }
