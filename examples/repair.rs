@@ -18,7 +18,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Parser;
 use driftless::crdt::NEVER;
-use driftless::node::Input;
 use driftless::sim::SimConfig;
 use driftless::store::{Family, KeyRef};
 use progress::progress;
@@ -95,7 +94,7 @@ fn run(cli: &Cli) -> Result<(), Box<dyn Error>> {
     let mut during = Vec::new();
     for _ in 0..SLICES_MAX {
         if load.cluster.node(WRITER).is_some_and(|node| node.repair_progress().is_none()) {
-            load.cluster.input(WRITER, Input::Repair { within: SLICE * SLICES_MAX });
+            load.cluster.repair(WRITER, SLICE * SLICES_MAX);
         }
         during.extend(load.phase(SLICE, cli.mbit, &bar)?);
         if bulk.held(&load)? == cli.lost {

@@ -127,8 +127,9 @@ pub struct RepairConfig {
     /// costs about 600 bytes each time. Less finds silent loss sooner, and lets tombstones go sooner; `None` compares only
     /// when it is asked for, and tombstones wait for no comparison.
     pub every: Option<Duration>,
-    /// Bytes a second one node sends to restore what differs. Default 1 MiB. More repairs sooner; much more than a tenth of
-    /// a path delays the writes on it.
+    /// Bytes a second one node sends to restore what differs, to all its peers together and in the long run: what was sent is
+    /// paid for before more is. Default 1 MiB, at least 1,000. More repairs sooner; much more than a tenth of a path delays the
+    /// writes on it.
     pub bytes_per_second: u64,
 }
 

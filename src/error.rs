@@ -295,6 +295,17 @@ pub enum RoleError {
     /// This node is an edge, which does not hold what an active node or a standby has to.
     #[error("this node is an edge and stays one until it is started otherwise; its role was not changed")]
     Edge,
+    /// This node refuses writes because it hands over what it has, and would go on refusing them.
+    #[error("this node hands over what it has and refuses writes; its role was not changed, use `Cache::resume` first")]
+    Draining,
+    /// This node refuses writes because a majority of its peers refuses its clock, and would go on refusing them.
+    #[error(
+        "a majority of the peers refuses this node's clock, so it refuses writes; its role was not changed, set the clock"
+    )]
+    ClockRefused,
+    /// This node is no member yet and refuses writes until it is one.
+    #[error("this node has not joined the cluster and refuses writes; its role was not changed, try again when it has")]
+    NotJoined,
     /// The cache was shut down.
     #[error("this cache was shut down; its role was not changed")]
     Stopped,

@@ -112,6 +112,19 @@ fn an_edge_gives_back_what_nobody_reads_there_and_fetches_it_again() {
 }
 
 #[test]
+fn what_an_edge_gave_back_cannot_be_compared_and_is_not_waited_for() {
+    let (mut cluster, wanted) = gone_cold(7, 3, 0b100);
+    assert_eq!(held(&cluster, 2, &wanted), None);
+    for at in [0, 2] {
+        let id = cluster.repair(at, ms(60_000));
+        cluster.run_until(ms(10_000), |c| c.repaired(at, id).is_some()).unwrap();
+        let report = cluster.repaired(at, id).unwrap();
+        assert_eq!((report.is_complete(), report.differences, report.parted), (true, 0, 0), "{report:?}");
+        assert_eq!((report.verified + report.spared, report.spared > 0), (report.of, true), "{report:?}");
+    }
+}
+
+#[test]
 fn a_fetch_goes_to_whoever_answers_and_says_so_if_nobody_does() {
     let (mut cluster, wanted) = gone_cold(2, 4, 0b1100);
     assert_eq!(held(&cluster, 3, &wanted), None);

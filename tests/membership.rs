@@ -85,6 +85,29 @@ async fn who_drains_can_be_shut_down_and_loses_nothing_or_goes_on() {
 }
 
 #[tokio::test]
+async fn who_leaves_and_drains_at_once_leaves_and_each_caller_is_told_what_it_asked() {
+    for drains_first in [false, true] {
+        let (us, eu) = World::new().pair().await;
+        let (mut events, gone) = (us.events(), eu.replica());
+        let numbers = eu.registers::<u32, u32>("n").unwrap();
+        for n in 0..100 {
+            numbers.set(&n, &n, Ttl::NEVER).unwrap();
+        }
+        let (left, drained) = if drains_first {
+            let (drained, left) = tokio::join!(biased; eu.drain(GUARD), eu.leave(GUARD));
+            (left, drained)
+        } else {
+            tokio::join!(biased; eu.leave(GUARD), eu.drain(GUARD))
+        };
+        assert_eq!((left, drained), (Ok(()), Ok(())));
+        let told =
+            |e| if let Event::MemberRemoved { replica, how, .. } = e { (replica == gone).then_some(how) } else { None };
+        assert_eq!(event(&mut events, told).await, Departure::Left);
+        assert_eq!(us.cluster().await.members.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn who_has_nobody_to_hand_anything_to_stays_and_goes_on() {
     let us = World::new().open(0, &[]).await;
     let numbers = us.registers::<u32, u32>("n").unwrap();

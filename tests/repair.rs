@@ -6,8 +6,12 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a message that is not expected fails the test, whichever it is")]
 
+#[path = "repair/asked.rs"]
+mod asked;
 #[path = "support/replica.rs"]
 mod replica;
+#[path = "support/simulated.rs"]
+mod simulated;
 
 use driftless::clock::{Hlc, Mono};
 use driftless::id::ReplicaId;

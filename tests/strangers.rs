@@ -154,6 +154,26 @@ async fn a_standby_has_everything_and_writes_nothing_until_it_is_promoted() {
 }
 
 #[tokio::test]
+async fn who_would_go_on_refusing_writes_is_not_promoted_and_says_why() {
+    let world = World::new();
+    let us = world.open(0, &[]).await;
+    let by_hand = StandbyConfig { take_over_after: None, ..StandbyConfig::default() };
+    let eu = open(world.config(1, &[&us]).standby(by_hand)).await;
+    let there = eu.registers::<u32, u32>("n").unwrap();
+    eu.drain(world::GUARD).await.unwrap();
+    assert_eq!(eu.promote().await, Err(RoleError::Draining));
+    assert_eq!(there.set(&1, &1, Ttl::NEVER).unwrap_err(), WriteError::Draining);
+    guard(eu.resume()).await;
+    assert_eq!(there.set(&1, &1, Ttl::NEVER).unwrap_err(), WriteError::Standby, "its role was not changed");
+    eu.promote().await.unwrap();
+    there.set(&1, &1, Ttl::NEVER).unwrap();
+    eu.drain(world::GUARD).await.unwrap();
+    assert_eq!(eu.demote().await, Ok(()), "it accepts no writes, now or after");
+    guard(eu.resume()).await;
+    assert_eq!(there.set(&1, &1, Ttl::NEVER).unwrap_err(), WriteError::Standby);
+}
+
+#[tokio::test]
 async fn a_standby_takes_over_when_nobody_active_can_be_reached() {
     let world = World::new();
     let us = world.open(0, &[]).await;

@@ -259,7 +259,7 @@ impl Siege {
                 | Output::Resolved { .. }
                 | Output::Event(_)
                 | Output::Changed(_)
-                | Output::Repaired(_)
+                | Output::Repaired { .. }
                 | Output::Fetched { .. } => {}
             }
         }
@@ -296,7 +296,7 @@ impl Siege {
                 | Output::Resolved { .. }
                 | Output::Event(_)
                 | Output::Changed(_)
-                | Output::Repaired(_)
+                | Output::Repaired { .. }
                 | Output::Fetched { .. } => {}
             }
         }

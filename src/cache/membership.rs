@@ -95,7 +95,8 @@ impl Cache {
     /// [`Cache::shutdown`] loses nothing. The node stays a member that is expected back, for instance after an upgrade, and
     /// goes on taking in what others write. Do it when clients go elsewhere already ([`Router::drain`](crate::Router::drain)).
     ///
-    /// If it takes longer than `within`, or there is nobody to hand anything to, the node accepts writes again.
+    /// If it takes longer than `within`, or there is nobody to hand anything to, the node accepts writes again. If it is told to
+    /// leave at the same time ([`Cache::leave`]), everything is handed over as well, and it is no member any more.
     ///
     /// # Errors
     /// [`DrainError`] says who lacks something.
@@ -110,7 +111,12 @@ impl Cache {
     /// gives back what either side lost. It also happens by itself, as `RepairConfig` says; [`Cache::stats`] counts it and
     /// shows how far this has come. `None` when the cache was shut down.
     ///
-    /// In health nothing differs. What does is an [`Event`](crate::Event) as well: a bug, or memory that failed.
+    /// The report says what was compared since the call, and of what was not, why. It comes at `within` if a peer whose link has
+    /// ended does not link again, and at once if there is nobody to compare with. Several calls may go on at a time, each with
+    /// its own report; of more than sixteen the further ones are told at once that nothing was compared.
+    ///
+    /// In health nothing differs. What does is an [`Event`](crate::Event) as well: a bug, or memory that failed. What an edge
+    /// has given back cannot be compared ([`RepairReport::spared`]) and differs from nothing.
     ///
     /// # Cancel safety
     /// Dropping the future stops nothing.
@@ -140,7 +146,9 @@ impl Cache {
     /// at a time do no harm: what they write converges. All hear of it ([`Event::RoleChanged`](crate::Event::RoleChanged)).
     ///
     /// # Errors
-    /// [`RoleError`] after a shutdown, and when this replica was removed.
+    /// [`RoleError`]; the role was not changed. An edge is not promoted (`Edge`), nor is a replica that was removed (`Removed`).
+    /// Nor is a node that would go on refusing writes, whatever its role: while it drains (`Draining`), while a majority refuses
+    /// its clock (`ClockRefused`) and before it has joined (`NotJoined`). After a shutdown it is `Stopped`.
     ///
     /// # Cancel safety
     /// Once asked for it is done.
@@ -162,7 +170,7 @@ impl Cache {
     /// by itself only if it is configured to ([`NodeConfig::standby`](crate::config::NodeConfig::standby)).
     ///
     /// # Errors
-    /// As [`Cache::promote`].
+    /// [`RoleError`]; the role was not changed: `Edge`, `Removed` or `Stopped`, as of [`Cache::promote`].
     ///
     /// # Cancel safety
     /// Once asked for it is done.
@@ -201,7 +209,8 @@ impl Cache {
     /// Leaves the cluster for good: drains, gives up its place so that nobody waits for this node any more, and shuts down.
     ///
     /// If it takes longer than `within`, or there is nobody to hand anything to, the node stays: it accepts writes again,
-    /// and [`Cache::shutdown`] ends it as a member that is expected back.
+    /// and [`Cache::shutdown`] ends it as a member that is expected back. A [`Cache::drain`] at the same time does not keep it
+    /// from leaving, a [`Cache::resume`], or a call whose time is over, does.
     ///
     /// # Errors
     /// [`DrainError`] says whether the node still is a member, and who lacks something.

@@ -20,6 +20,7 @@ use crate::id::{KeyspaceId, NodeId, RegionId, ReplicaId};
 use crate::node::fetch::FetchId;
 use crate::node::levels::{Level, Mark, WaitId};
 use crate::node::output::{DialError, LinkEnd};
+use crate::node::repair::RepairId;
 
 /// One connection to a peer. The shell makes it; it is unique within the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -140,13 +141,16 @@ pub enum Input {
     /// This process, whose replica was removed, may go on as another replica, whoever removed it. Nothing happens
     /// otherwise.
     Rejoin,
-    /// Accept no writes from now on and hand everything over. `Event::Drained` or `Event::Left` tells when that is done.
+    /// Accept no writes from now on and hand everything over. `Event::Drained` or `Event::Left` tells when that is done. Who is
+    /// leaving and is told to stay goes on leaving, until [`Input::Resume`].
     Drain {
         /// Give up this node's place at the end.
         leave: bool,
     },
     /// Compare all partitions with all peers now. [`Output::Repaired`](crate::node::Output::Repaired) tells what came of it.
     Repair {
+        /// Names the comparison; the caller makes it.
+        id: RepairId,
         /// For how long at most.
         within: Duration,
     },

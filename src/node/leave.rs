@@ -5,7 +5,8 @@
 //! * Who drains accepts no writes, so what has to be handed over does not grow by its own hand.
 //! * It is done when every member it can reach has all that this node had when it began, its own last events, and what it has
 //!   of members it cannot hear. What others go on writing meanwhile they hand over themselves.
-//! * Only who leaves gives up its place: who drains is a member that is expected back.
+//! * Only who leaves gives up its place: who drains is a member that is expected back. Who was told both leaves, in whichever
+//!   order.
 
 use crate::clock::Now;
 use crate::crdt::Ctx;
@@ -41,6 +42,7 @@ impl Node {
         if self.is_removed() {
             return;
         }
+        let leaves = leaves || matches!(self.drain, Drain::Begun { leaves: true, .. });
         self.drain = Drain::Begun { leaves, had: Vec::new() };
         self.untended = true;
         self.set_gate();

@@ -58,7 +58,7 @@ pub use input::{Input, LinkId, PeerIdentity, PeerSlot};
 pub use levels::{Level, Mark, Missing, Outcome, WaitId};
 pub use output::{CloseCode, DialError, LinkEnd, Output, Party, TlsFault};
 pub use quarantine::Poison;
-pub use repair::{RepairReport, RepairStats};
+pub use repair::{RepairId, RepairReport, RepairStats};
 pub use stats::{PeerStats, Stats};
 pub use view::{ClusterView, MemberView, RegionView};
 
@@ -219,7 +219,7 @@ impl Node {
             part: Part::new(config.node.standby.is_some()),
             keeping: Keeping::default(),
             fetches: Fetches::default(),
-            repairs: Repairs::new(seed),
+            repairs: Repairs::new(seed, config.repair.bytes_per_second),
             expiry: None,
             load: None,
             stopping: false,
@@ -251,7 +251,7 @@ impl Node {
             Input::Remove { replica } => self.expel(now, replica),
             Input::Rejoin => self.on_rejoin(now),
             Input::Drain { leave } => self.on_drain(now, leave),
-            Input::Repair { within } => self.on_repair(now, within),
+            Input::Repair { id, within } => self.on_repair(now, id, within),
             Input::Resume => self.on_resume(),
             Input::Promote => self.assume(false),
             Input::Demote => self.assume(true),

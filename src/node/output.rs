@@ -13,7 +13,7 @@ use crate::node::event::{Change, Event};
 use crate::node::fetch::FetchId;
 use crate::node::input::{LinkId, PeerSlot};
 use crate::node::levels::{Outcome, WaitId};
-use crate::node::repair::RepairReport;
+use crate::node::repair::{RepairId, RepairReport};
 
 /// Something the shell (or the simulator) must do for the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,7 +74,12 @@ pub enum Output {
         end: Result<(), FetchError>,
     },
     /// A comparison that was asked for has ended.
-    Repaired(RepairReport),
+    Repaired {
+        /// Which one.
+        id: RepairId,
+        /// What came of it.
+        report: RepairReport,
+    },
     /// Something users and logs are told.
     Event(Event),
     /// Remote changes in watched keyspaces.

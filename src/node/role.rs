@@ -11,6 +11,7 @@
 use crate::clock::{Mono, Now};
 use crate::config::StandsInFor;
 use crate::crdt::Member;
+use crate::error::RoleError;
 use crate::id::{ReplicaId, Role};
 use crate::membership::Reach;
 use crate::node::Node;
@@ -48,6 +49,27 @@ impl Node {
             Role::Standby
         } else {
             Role::Active
+        }
+    }
+
+    /// Returns why this node is not to become active, or a standby: no role is left to it, or it would go on refusing writes as
+    /// an active one.
+    #[must_use]
+    pub fn refuses_to_assume(&self, stands_by: bool) -> Option<RoleError> {
+        if self.is_removed() {
+            Some(RoleError::Removed)
+        } else if self.is_edge() {
+            Some(RoleError::Edge)
+        } else if stands_by {
+            None
+        } else if self.drain != Drain::No {
+            Some(RoleError::Draining)
+        } else if self.clock_refused {
+            Some(RoleError::ClockRefused)
+        } else if !self.join.is_joined() {
+            Some(RoleError::NotJoined)
+        } else {
+            None
         }
     }
 

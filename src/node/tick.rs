@@ -49,7 +49,7 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Mono> {
         let dials = self.slots.next_deadline().filter(|_| self.dials());
         let solo = self.solo_deadline().filter(|at| *at > self.last);
-        let dynamic = [self.outbox.due(), dials, self.waits.next_deadline(), solo, self.past.due()];
+        let dynamic = [self.outbox.due(), dials, self.waits.next_deadline(), solo, self.past.due(), self.repairs.due()];
         dynamic.into_iter().flatten().chain([self.timers.next()]).min()
     }
 
@@ -74,6 +74,9 @@ impl Node {
             self.repair(now);
             self.look_after_fetches(now);
             self.keep_warm(now);
+        }
+        if self.repairs.due().is_some_and(|at| at <= now.mono) {
+            self.repair(now);
         }
         if self.timers.relay <= now.mono {
             self.timers.relay = now.mono.plus(RELAY_AFTER);

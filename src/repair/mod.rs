@@ -6,6 +6,8 @@
 //!
 //! * [`digest`] cuts sums short and compares them: pure functions.
 //! * [`session`] is the conversation of one link, in both roles.
+//! * [`run`] is what somebody asked for: all partitions, with all peers.
+//! * [`budget`] says when more may be given.
 //!
 //! ```text
 //! asker                                   teller
@@ -27,7 +29,11 @@
 //!
 //! What is not here: when to compare and with whom (`node`), and what a copy sums up to (`store::fingerprint`).
 
+pub mod budget;
 pub mod digest;
+pub mod run;
 pub mod session;
 
+pub use budget::Budget;
+pub use run::Run;
 pub use session::{Found, Session, Step};

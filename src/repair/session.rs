@@ -226,6 +226,12 @@ impl Session {
         self.asking.values().any(|open| !open.is_listed || !open.owed.is_empty())
     }
 
+    /// Tells whether the peer is to be given something.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        self.asking.values().chain(self.telling.values()).any(|open| !open.owed.is_empty())
+    }
+
     /// Returns the next of what the peer is to be given.
     pub fn next_gift(&mut self, store: &Store) -> Option<Restore> {
         let mut open = self.asking.iter_mut().chain(&mut self.telling);

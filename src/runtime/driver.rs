@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 
 use crate::clock::Mono;
-use crate::error::{FetchError, RemoveError, RoleError};
+use crate::error::{FetchError, RemoveError};
 use crate::id::ReplicaId;
-use crate::node::{Event, FetchId, Input, Node, Output, RepairReport};
+use crate::node::{Event, FetchId, Input, Node, Output, RepairId, RepairReport};
 use crate::runtime::clock::SystemClock;
 use crate::runtime::endpoint::Endpoint;
 use crate::runtime::journal::Journal;
@@ -39,10 +39,11 @@ pub struct Driver {
     /// Who waits for a fetch, and how many there were. The node bounds them, and ends each in time.
     fetchers: BTreeMap<FetchId, oneshot::Sender<Result<(), FetchError>>>,
     fetched: u64,
-    /// Who waits for everything to be handed over.
-    drainers: Vec<oneshot::Sender<bool>>,
-    /// Who waits for all copies to be compared.
-    repairers: Vec<oneshot::Sender<RepairReport>>,
+    /// Who waits for everything to be handed over, and whether for the node to have left as well.
+    drainers: Vec<(bool, oneshot::Sender<bool>)>,
+    /// Who waits for all copies to be compared, and how many there were. The node ends each in time.
+    repairers: BTreeMap<RepairId, oneshot::Sender<RepairReport>>,
+    repaired: u64,
     journal: Journal,
     /// When the own certificate expires, in Unix milliseconds.
     expires_ms: u64,
@@ -65,7 +66,8 @@ impl Driver {
             fetchers: BTreeMap::new(),
             fetched: 0,
             drainers: Vec::new(),
-            repairers: Vec::new(),
+            repairers: BTreeMap::new(),
+            repaired: 0,
             journal: Journal::default(),
             expires_ms,
             shown_at: Mono::default(),
@@ -144,9 +146,10 @@ impl Driver {
                     self.end.watches.tell(change.keyspace, change.key, Origin::Remote);
                 }
             }
-            Output::Repaired(report) => {
-                let gone = self.repairers.drain(..).filter_map(|reply| reply.send(report).err()).count();
-                tracing::debug!(gone, "all copies are compared");
+            Output::Repaired { id, report } => {
+                if self.repairers.remove(&id).is_some_and(|reply| reply.send(report).is_err()) {
+                    tracing::debug!(?report, "copies were compared, and nobody waited for it");
+                }
             }
             Output::Dial { .. }
             | Output::Control { .. }
@@ -157,11 +160,14 @@ impl Driver {
     }
 
     fn tell_drainers(&mut self, event: &Event) {
-        let is_done = matches!(event, Event::Drained | Event::Left);
+        let has_left = *event == Event::Left;
+        let is_done = has_left || *event == Event::Drained;
         if !is_done && *event != Event::Removed {
             return;
         }
-        for reply in self.drainers.drain(..).filter(|_| is_done) {
+        // Who wants the node to leave is not done while it is a member.
+        let is_told = |(leave, _): &mut (bool, _)| !is_done || has_left || !*leave;
+        for (_, reply) in self.drainers.extract_if(.., is_told).filter(|_| is_done) {
             if reply.send(true).is_err() {
                 tracing::debug!("everything is handed over, and nobody waited for it");
             }
@@ -179,8 +185,8 @@ impl Driver {
             }
             return;
         }
-        self.drainers.retain(|reply| !reply.is_closed());
-        self.drainers.push(reply);
+        self.drainers.retain(|(_, reply)| !reply.is_closed());
+        self.drainers.push((leave, reply));
         self.take(Input::Drain { leave });
     }
 
@@ -190,13 +196,6 @@ impl Driver {
         }
         let member = self.node.members().live().any(|(live, _)| live == replica);
         (!member).then_some(RemoveError::NotAMember { replica })
-    }
-
-    fn refuses_to_assume(&self) -> Option<RoleError> {
-        if self.node.members().is_removed(self.node.me().replica) {
-            return Some(RoleError::Removed);
-        }
-        self.node.is_edge().then_some(RoleError::Edge)
     }
 
     fn obey(&mut self, command: Command) {
@@ -242,9 +241,10 @@ impl Driver {
             }
             Command::Drain { leave, reply } => self.drain(leave, reply),
             Command::Repair { within, reply } => {
-                self.repairers.retain(|reply| !reply.is_closed());
-                self.repairers.push(reply);
-                self.take(Input::Repair { within });
+                let id = RepairId(self.repaired);
+                self.repaired += 1;
+                self.repairers.insert(id, reply);
+                self.take(Input::Repair { id, within });
             }
             Command::Resume { reply } => {
                 let behind = (!self.node.has_left()).then(|| self.node.behind());
@@ -253,7 +253,7 @@ impl Driver {
                 drop(reply.send(behind));
             }
             Command::Assume { stands_by, reply } => {
-                let refused = self.refuses_to_assume();
+                let refused = self.node.refuses_to_assume(stands_by);
                 if refused.is_none() {
                     self.take(if stands_by { Input::Demote } else { Input::Promote });
                 }

@@ -219,7 +219,7 @@ impl Endpoint {
             other @ (Output::Resolved { .. }
             | Output::Event(_)
             | Output::Changed(_)
-            | Output::Repaired(_)
+            | Output::Repaired { .. }
             | Output::Fetched { .. }) => {
                 return Some(other);
             }

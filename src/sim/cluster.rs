@@ -5,7 +5,6 @@ use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use super::carrier::Carriage;
@@ -16,7 +15,6 @@ use super::given::Given;
 use super::host::{Host, LinkNote, true_ms};
 use super::limit::Lineage;
 use super::network::Conditions;
-use super::newer;
 use super::returns::Returns;
 use super::seeds::has_bit;
 use super::setting::{Carrier, Setting};
@@ -25,7 +23,7 @@ use super::tale::Delivered;
 use crate::clock::{Mono, Now};
 use crate::error::{ConfigError, WriteError};
 use crate::id::{NodeId, ReplicaId};
-use crate::node::{CloseCode, Event, Input, Level, LinkId, Mark, Me, Node, Outcome, Output, PeerIdentity, WaitId};
+use crate::node::{CloseCode, Event, Input, Level, Mark, Me, Node, Outcome, Output, PeerIdentity, WaitId};
 use crate::probe::planted;
 use crate::store::{Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick};
 
@@ -451,7 +449,7 @@ impl SimCluster {
         match output {
             Output::Dial { slot, address, .. } => self.dial(at, slot, &address),
             Output::Control { link, bytes } => {
-                let bytes = first_message(host, link, bytes);
+                let bytes = host.first_message(link, bytes);
                 self.carriage.control(self.now, at, link, bytes);
             }
             Output::Log { link, bytes, express } => {
@@ -485,15 +483,10 @@ impl SimCluster {
                 self.note_role(at, &event);
                 self.note_return(at, &event);
             }
-            Output::Changed(_) | Output::Repaired(_) => {}
+            Output::Repaired { id, report } => {
+                host.repaired.insert(id, report);
+            }
+            Output::Changed(_) => {}
         }
     }
-}
-
-/// The first message of a link is its hello: what a later version would add to it is added here.
-fn first_message(host: &mut Host, link: LinkId, bytes: Bytes) -> Bytes {
-    let Some(note) = host.links.get_mut(&link).filter(|note| note.hello.is_none()) else { return bytes };
-    let hello = if host.newer { newer::hello(&bytes).unwrap_or(bytes) } else { bytes };
-    note.hello = Some(hello.clone());
-    hello
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::newer;
 use crate::clock::{Mono, Now};
 use crate::error::FetchError;
 use crate::id::{NodeId, ReplicaId, Role};
-use crate::node::{Event, FetchId, Gauges, Input, LinkId, Node, Outcome, PeerIdentity, WaitId};
+use crate::node::{Event, FetchId, Gauges, Input, LinkId, Node, Outcome, PeerIdentity, RepairId, RepairReport, WaitId};
 
 /// Wall clock of every host at virtual time zero.
 const EPOCH_MS: u64 = 1_700_000_000_000;
@@ -96,6 +97,7 @@ pub(super) struct Host {
     pub(super) events: Vec<Event>,
     pub(super) outcomes: BTreeMap<WaitId, Outcome>,
     pub(super) fetched: BTreeMap<FetchId, Result<(), FetchError>>,
+    pub(super) repaired: BTreeMap<RepairId, RepairReport>,
     /// The largest sizes of its node so far.
     pub(super) high: Option<Gauges>,
     looked: u32,
@@ -131,6 +133,7 @@ impl Host {
             events: Vec::new(),
             outcomes: BTreeMap::new(),
             fetched: BTreeMap::new(),
+            repaired: BTreeMap::new(),
             high: None,
             looked: 0,
         }
@@ -200,6 +203,14 @@ impl Host {
             self.slept += now.since(pause.since);
         }
         std::mem::take(&mut self.inbox)
+    }
+
+    /// The first message of a link is its hello: what a later version would add to it is added here.
+    pub(super) fn first_message(&mut self, link: LinkId, bytes: Bytes) -> Bytes {
+        let Some(note) = self.links.get_mut(&link).filter(|note| note.hello.is_none()) else { return bytes };
+        let hello = if self.newer { newer::hello(&bytes).unwrap_or(bytes) } else { bytes };
+        note.hello = Some(hello.clone());
+        hello
     }
 
     /// Looks at whom the node copies, and at its sizes now and then, and when much came in.

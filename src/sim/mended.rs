@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -18,9 +19,25 @@ use super::watcher::Watcher;
 use super::workload::{self, REGISTERS};
 use crate::crdt::Cell;
 use crate::id::{PartitionId, ReplicaId};
-use crate::node::Node;
+use crate::node::{Input, Node, RepairId, RepairReport};
 use crate::repair::session::HORIZON_MS;
 use crate::store::{KeyRef, Store};
+
+impl SimCluster {
+    /// Has a node compare its copies with all its peers; the id is for [`SimCluster::repaired`].
+    pub fn repair(&mut self, at: usize, within: Duration) -> RepairId {
+        self.next_wait += 1;
+        let id = RepairId(self.next_wait);
+        self.input(at, Input::Repair { id, within });
+        id
+    }
+
+    /// Returns what a comparison came to.
+    #[must_use]
+    pub fn repaired(&self, at: usize, id: RepairId) -> Option<RepairReport> {
+        self.hosts.get(at)?.repaired.get(&id).copied()
+    }
+}
 
 impl Watcher {
     /// A host is about to give a key's memory back: what it holds may be missing, there and wherever that goes.

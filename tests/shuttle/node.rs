@@ -81,7 +81,7 @@ impl Pair {
                     | Output::Close { .. }
                     | Output::Event(_)
                     | Output::Changed(_)
-                    | Output::Repaired(_)
+                    | Output::Repaired { .. }
                     | Output::Fetched { .. } => {}
                 }
             }

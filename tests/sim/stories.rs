@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use driftless::crdt::{Dot, NEVER, Path};
+use driftless::error::RoleError;
 use driftless::id::PartitionId;
 use driftless::node::{Input, Level, Mark, WaitId};
 use driftless::sim::{Action, SimCluster, SimConfig, Weather};
@@ -67,6 +68,22 @@ fn a_clock_an_hour_ahead_is_refused_by_all_and_harms_nobody() {
     assert_eq!(get(&cluster, 1, "k").as_deref(), Some(&b"now"[..]));
     cluster.set_skew_ms(2, 0);
     assert!(cluster.run_until(ms(10_000), |c| joined(c) && get(c, 2, "k").is_some()).is_some(), "it joins once set");
+}
+
+#[test]
+fn who_would_go_on_refusing_writes_is_not_to_be_promoted() {
+    let mut cluster = SimCluster::new(5, SimConfig::default()).unwrap();
+    let refuses = |c: &SimCluster| c.node(2).unwrap().refuses_to_assume(false);
+    assert_eq!(refuses(&cluster), Some(RoleError::NotJoined));
+    cluster.set_skew_ms(2, 3_600_000);
+    cluster.run_for(ms(8_000));
+    assert_eq!(
+        (refuses(&cluster), cluster.node(2).unwrap().refuses_to_assume(true)),
+        (Some(RoleError::ClockRefused), None)
+    );
+    cluster.set_skew_ms(2, 0);
+    assert!(cluster.run_until(ms(10_000), joined).is_some());
+    assert_eq!(refuses(&cluster), None);
 }
 
 #[test]
