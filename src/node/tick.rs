@@ -119,6 +119,7 @@ impl Node {
             session.suspects = None;
         }
         self.liveness.forgive(late);
+        self.outages.forgive(late);
         self.part.forgive(late);
     }
 

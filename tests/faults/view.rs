@@ -5,7 +5,7 @@ use std::time::Duration;
 use driftless::clock::{Hlc, Now};
 use driftless::crdt::{Member, MemberSet, Seen};
 use driftless::id::{PartitionId, RegionId, ReplicaId};
-use driftless::node::{Input, Output};
+use driftless::node::{Input, LinkEnd, Output};
 use driftless::wire::{Beat, Control, Decoder, LOAD_MAX, Limits};
 
 use crate::bench::{Bench, GOOD, WALL_MS, node_id, now, seen};
@@ -40,7 +40,9 @@ fn a_peer_whose_writes_do_not_come_lags_by_the_time_they_are_missing() {
     bench.frame(GOOD, 20, vec![arrives(3)]);
     assert_eq!(shown(&mut bench, 8).0, Some(0), "the fourth is awaited from now on");
     bench.frame(GOOD, 20, vec![arrives(4)]);
-    assert_eq!([9, 20].map(|at| shown(&mut bench, at).0), [None, None]);
+    assert_eq!([9, 20].map(|at| shown(&mut bench, at).0), [Some(0), Some(0)], "nothing is missing");
+    bench.handle(Input::LinkDown { link: GOOD, reason: LinkEnd::TimedOut });
+    assert_eq!(shown(&mut bench, 21).0, None, "nobody knows");
 }
 
 #[test]
