@@ -239,7 +239,7 @@ mod tests {
         let client = Client::in_region("eu-central");
         assert_eq!(router.ranking(&client)[0], RegionId::new("eu-central"));
         let recovery = Recovery { since: Some(clock.now().mono), longest: Duration::ZERO };
-        views.send_modify(|view| drop(view.recoveries.insert(RegionId::new("eu-central"), recovery)));
+        views.send_modify(|view| view.recoveries = [(RegionId::new("eu-central"), recovery)].into());
         assert_eq!(router.ranking(&client)[0], RegionId::new("us-east"));
     }
 
