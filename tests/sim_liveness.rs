@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use driftless::Event;
 use driftless::config::MembershipConfig;
-use driftless::id::ReplicaId;
-use driftless::membership::Reach;
+use driftless::id::{ReplicaId, Role};
+use driftless::membership::{Reach, Status};
+use driftless::node::{Belonging, ClusterView, Input, MemberView, RegionView};
 use driftless::sim::{Action, SimCluster, SimConfig, Weather};
-use simulated::ms;
+use simulated::{ms, set};
 
 /// A cluster that has formed, of regions 150 ms apart there and back.
 fn formed(seed: u64, nodes: usize, loss: f64) -> SimCluster {
@@ -127,6 +128,88 @@ fn a_node_that_is_alone_says_so_and_declares_nobody() {
         |c: &SimCluster| !c.node(0).unwrap().is_isolated() && (1..4).all(|at| reach(c, at, alone) == Some(Reach::Up));
     assert!(cluster.run_until(ms(10_000), back).is_some());
     assert!(cluster.take_events(0).contains(&Event::NotIsolated));
+}
+
+fn view(cluster: &SimCluster, at: usize) -> ClusterView {
+    cluster.node(at).unwrap().cluster()
+}
+
+/// What a node says of itself, and of its region.
+fn itself(cluster: &SimCluster, at: usize) -> (MemberView, RegionView) {
+    let view = view(cluster, at);
+    let me = view.members.iter().find(|member| member.is_me).unwrap();
+    let region = view.regions().into_iter().find(|region| region.region == me.region).unwrap();
+    (me.clone(), region)
+}
+
+#[test]
+fn a_node_that_is_alone_shows_that_of_itself() {
+    let mut cluster = formed(2, 4, 0.0);
+    let (me, region) = itself(&cluster, 0);
+    assert!(me.takes_writes && !me.isolated && !region.isolated && region.takes_writes);
+    assert_eq!((me.status(), region.status), (Status::Well, Status::Well));
+    cluster.isolate(0);
+    cluster.run_for(ms(2_000));
+    let (me, region) = itself(&cluster, 0);
+    assert!(me.isolated && region.isolated && region.takes_writes, "it still writes");
+    assert_eq!((me.reach, me.status(), region.status), (Reach::Up, Status::Degraded, Status::Degraded));
+    cluster.heal();
+    assert!(cluster.run_until(ms(10_000), |c| itself(c, 0).0.status() == Status::Well).is_some());
+}
+
+#[test]
+fn a_node_whose_clock_is_refused_shows_that_it_takes_no_writes() {
+    let mut cluster = formed(2, 3, 0.0);
+    cluster.set_skew_ms(0, 3_600_000);
+    drop(set(&mut cluster, 0, "k", b"from the future"));
+    cluster.run_for(ms(5_000));
+    assert!(cluster.take_events(0).iter().any(|event| matches!(event, Event::ClockRefused { .. })));
+    let (me, region) = itself(&cluster, 0);
+    assert!(!me.takes_writes && !region.takes_writes);
+    assert_eq!((me.role, me.status()), (Role::Active, Status::Degraded), "its part is the same");
+}
+
+#[test]
+fn a_node_that_was_removed_knows_of_nobody_until_it_is_back() {
+    let mut cluster = formed(4, 4, 0.0);
+    let reaches = |c: &SimCluster| {
+        let view = view(c, 3);
+        (view.belonging, view.members.iter().map(|member| member.reach).collect::<Vec<_>>())
+    };
+    assert_eq!(reaches(&cluster), (Belonging::Member, vec![Reach::Up; 4]));
+    assert!(cluster.perform(Action::Remove { by: 0, at: 3 }));
+    let told = |c: &SimCluster| view(c, 3).belonging == Belonging::Removed;
+    assert!(cluster.run_until(ms(2_000), told).is_some());
+    assert_eq!(reaches(&cluster).1, [Reach::Suspected; 3], "at once");
+    cluster.run_for(ms(600_000));
+    assert_eq!(reaches(&cluster), (Belonging::Removed, vec![Reach::Suspected; 3]));
+    assert_eq!(reach(&cluster, 3, replica(&cluster, 0)), None);
+    assert!(cluster.perform(Action::Rejoin { at: 3 }));
+    let back = (Belonging::Member, vec![Reach::Up; 4]);
+    assert!(cluster.run_until(ms(20_000), |c| reaches(c) == back).is_some(), "{:?}", reaches(&cluster));
+}
+
+/// Nobody looks while it is out, nor while it is no member.
+#[test]
+fn a_region_that_was_given_up_and_is_back_under_another_id_shows_since_when() {
+    let mut cluster = formed(5, 3, 0.0);
+    let gone = replica(&cluster, 2);
+    let region = itself(&cluster, 2).0.region;
+    let shown = |c: &SimCluster| view(c, 0).regions().into_iter().find(|shown| shown.region == region);
+    assert_eq!(shown(&cluster).unwrap().recovery, None);
+    cluster.crash(2);
+    cluster.run_for(ms(5_000));
+    cluster.input(0, Input::Remove { replica: gone });
+    cluster.run_for(ms(5_000));
+    assert_eq!(shown(&cluster), None);
+    cluster.start(2).unwrap();
+    assert!(cluster.run_until(ms(20_000), |c| shown(c).is_some_and(|shown| shown.reach == Reach::Up)).is_some());
+    let well_for = |c: &SimCluster| shown(c).unwrap().recovery.unwrap().well_for(view(c, 0).at);
+    assert!(well_for(&cluster) < ms(1_000), "{:?}", well_for(&cluster));
+    cluster.run_for(ms(30_200));
+    assert!((ms(30_000)..ms(31_000)).contains(&well_for(&cluster)), "{:?}", well_for(&cluster));
+    let others = view(&cluster, 0).regions().into_iter().filter(|other| other.region != region);
+    assert!(others.into_iter().all(|other| other.recovery.is_none()));
 }
 
 #[test]

@@ -16,6 +16,42 @@ impl Cache {
     ///
     /// # Cancel safety
     /// Cancel safe.
+    ///
+    /// # Examples
+    /// Whether a load balancer should send anybody to this node:
+    /// ```no_run
+    /// # use driftless::{Cache, Role, Status};
+    /// async fn is_fit(cache: &Cache) -> bool {
+    ///     let view = cache.cluster().await;
+    ///     let me = view.members.iter().find(|member| member.is_me);
+    ///     me.is_some_and(|me| me.status() == Status::Well && me.role != Role::Draining)
+    /// }
+    /// ```
+    /// Which regions a zone should name: told to it whenever that changes, by any node that can judge it.
+    /// ```no_run
+    /// # use std::{collections::BTreeSet, time::Duration};
+    /// # use driftless::{Belonging, Cache, RegionView, Status, WatchError, id::RegionId};
+    /// # async fn update_zone(_: &BTreeSet<RegionId>) {}
+    /// async fn keep_zone(cache: &Cache) {
+    ///     let (mut events, mut told) = (cache.events(), BTreeSet::new());
+    ///     loop {
+    ///         let view = cache.cluster().await;
+    ///         let stable = |r: &RegionView| r.recovery.is_none_or(|was| was.well_for(view.at) >= Duration::from_secs(30));
+    ///         let serves = |r: &RegionView| r.status != Status::Failed && r.takes_writes && stable(r);
+    ///         let named: BTreeSet<_> = view.regions().into_iter().filter(serves).map(|r| r.region).collect();
+    ///         let can_judge = view.belonging == Belonging::Member && !view.isolated;
+    ///         if can_judge && !named.is_empty() && named != told {
+    ///             update_zone(&named).await;
+    ///             told = named;
+    ///         }
+    ///         // `Unreachable`, `Up` and every other change wake it; that a region is stable is no event.
+    ///         match tokio::time::timeout(Duration::from_secs(5), events.recv()).await {
+    ///             Ok(Err(WatchError::Closed)) => return,
+    ///             Ok(Ok(_) | Err(_)) | Err(_) => {}
+    ///         }
+    ///     }
+    /// }
+    /// ```
     pub async fn cluster(&self) -> ClusterView {
         self.line.stats().await.unwrap_or_default().cluster
     }

@@ -55,7 +55,9 @@ pub use token::Token;
 pub use ttl::Ttl;
 pub use watch::{Change, Events, Watch, WatchError};
 
-pub use crate::node::{ClusterView, Event, Level, MemberView, Missing, Outcome, Reach, RegionView, Stats};
+pub use crate::node::{
+    Belonging, ClusterView, Event, Level, MemberView, Missing, Outcome, Reach, Recovery, RegionView, Stats, Status,
+};
 pub use crate::runtime::Origin;
 
 use crate::config::Config;

@@ -6,6 +6,10 @@
 
 pub mod detector;
 pub mod liveness;
+pub mod outages;
+pub mod status;
 
 pub use detector::{Beats, Verdict};
 pub use liveness::{Change, Heard, Liveness, Reach};
+pub use outages::{Outages, Recovery};
+pub use status::Status;

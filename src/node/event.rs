@@ -147,7 +147,8 @@ pub enum Event {
     },
     /// The peers accept this node's clock again: it accepts writes again.
     ClockAccepted,
-    /// This replica was removed, or found that its history does not fit that of the others: it accepts no writes. Its
+    /// This replica was removed, or found that its history does not fit that of the others: it accepts no writes, hears
+    /// nobody, and tells of nobody any more whether it can be reached. Its
     /// process goes on as another replica, which [`Event::CameBack`] tells, unless an operator removed it, a copy of its
     /// node that joined later has its place, or the configuration says otherwise.
     Removed,

@@ -60,16 +60,16 @@ pub use output::{CloseCode, DialError, LinkEnd, Output, Party, TlsFault};
 pub use quarantine::Poison;
 pub use repair::{RepairId, RepairReport, RepairStats};
 pub use stats::{PeerStats, Stats};
-pub use view::{ClusterView, MemberView, RegionView};
+pub use view::{Belonging, ClusterView, MemberView, RegionView};
 
-pub use crate::membership::Reach;
+pub use crate::membership::{Reach, Recovery, Status};
 
 use crate::clock::{Mono, Now};
 use crate::config::Config;
 use crate::crdt::{Ctx, MemberSet};
 use crate::error::ConfigError;
 use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
-use crate::membership::Liveness;
+use crate::membership::{Liveness, Outages};
 use crate::probe::sometimes;
 use crate::replication::Outbox;
 use crate::store::{Gate, Store};
@@ -121,6 +121,8 @@ pub struct Node {
     links: BTreeMap<LinkId, Link>,
     /// Who can be reached.
     liveness: Liveness,
+    /// Which regions could not be.
+    outages: Outages,
     slots: Slots,
     /// Members, or who was met, have changed since what follows from them was last looked at.
     untended: bool,
@@ -193,6 +195,7 @@ impl Node {
             members_version: 1,
             links: BTreeMap::new(),
             liveness: Liveness::default(),
+            outages: Outages::default(),
             slots: Slots::new(&config.node.peers),
             untended: true,
             met: false,

@@ -1,13 +1,13 @@
 //! Who can be reached, as the node puts it together from its links.
 //!
 //! # Invariants
-//! * Only a node that has joined judges: before that it does not know the members.
+//! * Only a node that has joined judges: before that it does not know the members, and after its removal it hears nobody.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Now;
-use crate::id::ReplicaId;
-use crate::membership::{Change, Heard, Reach};
+use crate::id::{RegionId, ReplicaId};
+use crate::membership::{Change, Heard, Liveness, Reach};
 use crate::node::Node;
 use crate::node::event::Event;
 use crate::node::link::Session;
@@ -18,7 +18,8 @@ use crate::probe::{planted, sometimes};
 const UNDECIDED: u32 = 8;
 
 impl Node {
-    /// Returns what is known of whether a member can be reached; `None` for one that is no member, and for this node.
+    /// Returns what is known of whether a member can be reached; `None` for one that is no member, for this node, and at a
+    /// node that has not joined or was removed.
     #[must_use]
     pub fn reach(&self, replica: ReplicaId) -> Option<Reach> {
         self.liveness.of(replica)
@@ -38,7 +39,11 @@ impl Node {
 
     /// Judges who can be reached, and tells of every change.
     pub(super) fn judge_members(&mut self, now: Now) {
-        if !self.join.is_joined() || self.is_removed() {
+        if self.is_removed() {
+            self.liveness = Liveness::default();
+            return;
+        }
+        if !self.join.is_joined() {
             return;
         }
         let m = &self.config.membership;
@@ -58,6 +63,17 @@ impl Node {
             self.tell(change);
         }
         self.remove_the_given_up(now);
+        self.note_outages(now);
+    }
+
+    /// Notes which regions are out, so that whoever looks later can tell.
+    fn note_outages(&mut self, now: Now) {
+        let mut regions: BTreeMap<&RegionId, Reach> = BTreeMap::new();
+        for (replica, member) in self.members.live() {
+            let reach = self.liveness.of(replica).unwrap_or_default();
+            regions.entry(&member.region).and_modify(|best| *best = reach.min(*best)).or_insert(reach);
+        }
+        self.outages.note(now.mono, &regions);
     }
 
     /// Returns the members that this node votes to remove.

@@ -122,6 +122,7 @@ impl Node {
             session.suspects = None;
         }
         self.liveness.forgive(late);
+        self.outages.forgive(late);
         self.part.forgive(late);
     }
 

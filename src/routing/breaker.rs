@@ -22,6 +22,11 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
+    /// Tells whether the last request failed.
+    pub(super) fn has_failures(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Tells whether a request may go through.
     pub(super) fn lets_through(&self, now: Mono) -> bool {
         self.until.is_none_or(|until| until <= now)

@@ -2,11 +2,13 @@
 //!
 //! A [`Table`] holds what is known of each region and answers at once, without asking anybody. Every answer names the
 //! region to go to and, in order, those to go to if that one fails. What the failure detector says of a region counts from
-//! the moment it says it; what callers report of their requests opens a circuit breaker per region.
+//! the moment it says it; what callers report of their requests opens a circuit breaker per region. How long a region has
+//! been well since it was out is counted where that is noticed, so it does not matter how often a table is asked.
 //!
 //! # Invariants
-//! * A region that is unreachable, drained by the router or behind an open breaker is never named; one whose members all
-//!   stand by or drain comes after every one that takes writes.
+//! * A region that is unreachable, drained by the router or behind an open breaker is never named; one none of whose members
+//!   takes writes comes after every one that takes some.
+//! * A breaker does not close because its region was not known for a while.
 //! * The same table, client and instant give the same answer.
 //! * No clock is read here: `now` is a parameter.
 
@@ -21,6 +23,7 @@ pub use geo::Location;
 pub use table::{Client, RegionState, Route, Table};
 
 use crate::id::RegionId;
+use crate::membership::status::{BUSY_OVER, LATE_OVER};
 
 /// How regions are ranked among those that are equally well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -85,7 +88,8 @@ pub struct RouterConfig {
     pub policy: Policy,
     /// What is known of regions beforehand. Regions that are not named here are known from the cluster.
     pub regions: Vec<RegionProfile>,
-    /// How long a region that was unreachable must be well again before clients are sent back. Default 30 s.
+    /// How long a region that was out must be heard again without a break before clients are sent back. It was out when none
+    /// of its members could be reached, or when it had none. Default 30 s.
     pub stable_for: Duration,
     /// A region whose writes take longer than this to get here comes after those that are in time. Default 2 s.
     pub lag_max: Duration,
@@ -105,20 +109,20 @@ impl Default for RouterConfig {
             policy: Policy::default(),
             regions: Vec::new(),
             stable_for: Duration::from_secs(30),
-            lag_max: Duration::from_secs(2),
-            load_max: 90,
+            lag_max: LATE_OVER,
+            load_max: BUSY_OVER,
             failures: 5,
             open_for: Duration::from_secs(1),
         }
     }
 }
 
-/// No region can be named.
+/// No region can be named, or none that was named answered.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
-    /// No region is known at all.
-    #[error("no region is known; has the node joined?")]
+    /// No region is known at all: this node has not joined, was removed, or is shut down.
+    #[error("no region is known; is this node a member?")]
     NoRegions,
     /// Regions are known, and none of them can take a request.
     #[error("none of {known} regions can be used: each is unreachable, draining or failing; try again later")]
@@ -132,14 +136,37 @@ pub enum RouteError {
         /// When one of them takes a request again.
         retry_after: Duration,
     },
-    /// Every region that could be used was tried.
-    #[error("all of {} regions failed; the last said: {last}", tried.len())]
+    /// Every region that could be used, and took the request, was tried.
+    #[error("{} regions failed{}; the last said: {last}", tried.len(), others(limited, *retry_after))]
     AllFailed {
         /// Those that were tried, in order.
         tried: Vec<RegionId>,
-        /// What the last one said.
+        /// Those that could be used and were not tried, because they have as many requests as they take.
+        limited: Vec<RegionId>,
+        /// When the first of those takes a request again, if there are any.
+        retry_after: Option<Duration>,
+        /// What the last that was tried said.
         last: String,
     },
+}
+
+impl RouteError {
+    /// Returns after how long a region takes a request again that can be used and has as many as it takes.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded { retry_after } => Some(*retry_after),
+            Self::AllFailed { retry_after, .. } => *retry_after,
+            Self::NoRegions | Self::NoHealthyRegions { .. } => None,
+        }
+    }
+}
+
+fn others(limited: &[RegionId], retry_after: Option<Duration>) -> String {
+    let says = |wait: Duration| {
+        format!(", {} more have as many requests as they take; try again in {} ms", limited.len(), wait.as_millis())
+    };
+    retry_after.map(says).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::limiter::Limiter;
 use super::{Location, Policy, RegionProfile, RouteError, RouterConfig};
 use crate::clock::Mono;
 use crate::id::{RegionId, Role};
-use crate::membership::Reach;
+use crate::membership::{Reach, Recovery};
 
 /// Who asks.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -43,6 +43,8 @@ impl Client {
 
 /// How many percent less busy a region must be to have room again: the clients that it gets back make it busier.
 const EASED: u8 = 10;
+/// Regions that are not known any more and whose breakers are kept: more than any cluster has.
+const LEFT_MAX: usize = 64;
 
 /// What the cluster knows of a region at this moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,12 +55,18 @@ pub struct RegionState {
     pub reach: Reach,
     /// The best part that any of them plays.
     pub role: Role,
+    /// One of them takes writes.
+    pub takes_writes: bool,
+    /// Nobody there is heard but this node itself, which hears none of several others.
+    pub isolated: bool,
     /// Round trip from here.
     pub rtt: Option<Duration>,
     /// How long its writes take to get here.
     pub lag: Option<Duration>,
     /// How busy it is, in percent, if it says so.
     pub load: Option<u8>,
+    /// What it has been since it was out, if it was.
+    pub recovery: Option<Recovery>,
 }
 
 /// Where a client goes.
@@ -77,7 +85,7 @@ type Standing = (Role, Health);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Health {
     Well,
-    /// It lags, is too busy, or was unreachable a while ago.
+    /// It lags, is too busy, is alone, or was unreachable a while ago.
     Strained,
     /// It is suspected.
     Doubtful,
@@ -87,11 +95,10 @@ enum Health {
 #[derive(Clone, Debug)]
 struct Place {
     profile: RegionProfile,
+    is_configured: bool,
     state: Option<RegionState>,
-    /// It could not be reached, and has not been well for long enough since.
-    was_gone: bool,
-    /// Since when it is heard again without a break, if it was gone.
-    back_since: Option<Mono>,
+    /// Since when it is not known any more.
+    left_at: Option<Mono>,
     /// It was busier than it may be, and is not less so by [`EASED`] since.
     is_busy: bool,
     breaker: Breaker,
@@ -111,23 +118,37 @@ impl Table {
     /// Builds a table that knows the configured regions by name only.
     #[must_use]
     pub fn new(config: RouterConfig) -> Self {
-        let places = config.regions.iter().map(|profile| (profile.region.clone(), Place::new(profile.clone())));
+        let places = config.regions.iter().map(|profile| (profile.region.clone(), Place::new(profile.clone(), true)));
         Self { places: places.collect(), config, draining: BTreeSet::new() }
     }
 
-    /// Takes in what the cluster knows now. Regions that are not among it are known to nobody any more.
+    /// Takes in what the cluster knows now. Regions that are not among it are known to nobody any more; of those that failed,
+    /// that is remembered.
     pub fn update(&mut self, now: Mono, states: &[RegionState]) {
         for place in self.places.values_mut() {
             if !states.iter().any(|state| state.region == place.profile.region) {
                 place.state = None;
+                place.left_at.get_or_insert(now);
             }
         }
         for state in states {
-            let new = || Place::new(RegionProfile::new(state.region.as_str()));
-            self.places.entry(state.region.clone()).or_insert_with(new).update(now, state.clone(), &self.config);
+            let new = || Place::new(RegionProfile::new(state.region.as_str()), false);
+            self.places.entry(state.region.clone()).or_insert_with(new).update(state.clone(), &self.config);
         }
-        let configured = |region: &RegionId| self.config.regions.iter().any(|profile| profile.region == *region);
-        self.places.retain(|region, place| place.state.is_some() || configured(region));
+        self.forget();
+    }
+
+    /// Forgets regions that are not known any more, but of those that failed the last [`LEFT_MAX`] that left.
+    fn forget(&mut self) {
+        self.places.retain(|_, place| place.is_known() || place.breaker.has_failures());
+        let left = |(region, place): (&RegionId, &Place)| Some((place.left_at?, region.clone()));
+        let mut left: Vec<(Mono, RegionId)> =
+            self.places.iter().filter(|(_, place)| !place.is_known()).filter_map(left).collect();
+        let over = left.len().saturating_sub(LEFT_MAX);
+        left.sort_unstable();
+        for (_, region) in left.into_iter().take(over) {
+            self.places.remove(&region);
+        }
     }
 
     /// Sends no further clients to a region, or sends them again. It holds for a region that is not known yet, and while it
@@ -167,19 +188,27 @@ impl Table {
     /// [`RouteError`] when it can go nowhere.
     pub fn route(&mut self, now: Mono, client: &Client) -> Result<Route, RouteError> {
         let mut ranking = self.ranking(now, client).into_iter();
-        let mut retry_after = Duration::MAX;
+        let mut soonest: Option<Duration> = None;
         while let Some(region) = ranking.next() {
             match self.admit(now, client, &region) {
                 Ok(()) => return Ok(Route { region, fallbacks: ranking.collect() }),
-                Err(RouteError::Overloaded { retry_after: wait }) => retry_after = retry_after.min(wait),
-                Err(_) => {}
+                Err(error) => soonest = soonest.into_iter().chain(error.retry_after()).min(),
             }
         }
-        Err(match self.places.len() {
-            0 => RouteError::NoRegions,
-            _ if retry_after < Duration::MAX => RouteError::Overloaded { retry_after },
-            known => RouteError::NoHealthyRegions { known },
-        })
+        Err(self.nowhere(soonest))
+    }
+
+    /// Says why a request can go nowhere; `retry_after` is the soonest that a region takes one again that could be used.
+    pub(crate) fn nowhere(&self, retry_after: Option<Duration>) -> RouteError {
+        match (retry_after, self.known()) {
+            (Some(retry_after), _) => RouteError::Overloaded { retry_after },
+            (None, 0) => RouteError::NoRegions,
+            (None, known) => RouteError::NoHealthyRegions { known },
+        }
+    }
+
+    fn known(&self) -> usize {
+        self.places.values().filter(|place| place.is_known()).count()
     }
 
     /// Counts a client's request at one region, provided that it may go there now.
@@ -187,7 +216,7 @@ impl Table {
     /// # Errors
     /// [`RouteError`] when it may not: the region cannot be used, or has as many requests as it takes.
     pub fn admit(&mut self, now: Mono, client: &Client, region: &RegionId) -> Result<(), RouteError> {
-        let known = self.places.len();
+        let known = self.known();
         let usable = self.places.get(region).is_some_and(|place| self.standing(now, place).is_some());
         let Some(place) = self.places.get_mut(region).filter(|_| usable) else {
             return Err(RouteError::NoHealthyRegions { known });
@@ -207,16 +236,16 @@ impl Table {
         if drains || state.reach == Reach::Unreachable || !place.breaker.lets_through(now) {
             return None;
         }
-        let is_stable = |since: Mono| now.since(since) >= self.config.stable_for;
-        let is_new = place.was_gone && !place.back_since.is_some_and(is_stable);
+        let is_new = state.recovery.is_some_and(|recovery| recovery.well_for(now) < self.config.stable_for);
         let lags = state.lag.is_some_and(|lag| lag > self.config.lag_max);
         let health = match state.reach {
             Reach::Suspected | Reach::Cut | Reach::Unreachable => Health::Doubtful,
-            Reach::Up if is_new || lags || place.is_busy => Health::Strained,
+            Reach::Up if is_new || lags || place.is_busy || state.isolated => Health::Strained,
             Reach::Up => Health::Well,
         };
         // An edge is where its clients are: what it does not keep it fetches over the path they would have to take.
         let role = if state.role == Role::Edge { Role::Active } else { state.role };
+        let role = if state.takes_writes { role } else { role.max(Role::Standby) };
         Some((role, health))
     }
 
@@ -255,31 +284,20 @@ impl Table {
 }
 
 impl Place {
-    fn new(profile: RegionProfile) -> Self {
+    fn new(profile: RegionProfile, is_configured: bool) -> Self {
         let limiter = profile.rate.map(Limiter::new);
-        Self {
-            profile,
-            state: None,
-            was_gone: false,
-            back_since: None,
-            is_busy: false,
-            breaker: Breaker::default(),
-            limiter,
-        }
+        let (state, left_at, is_busy, breaker) = (None, None, false, Breaker::default());
+        Self { profile, is_configured, state, left_at, is_busy, breaker, limiter }
     }
 
-    fn update(&mut self, now: Mono, state: RegionState, config: &RouterConfig) {
+    fn is_known(&self) -> bool {
+        self.state.is_some() || self.is_configured
+    }
+
+    fn update(&mut self, state: RegionState, config: &RouterConfig) {
         let busy_from = if self.is_busy { config.load_max.saturating_sub(EASED) } else { config.load_max };
         self.is_busy = state.load.is_some_and(|load| load > busy_from);
-        match state.reach {
-            Reach::Up => {
-                let since = *self.back_since.get_or_insert(now);
-                self.was_gone &= now.since(since) < config.stable_for;
-            }
-            Reach::Suspected => self.back_since = None,
-            Reach::Cut | Reach::Unreachable => (self.was_gone, self.back_since) = (true, None),
-        }
-        self.state = Some(state);
+        (self.state, self.left_at) = (Some(state), None);
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::Mono;
 use crate::id::Role;
-use crate::membership::Reach;
+use crate::membership::{Reach, Recovery};
 
 fn at(ms: u64) -> Mono {
     Mono(1_000_000_000 + ms * 1_000_000)
@@ -19,7 +19,17 @@ fn region(name: &str) -> RegionId {
 
 fn state(name: &str, reach: Reach, rtt_ms: u64) -> RegionState {
     let rtt = Some(Duration::from_millis(rtt_ms));
-    RegionState { region: region(name), reach, role: Role::Active, rtt, lag: None, load: None }
+    RegionState {
+        region: region(name),
+        reach,
+        role: Role::Active,
+        takes_writes: true,
+        isolated: false,
+        rtt,
+        lag: None,
+        load: None,
+        recovery: None,
+    }
 }
 
 /// Three regions as us-east sees them.
@@ -124,15 +134,83 @@ fn a_region_that_is_gone_is_left_at_once_and_gone_back_to_when_it_is_stable() {
     assert_eq!(names(&table.ranking(at(0), &client))[0], "eu-central", "a suspicion leaves nothing behind");
     table.update(at(0), &three(Reach::Unreachable));
     assert_eq!(names(&table.ranking(at(0), &client)), ["us-east", "ap-southeast"]);
-    table.update(at(1_000), &three(Reach::Up));
+    table.update(at(1_000), &back(Some(1_000), 0));
     assert_eq!(names(&table.ranking(at(30_999), &client)), ["us-east", "ap-southeast", "eu-central"]);
     assert_eq!(names(&table.ranking(at(31_000), &client)), ["eu-central", "us-east", "ap-southeast"]);
-    for (ms, eu) in [(40_000, Reach::Unreachable), (41_000, Reach::Up), (60_000, Reach::Suspected), (65_000, Reach::Up)]
-    {
-        table.update(at(ms), &three(eu));
-    }
+    table.update(at(65_000), &back(Some(65_000), 29_999));
     assert_eq!(names(&table.ranking(at(94_999), &client))[0], "us-east", "without a break");
     assert_eq!(names(&table.ranking(at(95_000), &client))[0], "eu-central");
+    table.update(at(96_000), &back(None, 30_000));
+    assert_eq!(names(&table.ranking(at(96_000), &client))[0], "eu-central", "it was stable before that");
+}
+
+/// Three regions of which one is heard since then, and was before for so long.
+fn back(since_ms: Option<u64>, longest_ms: u64) -> [RegionState; 3] {
+    let recovery = Recovery { since: since_ms.map(at), longest: Duration::from_millis(longest_ms) };
+    three(Reach::Up).map(|state| {
+        let recovery = (state.region == region("eu-central")).then_some(recovery);
+        RegionState { recovery, ..state }
+    })
+}
+
+/// Nobody asked while it was out, and it was not even known for a while.
+#[test]
+fn an_outage_that_nobody_saw_counts() {
+    let mut table = table(Policy::Latency);
+    let client = Client::in_region("eu-central");
+    table.update(at(5_000), &back(Some(4_000), 0));
+    assert_eq!(names(&table.ranking(at(5_000), &client)), ["us-east", "ap-southeast", "eu-central"]);
+    let mut unconfigured = Table::new(RouterConfig::default());
+    unconfigured.update(at(5_000), &back(Some(4_000), 0));
+    assert_eq!(names(&unconfigured.ranking(at(33_999), &client)).last(), Some(&"eu-central"));
+    assert_eq!(names(&unconfigured.ranking(at(34_000), &client)).first(), Some(&"eu-central"));
+}
+
+#[test]
+fn a_breaker_stays_open_while_its_region_is_not_known_and_few_are_remembered() {
+    let mut table = Table::new(RouterConfig { failures: 1, ..RouterConfig::default() });
+    let client = Client::in_region("eu-central");
+    table.update(at(0), &three(Reach::Up));
+    table.report(at(0), &region("eu-central"), false);
+    table.update(at(1), &three(Reach::Up)[..1]);
+    assert_eq!(table.route(at(1), &client).unwrap().fallbacks, [], "it is not named");
+    table.update(at(2), &three(Reach::Up));
+    assert!(!names(&table.ranking(at(999), &client)).contains(&"eu-central"));
+    assert_eq!(names(&table.ranking(at(1_000), &client))[0], "eu-central");
+
+    let many: Vec<RegionState> = (0..200).map(|n| state(&format!("r{n:03}"), Reach::Up, n)).collect();
+    for (ms, one) in (2_000..).zip(&many) {
+        table.update(at(ms), std::slice::from_ref(one));
+        table.report(at(ms), &one.region, false);
+    }
+    table.update(at(2_500), &[]);
+    assert_eq!(table.route(at(2_500), &client), Err(RouteError::NoRegions), "what is remembered is not known");
+    table.update(at(2_500), &many);
+    let named = table.ranking(at(2_500), &client);
+    assert_eq!((named.len(), names(&named).last()), (136, Some(&"r135")), "the last 64 are behind open breakers");
+}
+
+#[test]
+fn a_region_with_nobody_but_a_node_that_is_alone_comes_after_the_well_and_before_the_suspected() {
+    let mut table = table(Policy::Latency);
+    let [us, eu, ap] = three(Reach::Up);
+    let client = Client::in_region("us-east");
+    let alone = RegionState { isolated: true, ..us };
+    let suspected = |state: &RegionState| RegionState { reach: Reach::Suspected, ..state.clone() };
+    table.update(at(0), &[alone.clone(), suspected(&eu), ap.clone()]);
+    assert_eq!(names(&table.ranking(at(0), &client)), ["ap-southeast", "us-east", "eu-central"]);
+    table.update(at(0), &[alone, suspected(&eu), suspected(&ap)]);
+    assert_eq!(names(&table.ranking(at(0), &client))[0], "us-east", "it serves, and nobody else is known to");
+}
+
+#[test]
+fn a_region_that_refuses_the_writes_its_role_takes_comes_after_all_that_take_some() {
+    let mut table = table(Policy::Latency);
+    let [us, eu, ap] = three(Reach::Up);
+    let refusing = RegionState { takes_writes: false, ..us };
+    let [eu, ap] = [(eu, Reach::Suspected), (ap, Reach::Unreachable)].map(|(s, reach)| RegionState { reach, ..s });
+    table.update(at(0), &[refusing, eu, ap]);
+    assert_eq!(names(&table.ranking(at(0), &Client::in_region("us-east"))), ["eu-central", "us-east"]);
 }
 
 #[test]
@@ -243,6 +321,23 @@ fn nowhere_to_go_is_said_precisely() {
     assert_eq!(configured.route(at(0), &Client::default()), Err(RouteError::NoHealthyRegions { known: 3 }));
 }
 
+#[test]
+fn who_was_not_tried_is_said() {
+    let tried = vec![region("us-east")];
+    let failed = |limited: Vec<RegionId>, retry_after| RouteError::AllFailed {
+        tried: tried.clone(),
+        limited,
+        retry_after,
+        last: "down".to_owned(),
+    };
+    let all = failed(Vec::new(), None);
+    assert_eq!((all.to_string().as_str(), all.retry_after()), ("1 regions failed; the last said: down", None));
+    let wait = Duration::from_millis(40);
+    let some = failed(vec![region("eu-central"), region("ap-southeast")], Some(wait));
+    let says = "1 regions failed, 2 more have as many requests as they take; try again in 40 ms; the last said: down";
+    assert_eq!((some.to_string().as_str(), some.retry_after()), (says, Some(wait)));
+}
+
 /// A step in the life of a table.
 #[derive(Clone, Debug)]
 enum Step {
@@ -279,7 +374,6 @@ proptest! {
                     let mut seen: BTreeMap<u8, (u8, u16)> = BTreeMap::new();
                     seen.extend(states.iter().map(|(n, r, rtt)| (*n, (*r, *rtt))));
                     known = seen.iter().map(|(n, (r, rtt))| state(&name(*n), reach(*r), u64::from(*rtt))).collect();
-                    failing.retain(|n| seen.contains_key(n));
                     table.update(now, &known);
                 }
                 Step::Drain(n, on) => {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use driftless::clock::{Hlc, Now};
-use driftless::crdt::{Member, MemberSet, Seen};
+use driftless::crdt::{Member, MemberSet, Profile, Seen};
 use driftless::id::{PartitionId, RegionId, ReplicaId};
-use driftless::node::{Input, Output};
-use driftless::wire::{Beat, Control, Decoder, LOAD_MAX, Limits};
+use driftless::membership::{Reach, Status};
+use driftless::node::{Belonging, Input, LinkEnd, Output};
+use driftless::wire::{Beat, Control, Decoder, Hello, LOAD_MAX, Limits};
 
-use crate::bench::{Bench, GOOD, WALL_MS, node_id, now, seen};
+use crate::bench::{BAD, Bench, GOOD, WALL_MS, node_id, now, seen};
 use crate::joining::full;
 
 /// The good peer is a member, and says what it has written of a partition.
@@ -40,7 +41,9 @@ fn a_peer_whose_writes_do_not_come_lags_by_the_time_they_are_missing() {
     bench.frame(GOOD, 20, vec![arrives(3)]);
     assert_eq!(shown(&mut bench, 8).0, Some(0), "the fourth is awaited from now on");
     bench.frame(GOOD, 20, vec![arrives(4)]);
-    assert_eq!([9, 20].map(|at| shown(&mut bench, at).0), [None, None]);
+    assert_eq!([9, 20].map(|at| shown(&mut bench, at).0), [Some(0), Some(0)], "nothing is missing");
+    bench.handle(Input::LinkDown { link: GOOD, reason: LinkEnd::TimedOut });
+    assert_eq!(shown(&mut bench, 21).0, None, "nobody knows");
 }
 
 #[test]
@@ -72,4 +75,26 @@ fn a_load_is_told_with_each_beat_and_shown_until_it_is_told_no_longer() {
         .map(|bytes| Decoder::default().decode_beat(&bytes, &Limits::default()).unwrap().load)
         .collect();
     assert_eq!(told, [Some(LOAD_MAX)]);
+}
+
+/// The donor has counted it as a member, and tells of a third one.
+#[test]
+fn who_has_not_joined_takes_no_writes_and_goes_by_its_links() {
+    let mut bench = Bench::joiner();
+    let hello = Hello { joined: true, ..bench.hello() };
+    bench.control(BAD, &Control::Hello(hello));
+    let mut members = MemberSet::default();
+    for (replica, node, region) in [(10, 1, "us-east"), (20, 2, "eu-central"), (30, 3, "ap-southeast")] {
+        let profile = Profile { version: 1, addresses: vec![format!("{region}:7400")], ..Profile::default() };
+        let member = Member::new(node_id(node), RegionId::new(region), WALL_MS, None);
+        members.add(ReplicaId(replica), &Member { profile, ..member });
+    }
+    let changed = Vec::new();
+    bench.control(BAD, &Control::Report { hlc: Hlc(1), changed, members: Some(members) });
+    let view = bench.node.cluster();
+    let shown: Vec<_> = view.members.iter().map(|m| (m.reach, m.takes_writes, m.status())).collect();
+    let me = (Reach::Up, false, Status::Degraded);
+    assert_eq!(shown, [me, (Reach::Suspected, true, Status::Degraded), (Reach::Up, true, Status::Well)]);
+    assert_eq!((view.belonging, view.isolated), (Belonging::Outside, false));
+    assert_eq!(view.members[1].addresses, ["eu-central:7400"]);
 }
