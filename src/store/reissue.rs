@@ -255,8 +255,8 @@ mod tests {
             let tags = tags.iter().map(|tag| Bytes::from_static(tag.as_bytes())).collect();
             Unsent { cell: write.cell.clone().with_tags(tags), ..write }
         };
-        for (tags, owed) in [(&[] as &[_], true), (&["old"], true), (&["old", "new"], false)] {
-            let (store, write, id) = store_for(tagged(tags));
+        for (tags, owed) in [(vec![], true), (vec!["old"], true), (vec!["old", "new"], false)] {
+            let (store, write, id) = store_for(tagged(&tags));
             let space = store.spaces().get(write.keyspace).unwrap();
             let tick = Tick { clock: &store.clock, wall_ms: 1 };
             let mut partition = store.lock(id).unwrap();
