@@ -130,7 +130,7 @@ fn given_back(rate: u64, (count, bytes): (usize, usize)) -> (Duration, u64) {
     while values.iter().any(|(key, _)| get(&cluster, 1, key).is_none()) {
         cluster.run_for(ms(100));
         if given(&cluster) > 0 {
-            let since = *first.get_or_insert(cluster.elapsed() - ms(100));
+            let since = *first.get_or_insert_with(|| cluster.elapsed() - ms(100));
             let may = u64::try_from((cluster.elapsed() - since).as_millis()).unwrap() * rate / 1_000;
             over = over.max(given(&cluster).saturating_sub(may));
         }
