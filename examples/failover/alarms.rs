@@ -119,3 +119,76 @@ impl Incident {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::tests::{incident, saw};
+
+    /// Returns how many of the verdicts are false alarms, and how many are excused.
+    fn judge(saws: &[(usize, Saw)], pauses: &[Pause], incident: &Incident) -> (usize, usize) {
+        let found = alarms(saws, pauses, std::slice::from_ref(incident), &incident.sites);
+        (found.false_ones.len(), found.of_pauses)
+    }
+
+    #[test]
+    fn a_verdict_that_nothing_explains_is_a_false_alarm_unless_there_was_silence() {
+        let slow = incident(Kind::SlowRegion, &[3], &[0, 1, 2]);
+        let saws = [
+            saw(0, What::Unreachable, Some(3), 2_000),
+            saw(1, What::Suspect, Some(3), 2_000),
+            saw(2, What::Unreachable, Some(1), 5_000),
+            saw(0, What::Up, Some(1), 5_100),
+        ];
+        let pauses = [Pause { site: Some(1), from_ms: 4_000, to_ms: 4_700 }];
+        let found = alarms(&saws, &pauses, std::slice::from_ref(&slow), &slow.sites);
+        assert_eq!(found, Alarms { false_ones: saws[..1].to_vec(), of_pauses: 1, suspicions: 1 });
+        let kill = incident(Kind::Kill, &[3], &[0, 1, 2]);
+        assert_eq!(alarms(&saws[..2], &[], std::slice::from_ref(&kill), &kill.sites), Alarms::default());
+    }
+
+    #[test]
+    fn a_stop_that_the_demo_has_made_excuses_nobody_unless_the_machine_made_it_longer() {
+        let slow = incident(Kind::SlowRegion, &[3], &[0, 1, 2]);
+        let saws = [saw(0, What::Unreachable, Some(3), 2_500)];
+        let pause = |site, ms| [Pause { site: Some(site), from_ms: 2_000, to_ms: 2_000 + ms }];
+        assert_eq!(judge(&saws, &pause(3, 310), &slow), (1, 0));
+        assert_eq!(judge(&saws, &pause(3, 400), &slow), (0, 1));
+        assert_eq!(judge(&saws, &pause(0, 310), &slow), (0, 1), "nobody had stopped that one");
+        let of = std::slice::from_ref(&slow);
+        assert_eq!((undue_ms(&pause(3, 310)[0], of), undue_ms(&pause(0, 310)[0], of)), (60, 310));
+        assert_eq!(undue_ms(&pause(3, 200)[0], of), 0);
+    }
+
+    #[test]
+    fn who_is_cut_off_alone_declares_nobody_until_it_hears_who_hears_the_others() {
+        let cut = incident(Kind::Cut, &[3], &[0, 1]);
+        let good = [saw(3, What::Suspect, Some(0), 1_500), saw(3, What::Isolated, None, 1_520)];
+        assert_eq!(judge(&good, &[], &cut), (0, 0));
+        for what in [What::Unreachable, What::LinkDown] {
+            assert_eq!(judge(&[saw(3, what, Some(0), 2_000)], &[], &cut), (1, 0), "{what:?}");
+        }
+        assert_eq!(judge(&[saw(3, What::LinkDown, Some(0), 6_100)], &[], &cut), (0, 0));
+        assert_eq!(judge(&[saw(3, What::Unreachable, Some(0), 6_100)], &[], &cut), (1, 0));
+        let region = incident(Kind::Cut, &[3, 4], &[0, 1]);
+        let said = |what, about| judge(&[saw(3, what, about, 2_000)], &[], &region);
+        assert_eq!(said(What::Unreachable, Some(0)), (0, 0), "its companion agrees");
+        assert_eq!((said(What::Unreachable, Some(4)), said(What::Isolated, None)), ((1, 0), (1, 0)));
+    }
+
+    #[test]
+    fn of_each_incident_only_what_its_processes_can_know_is_expected() {
+        let one_way = incident(Kind::OneWayCut, &[3], &[1]);
+        let said = |incident: &Incident, site, what, about| judge(&[saw(site, what, about, 2_000)], &[], incident).0;
+        assert_eq!(said(&one_way, 1, What::LinkDown, Some(3)), 0);
+        assert_eq!(said(&one_way, 3, What::LinkDown, Some(1)), 0);
+        assert_eq!(said(&one_way, 1, What::Unreachable, Some(3)), 1, "all others hear it");
+        assert_eq!(said(&one_way, 0, What::LinkDown, Some(3)), 1);
+        let kill = incident(Kind::Kill, &[3], &[0, 1]);
+        assert_eq!(said(&kill, 3, What::LinkDown, Some(1)), 0, "it has only just begun");
+        assert_eq!(said(&kill, 3, What::Unreachable, Some(1)), 1);
+        assert_eq!((said(&kill, 0, What::Unreachable, Some(3)), said(&kill, 0, What::Unreachable, Some(1))), (0, 1));
+        let clone = Incident { newcomer: Some(5), ..incident(Kind::ClonedIdentity, &[3], &[0, 1]) };
+        assert_eq!((said(&clone, 3, What::Fenced, None), said(&clone, 5, What::Fenced, None)), (0, 1));
+    }
+}

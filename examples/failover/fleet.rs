@@ -19,6 +19,7 @@ use crate::child::{Child, Door};
 use crate::counters::{Counters, Repaired};
 use crate::identity::{Identities, fresh_node};
 use crate::ledger::Ledger;
+use crate::marks::without_marks;
 use crate::protocol::{Answer, Dump, Question, View};
 use crate::support::protocol::Contexts;
 use crate::wan::{Wan, Weather};
@@ -240,12 +241,12 @@ impl Fleet {
         Ok(answers.into_values().collect())
     }
 
-    /// Returns everything that some sites have seen between them.
+    /// Returns everything that some sites name as seen between them.
     pub(crate) async fn union(&self, sites: &[usize]) -> Result<Contexts, Box<dyn Error>> {
         let mut union = Contexts::default();
         for answer in self.ask(sites, &Question::Contexts, self.patience).await? {
             if let Answer::Contexts(contexts) = answer {
-                union.join(&contexts);
+                union.join(&without_marks(&contexts));
             }
         }
         Ok(union)
@@ -266,16 +267,21 @@ impl Fleet {
         Ok(self.counters.sum())
     }
 
-    /// Lets every node compare all its copies with those of all others, until they are equal or `within` has passed. Returns
-    /// how many were found equal, and of how many; each pair of nodes is counted from both sides.
+    /// Lets one node after the other compare all its copies with those of all others, until they are equal or `within` has
+    /// passed, so that each pair is compared; the last one has been by then. Returns how many were found equal, and of how
+    /// many.
     pub(crate) async fn compare(&self, within: Duration) -> Result<(usize, usize), Box<dyn Error>> {
         let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
-        let answers = self.ask(&self.sites(), &Question::Compare { within_ms }, within + self.patience).await?;
-        let of_each = answers.iter().map(|answer| match answer {
-            Answer::Compared { verified, of } => Ok((*verified, *of)),
-            answer => Err(format!("a comparison was answered by {answer:?}")),
-        });
-        of_each.into_iter().try_fold((0, 0), |sum, one| Ok(one.map(|(equal, of)| (sum.0 + equal, sum.1 + of))?))
+        let (sites, question, mut sum) = (self.sites(), Question::Compare { within_ms }, (0, 0));
+        for site in sites.iter().take(sites.len().saturating_sub(1)) {
+            for answer in self.ask(&[*site], &question, within + self.patience).await? {
+                let Answer::Compared { verified, of } = answer else {
+                    return Err(format!("a comparison was answered by {answer:?}").into());
+                };
+                sum = (sum.0 + verified, sum.1 + of);
+            }
+        }
+        Ok(sum)
     }
 
     /// Returns how the cluster looks from some sites.

@@ -306,14 +306,14 @@ impl Incident {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn saw(site: usize, what: What, about: Option<usize>, at_ms: u64) -> (usize, Saw) {
+    pub(crate) fn saw(site: usize, what: What, about: Option<usize>, at_ms: u64) -> (usize, Saw) {
         (site, Saw { what, node: about.map(|site| site.to_string()), replica: about.map(|_| 7), at_ms })
     }
 
-    fn incident(kind: Kind, targets: &[usize], witnesses: &[usize]) -> Incident {
+    pub(crate) fn incident(kind: Kind, targets: &[usize], witnesses: &[usize]) -> Incident {
         Incident {
             kind,
             region: 3,
@@ -343,6 +343,22 @@ mod tests {
         assert_eq!((cut.detected(&saws), cut.agreed(&saws)), (Some((510, 2)), None));
         saws.push(saw(2, What::Unreachable, Some(3), 1_620));
         assert_eq!(cut.agreed(&saws), Some(640));
+    }
+
+    #[test]
+    fn who_is_cut_off_says_so_alone_by_being_isolated_and_in_company_by_missing_all_others() {
+        let saws = [
+            saw(3, What::Isolated, None, 1_520),
+            saw(3, What::Unreachable, Some(0), 1_600),
+            saw(3, What::Unreachable, Some(1), 1_700),
+            saw(4, What::Unreachable, Some(0), 1_650),
+        ];
+        assert_eq!(incident(Kind::Isolation, &[3], &[0, 1]).cut_off(&saws), Some(520));
+        assert_eq!(incident(Kind::Cut, &[2], &[0, 1]).cut_off(&saws), None, "it was another one that said so");
+        let region = incident(Kind::Cut, &[3, 4], &[0, 1]);
+        assert_eq!(region.cut_off(&saws), None);
+        let last = [&saws[..], &[saw(4, What::Unreachable, Some(1), 1_800)]].concat();
+        assert_eq!((region.cut_off(&last), incident(Kind::Kill, &[3, 4], &[0, 1]).cut_off(&last)), (Some(800), None));
     }
 
     #[test]

@@ -315,4 +315,30 @@ mod tests {
         pages.pauses.push(Pause { site: Some(3), from_ms: 1_500, to_ms: 2_900 });
         assert_eq!(pages.gaps_ms(3_100), BTreeMap::from([(1, 800), (2, 1_000)]));
     }
+
+    #[test]
+    fn a_client_that_nobody_ever_served_has_waited_since_it_came() {
+        let served = vec![ServedAt { at_ms: 1_400, client: 1, home: 0, by: 0 }];
+        let pages = Pages { served, came: BTreeMap::from([(1, 900), (2, 1_000)]), ..Pages::default() };
+        assert_eq!(pages.gaps_ms(3_100), BTreeMap::from([(1, 1_700), (2, 2_100)]));
+    }
+
+    #[test]
+    fn a_request_that_nobody_served_counts_unless_the_demo_had_stood_still() {
+        let failed = |at_ms, for_good| FailedAt { at_ms, home: 0, for_good };
+        let mut pages = Pages { failed: vec![failed(5_000, false), failed(6_000, true)], ..Pages::default() };
+        assert_eq!(pages.refused_by_all(), 1);
+        pages.pauses.push(Pause { site: Some(0), from_ms: 4_000, to_ms: 4_500 });
+        assert_eq!(pages.refused_by_all(), 1);
+        pages.pauses.push(Pause { site: None, from_ms: 4_000, to_ms: 4_500 });
+        assert_eq!(pages.refused_by_all(), 0);
+    }
+
+    #[test]
+    fn what_several_stood_still_at_the_same_time_counts_once() {
+        let pause = |site, from_ms, to_ms| Pause { site, from_ms, to_ms };
+        let pauses = vec![pause(Some(1), 500, 1_100), pause(None, 1_500, 1_700), pause(Some(2), 1_600, 1_800)];
+        let pages = Pages { pauses, ..Pages::default() };
+        assert_eq!((pages.stood_still_ms((1_000, 2_000)), pages.stood_still_ms((1_750, 1_760))), (400, 10));
+    }
 }

@@ -25,6 +25,7 @@ mod fleet;
 mod identity;
 mod incident;
 mod ledger;
+mod marks;
 mod node;
 mod play;
 mod plot;

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::counters::Repaired;
+use crate::marks::has_all;
 use crate::protocol::{Answer, Asked, Dump, Question, Report, Request, Saw, Served, View, What};
 use crate::support::protocol::{Context, Contexts, Dot, Stamp};
 use crate::support::wall_ms;
@@ -223,7 +224,7 @@ impl Node {
             },
             Question::Contexts => Answer::Contexts(Box::new(contexts(&self.cache))),
             Question::Reach { target } => {
-                while !contexts(&self.cache).includes(&target) {
+                while !has_all(&contexts(&self.cache), &target) {
                     sleep(LOOK).await;
                 }
                 Answer::Done

@@ -70,6 +70,8 @@ struct Play<'a> {
     figures: &'a mut Figures,
     /// All that every node had seen at some moment.
     seen: Contexts,
+    /// What the others had seen of the older of two twins, until it was folded away.
+    named: Contexts,
     /// Until when losses have been counted.
     judged_ms: u64,
 }
@@ -95,9 +97,9 @@ pub(crate) async fn play(
     figures.join = Some(begun.elapsed());
     figures.sites = fleet.site_of_each_node();
     timeline.say("joined", &format!("{} nodes in {} regions see each other", fleet.sites().len(), world::COUNT));
-    let (seen, judged_ms) = (Contexts::default(), wall_ms());
+    let (seen, named, judged_ms) = (Contexts::default(), Contexts::default(), wall_ms());
     let ledger = ledger.clone();
-    let mut play = Play { plan, seed: args.seed, fleet, ledger, timeline, figures, seen, judged_ms };
+    let mut play = Play { plan, seed: args.seed, fleet, ledger, timeline, figures, seen, named, judged_ms };
     let closed = Arc::new(AtomicBool::new(false));
     let mut clients = play.open_shop(&closed);
     play.figures.opened_ms = wall_ms();
@@ -170,7 +172,8 @@ impl Play<'_> {
             incident.quiet_ms = restarted.quiet_ms;
         }
         let sites = self.whose_writes_count(&incident);
-        let target = self.fleet.union(&sites).await?;
+        let mut target = self.fleet.union(&sites).await?;
+        target.join(&std::mem::take(&mut self.named));
         self.count().await?;
         let healing = Instant::now();
         incident.healing_ms = wall_ms();
@@ -238,12 +241,17 @@ impl Play<'_> {
         self.fleet.sites().into_iter().filter(|site| !twin(site)).collect()
     }
 
-    async fn hold(&self, incident: &Incident, told: &mut Told) {
+    async fn hold(&mut self, incident: &Incident, told: &mut Told) -> Result<(), Box<dyn Error>> {
         let until = Instant::now() + self.plan.hold;
         while Instant::now() < until {
             self.follow(incident, told);
+            if incident.kind == Kind::ClonedIdentity {
+                let named = self.fleet.union(&self.whose_writes_count(incident)).await?;
+                self.named.join(&named);
+            }
             sleep(LOOK).await;
         }
+        Ok(())
     }
 
     /// Waits until the region's clients are served at home again, then a little longer.

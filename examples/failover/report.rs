@@ -368,6 +368,10 @@ mod tests {
         bad.closed_ms = Some(3_000);
         bad.conclude(&Pages { served: vec![served(1_000), served(2_500)], ..Pages::default() });
         assert_eq!(bad.verdict(), "1 keys diverged, 1 clients were served by nobody for more than a second");
+        let repaired = Repaired { differences: 2, keys: 1, bytes: 90 };
+        let mut mended = Figures { repaired, ..figures() };
+        mended.conclude(&Pages::default());
+        assert_eq!(mended.verdict(), "repair found 2 differences and gave back 1 keys though nothing was lost");
         let mut early = Figures { findings: None, ..figures() };
         assert!(!early.is_good());
         early.complain_unless(false, "interrupted");

@@ -59,7 +59,7 @@ impl Play<'_> {
                 self.fleet.joined(clone).await?;
             }
         }
-        self.hold(incident, told).await;
+        self.hold(incident, told).await?;
         for mut slow in slow {
             slow.wait().await?;
         }
