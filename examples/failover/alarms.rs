@@ -151,7 +151,7 @@ mod tests {
     fn a_stop_that_the_demo_has_made_excuses_nobody_unless_the_machine_made_it_longer() {
         let slow = incident(Kind::SlowRegion, &[3], &[0, 1, 2]);
         let saws = [saw(0, What::Unreachable, Some(3), 2_500)];
-        let pause = |site, ms| [Pause { site: Some(site), from_ms: 2_000, to_ms: 2_000 + ms }];
+        let pause = |site, ms: u64| [Pause { site: Some(site), from_ms: 2_000, to_ms: 2_000 + ms }];
         assert_eq!(judge(&saws, &pause(3, 310), &slow), (1, 0));
         assert_eq!(judge(&saws, &pause(3, 400), &slow), (0, 1));
         assert_eq!(judge(&saws, &pause(0, 310), &slow), (0, 1), "nobody had stopped that one");
