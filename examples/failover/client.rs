@@ -79,6 +79,7 @@ impl Client {
 
     /// Makes requests until the shop is closed.
     pub(crate) async fn run(mut self, closed: Arc<AtomicBool>) {
+        self.ledger.open().came.insert(self.number, wall_ms());
         while !closed.load(Ordering::Relaxed) {
             self.request().await;
             sleep(THINK + THINK.mul_f64(self.rng.f64())).await;

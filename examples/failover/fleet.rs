@@ -16,8 +16,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::child::{Child, Door};
+use crate::counters::{Counters, Repaired};
 use crate::identity::{Identities, fresh_node};
 use crate::ledger::Ledger;
+use crate::marks::without_marks;
 use crate::protocol::{Answer, Dump, Question, View};
 use crate::support::protocol::Contexts;
 use crate::wan::{Wan, Weather};
@@ -70,6 +72,7 @@ pub(crate) struct Fleet {
     pub(crate) access: Arc<Access>,
     pub(crate) ledger: Ledger,
     children: BTreeMap<usize, Child>,
+    counters: Counters,
     replicas: BTreeMap<usize, u64>,
     nodes: BTreeMap<usize, NodeId>,
     addresses: Vec<SocketAddr>,
@@ -111,6 +114,7 @@ impl Fleet {
             access,
             ledger,
             children: BTreeMap::new(),
+            counters: Counters::default(),
             replicas: BTreeMap::new(),
             nodes,
             addresses,
@@ -172,6 +176,7 @@ impl Fleet {
             args.extend(["--peer".to_owned(), self.wan.entrance(site, peer)?.to_string()]);
         }
         let name = self.world.name_of(site);
+        self.counters.begin(site);
         self.children.insert(site, Child::spawn((site, name), &self.program.0, &args, self.ledger.clone())?);
         Ok(())
     }
@@ -194,6 +199,7 @@ impl Fleet {
 
     /// Lets a site's process end in an orderly way.
     pub(crate) async fn quit(&mut self, site: usize) -> Result<(), Box<dyn Error>> {
+        self.count(&[site]).await?;
         let child = self.children.remove(&site).ok_or("nothing runs there")?;
         self.access.doors().remove(&site);
         child.quit(self.patience).await
@@ -235,12 +241,12 @@ impl Fleet {
         Ok(answers.into_values().collect())
     }
 
-    /// Returns everything that some sites have seen between them.
+    /// Returns everything that some sites name as seen between them.
     pub(crate) async fn union(&self, sites: &[usize]) -> Result<Contexts, Box<dyn Error>> {
         let mut union = Contexts::default();
         for answer in self.ask(sites, &Question::Contexts, self.patience).await? {
             if let Answer::Contexts(contexts) = answer {
-                union.join(&contexts);
+                union.join(&without_marks(&contexts));
             }
         }
         Ok(union)
@@ -252,9 +258,35 @@ impl Fleet {
         self.ask(&self.sites(), &question, self.patience).await.is_ok()
     }
 
-    /// Returns how the cluster looks from each site.
-    pub(crate) async fn views(&self) -> Result<Vec<View>, Box<dyn Error>> {
-        let answers = self.ask(&self.sites(), &Question::View, self.patience).await?;
+    /// Reads what repair has counted at some sites; returns what it has counted in all, there and elsewhere. What a process
+    /// counts between the last reading and its end is in no sum.
+    pub(crate) async fn count(&mut self, sites: &[usize]) -> Result<Repaired, Box<dyn Error>> {
+        for (site, view) in sites.iter().zip(self.views(sites).await?) {
+            self.counters.read(*site, view.repaired);
+        }
+        Ok(self.counters.sum())
+    }
+
+    /// Lets one node after the other compare all its copies with those of all others, until they are equal or `within` has
+    /// passed, so that each pair is compared; the last one has been by then. Returns how many were found equal, and of how
+    /// many.
+    pub(crate) async fn compare(&self, within: Duration) -> Result<(usize, usize), Box<dyn Error>> {
+        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        let (sites, question, mut sum) = (self.sites(), Question::Compare { within_ms }, (0, 0));
+        for site in sites.iter().take(sites.len().saturating_sub(1)) {
+            for answer in self.ask(&[*site], &question, within + self.patience).await? {
+                let Answer::Compared { verified, of } = answer else {
+                    return Err(format!("a comparison was answered by {answer:?}").into());
+                };
+                sum = (sum.0 + verified, sum.1 + of);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Returns how the cluster looks from some sites.
+    async fn views(&self, sites: &[usize]) -> Result<Vec<View>, Box<dyn Error>> {
+        let answers = self.ask(sites, &Question::View, self.patience).await?;
         Ok(answers.iter().filter_map(|a| if let Answer::View(view) = a { Some(*view) } else { None }).collect())
     }
 
@@ -263,7 +295,7 @@ impl Fleet {
         let deadline = Instant::now() + self.patience;
         let all = self.sites().len();
         while Instant::now() < deadline {
-            if self.views().await?.iter().all(|view| view.members == all && view.up == all) {
+            if self.views(&self.sites()).await?.iter().all(|view| view.members == all && view.up == all) {
                 return Ok(true);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

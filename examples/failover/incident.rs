@@ -2,15 +2,20 @@
 //!
 //! # Invariants
 //! * Everything here is computed from the ledger; nothing is measured twice.
-//! * A verdict about who is not concerned is a false alarm, also while something else is going on.
+//! * Times are from the moment from which on there was something to be noticed, or from the beginning.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::ValueEnum;
 
-use crate::ledger::{Pause, SentTo, ServedAt};
+use crate::ledger::{SentTo, ServedAt};
 use crate::protocol::{Saw, What};
 use crate::world::{self, World};
+
+/// A slow region stands still for so long, again and again, and runs for so long in between, in milliseconds: slower than a
+/// client waits for, and half of the silence that makes a node suspected.
+pub(crate) const STOPPED_MS: u64 = 250;
+pub(crate) const RUNNING_MS: u64 = 150;
 
 /// What can happen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
@@ -75,6 +80,35 @@ impl Kind {
         }
     }
 
+    /// Tells whether it cuts off whom it happens to from all others.
+    pub(crate) fn cuts_off(self) -> bool {
+        match self {
+            Self::Cut | Self::Isolation => true,
+            Self::Kill | Self::OneWayCut | Self::SlowRegion | Self::Restart | Self::ClonedIdentity => false,
+        }
+    }
+
+    /// Tells whether every router must name other regions to the region's clients while it lasts.
+    pub(crate) fn is_to_be_routed_around(self) -> bool {
+        match self {
+            Self::Cut | Self::Kill | Self::Restart => true,
+            Self::OneWayCut | Self::SlowRegion | Self::Isolation | Self::ClonedIdentity => false,
+        }
+    }
+
+    /// Returns how soon all whom it concerns must agree, and routers must have turned away, in milliseconds; nothing where
+    /// nobody need agree, or it may begin long before there is anything to notice.
+    pub(crate) fn in_time_ms(self) -> Option<u64> {
+        match self {
+            Self::Cut | Self::Kill | Self::Isolation => Some(1_000),
+            // Twice the silence that makes a node suspected, and as much again as all others have for what comes after one.
+            Self::OneWayCut => Some(1_500),
+            // The process has to start and to join before there are two.
+            Self::ClonedIdentity => Some(2_000),
+            Self::SlowRegion | Self::Restart => None,
+        }
+    }
+
     /// Tells whether clients of the region may be served elsewhere for it.
     pub(crate) fn moves_clients(self) -> bool {
         match self {
@@ -102,6 +136,8 @@ pub(crate) struct Incident {
     pub(crate) from_ms: u64,
     /// From here on there is something to be noticed: its beginning, but for a restart, which is announced.
     pub(crate) quiet_ms: u64,
+    /// From here on it is being undone.
+    pub(crate) healing_ms: u64,
     /// From here on nothing of it is left.
     pub(crate) until_ms: u64,
 }
@@ -122,8 +158,14 @@ impl Incident {
         }
     }
 
-    fn about(&self, saw: &Saw) -> Option<usize> {
+    /// Returns whom a verdict is about.
+    pub(crate) fn about(&self, saw: &Saw) -> Option<usize> {
         self.sites.get(saw.node.as_ref()?).copied()
+    }
+
+    /// Tells whether it happens to one process only, which has nobody to ask when it hears none of the others.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.targets.len() == 1
     }
 
     fn is_removal(&self, (site, saw): &(usize, Saw)) -> bool {
@@ -182,15 +224,45 @@ impl Incident {
     /// Returns when the last witness had its verdict on the last target, in milliseconds from the beginning; nothing
     /// while one has none. Of a slow region nobody may have one.
     pub(crate) fn agreed(&self, saws: &[(usize, Saw)]) -> Option<u64> {
+        let told = if self.kind == Kind::ClonedIdentity { self.targets.clone() } else { BTreeSet::new() };
+        let pairs = self.witnesses.iter().chain(&told).flat_map(|w| self.targets.iter().map(move |t| (*w, *t)));
+        self.last_of(pairs, saws, |heard| self.is_verdict(heard))
+    }
+
+    /// Returns when the last one that was cut off had said so, in milliseconds: one that hears nobody that it is isolated,
+    /// one that hears its companions that each of the others is unreachable. Nothing while one has not, and of what cuts
+    /// off nobody.
+    pub(crate) fn cut_off(&self, saws: &[(usize, Saw)]) -> Option<u64> {
+        if !self.kind.cuts_off() {
+            return None;
+        }
+        if self.is_alone() {
+            let isolated = |(site, saw): &(usize, Saw)| (saw.what == What::Isolated).then_some((*site, *site));
+            return self.last_of(self.targets.iter().map(|target| (*target, *target)), saws, isolated);
+        }
+        let unreachable = |(site, saw): &(usize, Saw)| {
+            let about = self.about(saw).filter(|_| saw.what == What::Unreachable)?;
+            Some((*site, about))
+        };
+        let pairs = self.targets.iter().flat_map(|t| self.witnesses.iter().map(move |w| (*t, *w)));
+        self.last_of(pairs, saws, unreachable)
+    }
+
+    /// Returns when the last of some pairs of who says and whom it is about was heard for the first time, in milliseconds;
+    /// nothing while one was not.
+    fn last_of(
+        &self,
+        pairs: impl Iterator<Item = (usize, usize)>,
+        saws: &[(usize, Saw)],
+        says: impl Fn(&(usize, Saw)) -> Option<(usize, usize)>,
+    ) -> Option<u64> {
         let mut first: BTreeMap<(usize, usize), u64> = BTreeMap::new();
         for heard in self.since(saws) {
-            if let Some(verdict) = self.is_verdict(heard) {
-                let at = first.entry(verdict).or_insert(heard.1.at_ms);
+            if let Some(pair) = says(heard) {
+                let at = first.entry(pair).or_insert(heard.1.at_ms);
                 *at = heard.1.at_ms.min(*at);
             }
         }
-        let told = if self.kind == Kind::ClonedIdentity { self.targets.clone() } else { BTreeSet::new() };
-        let pairs = self.witnesses.iter().chain(&told).flat_map(|w| self.targets.iter().map(move |t| (*w, *t)));
         let all: Option<Vec<u64>> = pairs.map(|pair| first.get(&pair).copied()).collect();
         Some(all?.into_iter().max()? - self.quiet_ms)
     }
@@ -204,23 +276,6 @@ impl Incident {
         };
         let older = told(&|site| self.targets.contains(&site), What::Fenced);
         (older, told(&|site| Some(site) == self.newcomer, What::Twin))
-    }
-
-    /// Tells whether a verdict at `site` is to be expected.
-    fn explains(&self, (site, saw): &(usize, Saw)) -> bool {
-        let by_target = self.targets.contains(site) || self.newcomer == Some(*site);
-        let by_witness = self.witnesses.contains(site);
-        let of_target = self.about(saw).is_some_and(|about| self.targets.contains(&about));
-        let of_witness = self.about(saw).is_some_and(|about| self.witnesses.contains(&about));
-        let in_time = (self.from_ms..=self.until_ms).contains(&saw.at_ms);
-        in_time
-            && match self.kind {
-                Kind::SlowRegion => false,
-                Kind::OneWayCut => (by_witness && of_target) || (by_target && of_witness),
-                Kind::Cut | Kind::Kill | Kind::Isolation | Kind::Restart | Kind::ClonedIdentity => {
-                    by_target || of_target
-                }
-            }
     }
 
     /// Returns for each client of the region when another region first served it, in milliseconds from the beginning.
@@ -246,69 +301,19 @@ impl Incident {
             of_witness.next().map(|one| one.at_ms - self.from_ms)
         };
         let all: Option<Vec<u64>> = self.witnesses.iter().map(first).collect();
-        let expected = match self.kind {
-            Kind::Cut | Kind::Kill | Kind::Restart => true,
-            Kind::OneWayCut | Kind::SlowRegion | Kind::Isolation | Kind::ClonedIdentity => false,
-        };
-        all.filter(|_| expected)?.into_iter().max()
+        all.filter(|_| self.kind.is_to_be_routed_around())?.into_iter().max()
     }
-}
-
-/// Verdicts that nothing explains.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Alarms {
-    /// What was said, by whom, when.
-    pub(crate) false_ones: Vec<(usize, Saw)>,
-    /// The same, where one concerned or the demo itself stood still: then there was silence indeed.
-    pub(crate) of_pauses: usize,
-    /// Suspicions that nothing explains. They are no alarms: nobody acts on one alone but to ask others first.
-    pub(crate) suspicions: usize,
-}
-
-/// A silence may be noticed and told so long after the pause that caused it, in milliseconds.
-const ECHO_MS: u64 = 2_500;
-
-/// Returns the verdicts that none of the incidents explains.
-pub(crate) fn alarms(
-    saws: &[(usize, Saw)],
-    pauses: &[Pause],
-    incidents: &[Incident],
-    sites: &BTreeMap<String, usize>,
-) -> Alarms {
-    let mut alarms = Alarms::default();
-    for heard in saws {
-        let is_alarm = match heard.1.what {
-            What::Unreachable | What::LinkDown | What::Isolated | What::Fenced => true,
-            What::Suspect => false,
-            What::Up | What::NotIsolated | What::MemberJoined | What::MemberRemoved | What::Twin => continue,
-        };
-        if incidents.iter().any(|incident| incident.explains(heard)) {
-            continue;
-        }
-        let about = heard.1.node.as_ref().and_then(|node| sites.get(node)).copied();
-        let at = heard.1.at_ms;
-        let paused = pauses.iter().any(|pause| {
-            let concerned = pause.site.is_none_or(|site| site == heard.0 || Some(site) == about);
-            concerned && (pause.from_ms..=pause.to_ms + ECHO_MS).contains(&at)
-        });
-        match (is_alarm, paused) {
-            (false, _) => alarms.suspicions += 1,
-            (true, true) => alarms.of_pauses += 1,
-            (true, false) => alarms.false_ones.push(heard.clone()),
-        }
-    }
-    alarms
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn saw(site: usize, what: What, about: Option<usize>, at_ms: u64) -> (usize, Saw) {
+    pub(crate) fn saw(site: usize, what: What, about: Option<usize>, at_ms: u64) -> (usize, Saw) {
         (site, Saw { what, node: about.map(|site| site.to_string()), replica: about.map(|_| 7), at_ms })
     }
 
-    fn incident(kind: Kind, targets: &[usize], witnesses: &[usize]) -> Incident {
+    pub(crate) fn incident(kind: Kind, targets: &[usize], witnesses: &[usize]) -> Incident {
         Incident {
             kind,
             region: 3,
@@ -319,6 +324,7 @@ mod tests {
             sites: (0..5).map(|site| (site.to_string(), site)).collect(),
             from_ms: 1_000,
             quiet_ms: 1_000,
+            healing_ms: 6_000,
             until_ms: 9_000,
         }
     }
@@ -340,13 +346,26 @@ mod tests {
     }
 
     #[test]
+    fn who_is_cut_off_says_so_alone_by_being_isolated_and_in_company_by_missing_all_others() {
+        let saws = [
+            saw(3, What::Isolated, None, 1_520),
+            saw(3, What::Unreachable, Some(0), 1_600),
+            saw(3, What::Unreachable, Some(1), 1_700),
+            saw(4, What::Unreachable, Some(0), 1_650),
+        ];
+        assert_eq!(incident(Kind::Isolation, &[3], &[0, 1]).cut_off(&saws), Some(520));
+        assert_eq!(incident(Kind::Cut, &[2], &[0, 1]).cut_off(&saws), None, "it was another one that said so");
+        let region = incident(Kind::Cut, &[3, 4], &[0, 1]);
+        assert_eq!(region.cut_off(&saws), None);
+        let last = [&saws[..], &[saw(4, What::Unreachable, Some(1), 1_800)]].concat();
+        assert_eq!((region.cut_off(&last), incident(Kind::Kill, &[3, 4], &[0, 1]).cut_off(&last)), (Some(800), None));
+    }
+
+    #[test]
     fn of_a_one_way_cut_the_verdict_is_that_the_link_is_down() {
         let cut = incident(Kind::OneWayCut, &[3], &[1]);
         let saws = [saw(1, What::Suspect, Some(3), 1_500), saw(1, What::LinkDown, Some(3), 2_000)];
         assert_eq!((cut.detected(&saws), cut.agreed(&saws)), (Some((500, 1)), Some(1_000)));
-        let wrong = [saw(0, What::Unreachable, Some(3), 2_000), saw(3, What::LinkDown, Some(1), 2_500)];
-        let found = alarms(&wrong, &[], std::slice::from_ref(&cut), &cut.sites);
-        assert_eq!(found.false_ones, wrong[..1]);
     }
 
     #[test]
@@ -360,22 +379,6 @@ mod tests {
         assert_eq!((clone.detected(&saws), clone.agreed(&saws)), (Some((100, 0)), None));
         saws.push(saw(3, What::Fenced, None, 1_300));
         assert_eq!(clone.agreed(&saws), Some(300));
-    }
-
-    #[test]
-    fn a_verdict_that_nothing_explains_is_a_false_alarm_unless_there_was_silence() {
-        let slow = incident(Kind::SlowRegion, &[3], &[0, 1, 2]);
-        let saws = [
-            saw(0, What::Unreachable, Some(3), 2_000),
-            saw(1, What::Suspect, Some(3), 2_000),
-            saw(2, What::Unreachable, Some(1), 5_000),
-            saw(0, What::Up, Some(1), 5_100),
-        ];
-        let pauses = [Pause { site: Some(1), from_ms: 4_000, to_ms: 4_700 }];
-        let found = alarms(&saws, &pauses, std::slice::from_ref(&slow), &slow.sites);
-        assert_eq!(found, Alarms { false_ones: saws[..1].to_vec(), of_pauses: 1, suspicions: 1 });
-        let kill = incident(Kind::Kill, &[3], &[0, 1, 2]);
-        assert_eq!(alarms(&saws[..2], &[], std::slice::from_ref(&kill), &kill.sites), Alarms::default());
     }
 
     #[test]

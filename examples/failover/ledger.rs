@@ -13,6 +13,8 @@ use crate::world;
 
 /// A client served by nobody for longer has waited too long, in milliseconds.
 pub(crate) const GAP_MS_MAX: u64 = 1_000;
+/// A client that asks all regions in vain needs about so long, in milliseconds.
+const ALL_REGIONS_MS: u64 = 2_500;
 
 /// A request that was served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +67,13 @@ pub(crate) struct Pause {
     pub(crate) to_ms: u64,
 }
 
+impl Pause {
+    /// Returns how long it was, in milliseconds.
+    pub(crate) fn ms(&self) -> u64 {
+        self.to_ms.saturating_sub(self.from_ms)
+    }
+}
+
 /// Everything heard.
 #[derive(Debug, Default)]
 pub(crate) struct Pages {
@@ -76,6 +85,8 @@ pub(crate) struct Pages {
     pub(crate) writes: Vec<Written>,
     /// Writes whose client was not answered: they happened or not.
     pub(crate) unanswered: BTreeSet<(String, Option<u64>)>,
+    /// When each client made its first request.
+    pub(crate) came: BTreeMap<usize, u64>,
     pub(crate) served: Vec<ServedAt>,
     pub(crate) failed: Vec<FailedAt>,
     /// When a region told a client that it lacks what that one had written or seen.
@@ -190,12 +201,14 @@ impl Pages {
         findings
     }
 
-    /// Returns the longest time that each client was served by nobody until `end_ms`, less what the demo itself stood still.
+    /// Returns the longest time that each client was served by nobody, from its coming until `end_ms`, less what the demo
+    /// itself stood still.
     pub(crate) fn gaps_ms(&self, end_ms: u64) -> BTreeMap<usize, u64> {
-        let mut last: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut last = self.came.clone();
         let mut gaps: BTreeMap<usize, u64> = BTreeMap::new();
         let mut note = |client: usize, from: u64, to: u64| {
-            let gap = to.saturating_sub(from).saturating_sub(self.stood_still_ms(from, to));
+            let own = self.pauses.iter().filter(|pause| pause.site.is_none());
+            let gap = to.saturating_sub(from).saturating_sub(union_ms(own, (from, to)));
             let longest = gaps.entry(client).or_default();
             *longest = gap.max(*longest);
         };
@@ -208,11 +221,32 @@ impl Pages {
         gaps
     }
 
-    /// Returns for how much of a span the demo itself stood still, and with it all paths and all clients.
-    fn stood_still_ms(&self, from: u64, to: u64) -> u64 {
-        let own = self.pauses.iter().filter(|pause| pause.site.is_none());
-        own.map(|pause| pause.to_ms.min(to).saturating_sub(pause.from_ms.max(from))).sum()
+    /// Returns the requests that nobody served although the demo, with all paths, did not stand still shortly before.
+    pub(crate) fn refused_by_all(&self) -> usize {
+        let excuses = |pause: &Pause, at_ms: u64| {
+            pause.site.is_none() && (pause.from_ms..=pause.to_ms + ALL_REGIONS_MS).contains(&at_ms)
+        };
+        let for_good = self.failed.iter().filter(|one| one.for_good);
+        for_good.filter(|one| !self.pauses.iter().any(|pause| excuses(pause, one.at_ms))).count()
     }
+
+    /// Returns for how much of a span any process stood still, or the demo.
+    pub(crate) fn stood_still_ms(&self, span: (u64, u64)) -> u64 {
+        union_ms(self.pauses.iter(), span)
+    }
+}
+
+/// Returns how much of a span pauses cover.
+fn union_ms<'a>(pauses: impl Iterator<Item = &'a Pause>, (from, to): (u64, u64)) -> u64 {
+    let mut spans: Vec<(u64, u64)> =
+        pauses.map(|pause| (pause.from_ms.max(from), pause.to_ms.min(to))).filter(|span| span.0 < span.1).collect();
+    spans.sort_unstable();
+    let (mut covered, mut until) = (0, from);
+    for (begin, end) in spans {
+        covered += end.saturating_sub(begin.max(until));
+        until = until.max(end);
+    }
+    covered
 }
 
 #[cfg(test)]
@@ -280,5 +314,31 @@ mod tests {
         pages.pauses.push(Pause { site: None, from_ms: 2_000, to_ms: 2_900 });
         pages.pauses.push(Pause { site: Some(3), from_ms: 1_500, to_ms: 2_900 });
         assert_eq!(pages.gaps_ms(3_100), BTreeMap::from([(1, 800), (2, 1_000)]));
+    }
+
+    #[test]
+    fn a_client_that_nobody_ever_served_has_waited_since_it_came() {
+        let served = vec![ServedAt { at_ms: 1_400, client: 1, home: 0, by: 0 }];
+        let pages = Pages { served, came: BTreeMap::from([(1, 900), (2, 1_000)]), ..Pages::default() };
+        assert_eq!(pages.gaps_ms(3_100), BTreeMap::from([(1, 1_700), (2, 2_100)]));
+    }
+
+    #[test]
+    fn a_request_that_nobody_served_counts_unless_the_demo_had_stood_still() {
+        let failed = |at_ms, for_good| FailedAt { at_ms, home: 0, for_good };
+        let mut pages = Pages { failed: vec![failed(5_000, false), failed(6_000, true)], ..Pages::default() };
+        assert_eq!(pages.refused_by_all(), 1);
+        pages.pauses.push(Pause { site: Some(0), from_ms: 4_000, to_ms: 4_500 });
+        assert_eq!(pages.refused_by_all(), 1);
+        pages.pauses.push(Pause { site: None, from_ms: 4_000, to_ms: 4_500 });
+        assert_eq!(pages.refused_by_all(), 0);
+    }
+
+    #[test]
+    fn what_several_stood_still_at_the_same_time_counts_once() {
+        let pause = |site, from_ms, to_ms| Pause { site, from_ms, to_ms };
+        let pauses = vec![pause(Some(1), 500, 1_100), pause(None, 1_500, 1_700), pause(Some(2), 1_600, 1_800)];
+        let pages = Pages { pauses, ..Pages::default() };
+        assert_eq!((pages.stood_still_ms((1_000, 2_000)), pages.stood_still_ms((1_750, 1_760))), (400, 10));
     }
 }

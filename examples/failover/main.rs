@@ -8,19 +8,24 @@
 //! # Invariants
 //! * No process outlives the demo: each is ended by its handle when the demo ends, however it ends, and ends by itself
 //!   when its standard input closes.
-//! * Exit status 0 means that nothing diverged or came back, nothing acknowledged by a quorum was lost, nobody raised a
-//!   false alarm, and no client waited for more than a second; anything else is 1.
+//! * Exit status 0 means that nothing diverged or came back, nothing acknowledged by a quorum was lost, repair found nothing,
+//!   all whom it concerned noticed in time, nobody raised a false alarm, and every client was served, none having waited for
+//!   more than a second; anything else is 1.
 
+mod alarms;
 mod child;
 mod client;
+mod counters;
 #[path = "../support/dev_ca.rs"]
 mod dev_ca;
+mod duty;
 mod fleet;
 #[path = "../support/identity.rs"]
 #[expect(dead_code, reason = "the three regions keep a file there")]
 mod identity;
 mod incident;
 mod ledger;
+mod marks;
 mod node;
 mod play;
 mod plot;

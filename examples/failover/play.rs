@@ -1,31 +1,33 @@
-//! What happens, in order: join, steady traffic, one incident after the other with heal and convergence, a last comparison.
+//! What happens, in order: join, steady traffic, one incident after the other with heal, convergence and a comparison of all
+//! copies, and a last comparison of all that is shown.
 //!
 //! # Invariants
 //! * Clients never stop: they make requests through every incident, every heal and every restart.
 //! * An incident begins only when the one before has left nothing behind: all nodes see each other, all have caught up,
-//!   and clients are back home.
+//!   their copies were compared, and clients are back home.
+//! * What repair counts is counted towards the incident in which it does, up to that comparison; nothing is left out.
+
+mod strike;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::client::Client;
+use crate::counters::Repaired;
 use crate::fleet::Fleet;
 use crate::incident::{Incident, Kind};
 use crate::ledger::{Ledger, Pause};
-use crate::protocol::{Answer, Question};
 use crate::report::{Figures, Outcome};
 use crate::support::protocol::{Contexts, Dot};
 use crate::support::wall_ms;
 use crate::timeline::Timeline;
-use crate::world::{self, World};
+use crate::world;
 use crate::{DemoArgs, Program};
 
 /// Clients near each region.
@@ -34,13 +36,10 @@ const CLIENTS: usize = 3;
 const LOOK: Duration = Duration::from_millis(50);
 /// How often the demo looks whether it stood still itself.
 const PULSE: Duration = Duration::from_millis(20);
-/// A pause of the demo that counts: three beats of the nodes.
-const PAUSE: Duration = Duration::from_millis(300);
-/// A slow region stands still for so long, again and again, and runs for so long in between: slower than a client waits
-/// for, and half of the silence that makes a node suspected.
-const STOPPED_S: f64 = 0.25;
-const RUNNING_S: f64 = 0.15;
-
+/// A pause of the demo that counts: half a beat of the nodes.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long copies may take to be found equal after an incident, while clients go on writing.
+const COMPARED_WITHIN: Duration = Duration::from_secs(10);
 /// How the seconds are divided.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
@@ -61,15 +60,6 @@ impl Plan {
     }
 }
 
-/// A region that was restarted.
-#[derive(Clone, Copy, Debug)]
-struct Restarted {
-    /// When its old processes were told to end, in Unix milliseconds.
-    quiet_ms: u64,
-    /// When its new ones were started.
-    started: Instant,
-}
-
 /// A run under way.
 struct Play<'a> {
     plan: Plan,
@@ -80,6 +70,8 @@ struct Play<'a> {
     figures: &'a mut Figures,
     /// All that every node had seen at some moment.
     seen: Contexts,
+    /// What the others had seen of the older of two twins, until it was folded away.
+    named: Contexts,
     /// Until when losses have been counted.
     judged_ms: u64,
 }
@@ -105,9 +97,9 @@ pub(crate) async fn play(
     figures.join = Some(begun.elapsed());
     figures.sites = fleet.site_of_each_node();
     timeline.say("joined", &format!("{} nodes in {} regions see each other", fleet.sites().len(), world::COUNT));
-    let (seen, judged_ms) = (Contexts::default(), wall_ms());
+    let (seen, named, judged_ms) = (Contexts::default(), Contexts::default(), wall_ms());
     let ledger = ledger.clone();
-    let mut play = Play { plan, seed: args.seed, fleet, ledger, timeline, figures, seen, judged_ms };
+    let mut play = Play { plan, seed: args.seed, fleet, ledger, timeline, figures, seen, named, judged_ms };
     let closed = Arc::new(AtomicBool::new(false));
     let mut clients = play.open_shop(&closed);
     play.figures.opened_ms = wall_ms();
@@ -167,7 +159,7 @@ impl Play<'_> {
 
     /// Lets something happen, heals it, and waits until nothing of it is left.
     async fn happen(&mut self, kind: Kind) -> Result<(), Box<dyn Error>> {
-        let repaired = self.repaired().await?;
+        let before = self.count().await?;
         let mut incident = self.incident(kind);
         self.timeline.now(kind.name());
         self.timeline.say(kind.name(), &incident.text(self.fleet.world));
@@ -180,8 +172,11 @@ impl Play<'_> {
             incident.quiet_ms = restarted.quiet_ms;
         }
         let sites = self.whose_writes_count(&incident);
-        let target = self.fleet.union(&sites).await?;
+        let mut target = self.fleet.union(&sites).await?;
+        target.join(&std::mem::take(&mut self.named));
+        self.count().await?;
         let healing = Instant::now();
+        incident.healing_ms = wall_ms();
         self.heal(&incident).await?;
         let healed = if kind == Kind::Restart { "runs again" } else { "healed" };
         self.timeline.say(kind.name(), healed);
@@ -198,17 +193,13 @@ impl Play<'_> {
         let mut outcome = Outcome::new(&incident, &self.ledger.open(), (healed_ms, reached.then_some(converge)));
         outcome.lost = self.ledger.open().lost((self.judged_ms, judged_ms), &self.seen);
         self.judged_ms = judged_ms;
-        let after = self.repaired().await?;
-        (outcome.repaired, outcome.repair_bytes) =
-            (after.0.saturating_sub(repaired.0), after.1.saturating_sub(repaired.1));
-        self.figures.complain_unless(reached, &format!("did not converge after {}", kind.name()));
         self.figures.complain_unless(whole, &format!("not all nodes saw each other after {}", kind.name()));
-        let noticed = outcome.agree_ms.is_some() || !kind.is_to_be_noticed();
-        self.figures.complain_unless(noticed, &format!("not all whom it concerned noticed {}", kind.name()));
-        self.figures.outcomes.push(outcome);
         self.figures.incidents.pop();
         self.figures.incidents.push(incident.clone());
-        self.back_home(&incident).await;
+        let ((), compared) = tokio::join!(self.back_home(&incident), self.fleet.compare(COMPARED_WITHIN));
+        outcome.compared = Some(compared?);
+        outcome.repaired = self.count().await? - before;
+        self.figures.note(&incident, outcome, &self.ledger.open());
         self.timeline.step();
         Ok(())
     }
@@ -239,6 +230,7 @@ impl Play<'_> {
             sites,
             from_ms: 0,
             quiet_ms: 0,
+            healing_ms: u64::MAX,
             until_ms: u64::MAX,
         }
     }
@@ -249,133 +241,15 @@ impl Play<'_> {
         self.fleet.sites().into_iter().filter(|site| !twin(site)).collect()
     }
 
-    /// Begins it and waits for as long as it lasts. Returns until when the writes count as made in it.
-    async fn begin(
-        &mut self,
-        incident: &Incident,
-        told: &mut Told,
-    ) -> Result<(u64, Option<Restarted>), Box<dyn Error>> {
-        let world = self.fleet.world;
-        let mut slow = Vec::new();
-        match incident.kind {
-            Kind::Cut => {
-                self.fleet.access.cut(incident.region, true);
-                self.fleet.wan.switch(|from, to| crosses(world, incident.region, from, to), true);
-            }
-            Kind::Kill => {
-                for site in &incident.targets {
-                    self.fleet.kill(*site).await?;
-                }
-            }
-            Kind::OneWayCut => self.switch_one_way(incident, true),
-            Kind::SlowRegion => {
-                for site in &incident.targets {
-                    slow.extend(self.fleet.pid(*site).map(|pid| stutter(pid, self.plan.hold)).transpose()?);
-                }
-            }
-            Kind::Isolation => incident.targets.iter().for_each(|site| self.fleet.wan.cut(*site)),
-            Kind::Restart => return self.restart(incident, told).await,
-            Kind::ClonedIdentity => {
-                let clone = world.clone_site();
-                self.fleet.spawn(clone)?;
-                self.fleet.joined(clone).await?;
-            }
-        }
-        self.hold(incident, told).await;
-        for mut slow in slow {
-            slow.wait().await?;
-        }
-        let mut until = wall_ms();
-        if incident.kind == Kind::ClonedIdentity {
-            let clone = world.clone_site();
-            self.drain(&[clone]).await?;
-            until = wall_ms();
-            self.fleet.quit(clone).await?;
-        }
-        Ok((until, None))
-    }
-
-    async fn hold(&self, incident: &Incident, told: &mut Told) {
+    async fn hold(&mut self, incident: &Incident, told: &mut Told) -> Result<(), Box<dyn Error>> {
         let until = Instant::now() + self.plan.hold;
         while Instant::now() < until {
             self.follow(incident, told);
+            if incident.kind == Kind::ClonedIdentity {
+                let named = self.fleet.union(&self.whose_writes_count(incident)).await?;
+                self.named.join(&named);
+            }
             sleep(LOOK).await;
-        }
-    }
-
-    fn switch_one_way(&self, incident: &Incident, severed: bool) {
-        let lost = |from: usize, to: usize| incident.targets.contains(&from) && incident.witnesses.contains(&to);
-        self.fleet.wan.switch(lost, severed);
-    }
-
-    /// As for an upgrade: clients are sent elsewhere, the region hands over, ends, and is started again.
-    async fn restart(
-        &mut self,
-        incident: &Incident,
-        told: &mut Told,
-    ) -> Result<(u64, Option<Restarted>), Box<dyn Error>> {
-        let region = world::name(incident.region).to_owned();
-        let avoid = |avoid| Question::Avoid { region: region.clone(), avoid };
-        let patience = self.fleet.patience();
-        self.fleet.ask(&self.fleet.sites(), &avoid(true), patience).await?;
-        let until = Instant::now() + self.plan.hold / 2;
-        while Instant::now() < until {
-            self.follow(incident, told);
-            sleep(LOOK).await;
-        }
-        let targets: Vec<usize> = incident.targets.iter().copied().collect();
-        self.drain(&targets).await?;
-        let quiet_ms = wall_ms();
-        for site in &targets {
-            self.fleet.quit(*site).await?;
-        }
-        let (until, started) = (wall_ms(), Instant::now());
-        let target = self.fleet.union(&self.fleet.sites()).await?;
-        self.start_again(&targets).await?;
-        self.seen.join(&target);
-        self.fleet.ask(&self.fleet.sites(), &avoid(false), patience).await?;
-        Ok((until, Some(Restarted { quiet_ms, started })))
-    }
-
-    async fn drain(&self, sites: &[usize]) -> Result<(), Box<dyn Error>> {
-        let patience = self.fleet.patience();
-        let within_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        for answer in self.fleet.ask(sites, &Question::Drain { within_ms }, patience * 2).await? {
-            if let Answer::Failed { reason } = answer {
-                return Err(reason.into());
-            }
-        }
-        Ok(())
-    }
-
-    async fn start_again(&mut self, sites: &[usize]) -> Result<(), Box<dyn Error>> {
-        for site in sites {
-            self.fleet.spawn(*site)?;
-        }
-        for site in sites {
-            self.fleet.joined(*site).await?;
-        }
-        Ok(())
-    }
-
-    async fn heal(&mut self, incident: &Incident) -> Result<(), Box<dyn Error>> {
-        let world = self.fleet.world;
-        let targets: Vec<usize> = incident.targets.iter().copied().collect();
-        match incident.kind {
-            Kind::Cut => {
-                self.fleet.wan.switch(|from, to| crosses(world, incident.region, from, to), false);
-                self.fleet.access.cut(incident.region, false);
-            }
-            Kind::Kill => self.start_again(&targets).await?,
-            Kind::OneWayCut => self.switch_one_way(incident, false),
-            Kind::Isolation => targets.iter().for_each(|site| self.fleet.wan.heal(*site)),
-            Kind::SlowRegion | Kind::Restart => {}
-            Kind::ClonedIdentity => {
-                for site in &targets {
-                    self.fleet.kill(*site).await?;
-                }
-                self.start_again(&targets).await?;
-            }
         }
         Ok(())
     }
@@ -398,9 +272,10 @@ impl Play<'_> {
         sleep(self.plan.rest).await;
     }
 
-    async fn repaired(&self) -> Result<(u64, u64), Box<dyn Error>> {
-        let views = self.fleet.views().await?;
-        Ok(views.iter().fold((0, 0), |sum, view| (sum.0 + view.repaired, sum.1 + view.repair_bytes)))
+    /// Reads what repair has counted everywhere until now.
+    async fn count(&mut self) -> Result<Repaired, Box<dyn Error>> {
+        self.figures.repaired = self.fleet.count(&self.fleet.sites()).await?;
+        Ok(self.figures.repaired)
     }
 
     /// Tells what has been noticed since the last look.
@@ -441,6 +316,9 @@ impl Play<'_> {
         let reached = self.fleet.reach(&target).await;
         self.figures.complain_unless(reached, "did not converge in the end");
         self.seen.join(&target);
+        let (equal, of) = self.fleet.compare(self.fleet.patience()).await?;
+        self.figures.complain_unless(of > 0 && equal == of, "not all copies were found equal in the end");
+        self.count().await?;
         let dumps = self.fleet.dumps().await?;
         let digests: BTreeSet<u64> = dumps.iter().map(|dump| dump.digest).collect();
         self.figures.complain_unless(digests.len() == 1, "not all nodes have seen the same");
@@ -465,22 +343,4 @@ struct Told {
     rerouted: bool,
     older: bool,
     newer: bool,
-}
-
-fn crosses(world: World, region: usize, from: usize, to: usize) -> bool {
-    let (from, to) = (world.region_of(from), world.region_of(to));
-    from != to && (from == region || to == region)
-}
-
-/// Stops and continues a process by turns for about as long as said. The last turn continues it, and when the process has
-/// ended there are no more turns, so whatever becomes of the demo, nothing is left that stands still.
-fn stutter(pid: u32, hold: Duration) -> Result<tokio::process::Child, Box<dyn Error>> {
-    let turns = (hold.as_secs_f64() / (STOPPED_S + RUNNING_S)).ceil();
-    let script = format!(
-        "n=0; while [ $n -lt {turns} ] && kill -STOP {pid}; do sleep {STOPPED_S}; kill -CONT {pid}; sleep {RUNNING_S}; \
-         n=$((n + 1)); done"
-    );
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &script]).stdin(Stdio::null()).stderr(Stdio::null());
-    Ok(shell.spawn().map_err(|e| format!("a slow region needs `sh`: {e}"))?)
 }

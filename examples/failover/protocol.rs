@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::counters::Repaired;
 use crate::support::protocol::{Contexts, Dot, Stamp};
 
 /// A question and its number.
@@ -44,6 +45,10 @@ pub(crate) enum Question {
     },
     /// How the cluster looks from here, and what this node counted.
     View,
+    /// Compare all copies with all others, again and again until they are equal.
+    Compare {
+        within_ms: u64,
+    },
     /// Every visible key and value, and a digest of what was seen.
     Dump,
     /// End in an orderly way.
@@ -112,6 +117,11 @@ pub(crate) enum Answer {
     Done,
     Contexts(Box<Contexts>),
     View(View),
+    /// So many copies were found equal to another node's, of so many.
+    Compared {
+        verified: usize,
+        of: usize,
+    },
     Dump(Box<Dump>),
     /// What was asked could not be done.
     Failed {
@@ -171,10 +181,8 @@ pub(crate) struct View {
     pub(crate) members: usize,
     /// Members that can be reached.
     pub(crate) up: usize,
-    /// Differences that repair has mended here.
-    pub(crate) repaired: u64,
-    /// Bytes that repair has sent from here.
-    pub(crate) repair_bytes: u64,
+    /// What repair has counted here.
+    pub(crate) repaired: Repaired,
 }
 
 /// Everything a node shows.

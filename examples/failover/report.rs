@@ -12,7 +12,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::DemoArgs;
-use crate::incident::{Alarms, Incident, Kind, alarms};
+use crate::alarms::{Alarms, alarms, undue_ms};
+use crate::counters::Repaired;
+use crate::duty::unfulfilled;
+use crate::incident::{Incident, Kind};
 use crate::ledger::{Findings, GAP_MS_MAX, Lost, Pages};
 use crate::support::protocol::Histogram;
 use crate::support::wall_ms;
@@ -37,6 +40,8 @@ pub(crate) struct Outcome {
     pub(crate) reroutes_ms: Vec<u64>,
     /// When the last router had stopped sending the region's clients there.
     pub(crate) routed_ms: Option<u64>,
+    /// When who was cut off had said so.
+    pub(crate) cut_off_ms: Option<u64>,
     /// When each of two twins was told.
     pub(crate) older_told_ms: Option<u64>,
     pub(crate) newer_told_ms: Option<u64>,
@@ -47,8 +52,10 @@ pub(crate) struct Outcome {
     pub(crate) behind: usize,
     pub(crate) lost: Lost,
     pub(crate) converge: Option<Duration>,
-    pub(crate) repaired: u64,
-    pub(crate) repair_bytes: u64,
+    /// Copies found equal after it, of so many.
+    pub(crate) compared: Option<(usize, usize)>,
+    /// From its beginning until all copies had been compared.
+    pub(crate) repaired: Repaired,
 }
 
 impl Outcome {
@@ -65,6 +72,7 @@ impl Outcome {
             agree_ms: incident.agreed(&pages.saws),
             reroutes_ms: incident.rerouted(&pages.served),
             routed_ms: incident.routed_around(&pages.sent),
+            cut_off_ms: incident.cut_off(&pages.saws),
             older_told_ms,
             newer_told_ms,
             served: pages.served.iter().filter(|one| during(one.at_ms)).count(),
@@ -73,8 +81,8 @@ impl Outcome {
             behind: pages.behind.iter().filter(|at_ms| during(**at_ms)).count(),
             lost: Lost::default(),
             converge,
-            repaired: 0,
-            repair_bytes: 0,
+            compared: None,
+            repaired: Repaired::default(),
         }
     }
 }
@@ -83,6 +91,8 @@ impl Outcome {
 #[derive(Debug)]
 pub(crate) struct Figures {
     pub(crate) seed: u64,
+    /// Whether it is judged how long things took.
+    timed: bool,
     pub(crate) loss: f64,
     pub(crate) world: World,
     pub(crate) join: Option<Duration>,
@@ -96,6 +106,8 @@ pub(crate) struct Figures {
     pub(crate) outcomes: Vec<Outcome>,
     /// Writes that were lost after the last incident.
     pub(crate) lost_after: Lost,
+    /// What repair counted in the whole run.
+    pub(crate) repaired: Repaired,
     pub(crate) findings: Option<Findings>,
     pub(crate) alarms: Alarms,
     pub(crate) requests: usize,
@@ -110,6 +122,7 @@ impl Figures {
     pub(crate) fn new(args: &DemoArgs) -> Self {
         Self {
             seed: args.seed,
+            timed: !args.short,
             loss: args.loss,
             world: args.world(),
             join: None,
@@ -120,6 +133,7 @@ impl Figures {
             incidents: Vec::new(),
             outcomes: Vec::new(),
             lost_after: Lost::default(),
+            repaired: Repaired::default(),
             findings: None,
             alarms: Alarms::default(),
             requests: 0,
@@ -138,6 +152,12 @@ impl Figures {
         }
     }
 
+    /// Notes what an incident came to, and what of it is not as it must be.
+    pub(crate) fn note(&mut self, incident: &Incident, outcome: Outcome, pages: &Pages) {
+        self.complaints.extend(unfulfilled(incident, &outcome, pages, self.timed));
+        self.outcomes.push(outcome);
+    }
+
     /// Computes what only the end of the run shows, and notes what is not as it must be.
     pub(crate) fn conclude(&mut self, pages: &Pages) {
         // When nodes end because the run does, the others notice, too.
@@ -147,19 +167,25 @@ impl Figures {
         self.requests = pages.served.len();
         self.failed = pages.failed.len();
         self.unserved = pages.failed.iter().filter(|one| one.for_good).count();
-        self.longest_pause_ms = pages.pauses.iter().map(|p| p.to_ms.saturating_sub(p.from_ms)).max().unwrap_or(0);
+        self.longest_pause_ms = pages.pauses.iter().map(|pause| undue_ms(pause, &self.incidents)).max().unwrap_or(0);
         let gaps = pages.gaps_ms(self.closed_ms.unwrap_or_else(wall_ms));
         self.longest_gap_ms = gaps.values().max().copied();
         let counted = |n: usize, what: &str| (n > 0).then(|| format!("{n} {what}"));
         let hungry = gaps.values().filter(|gap| **gap > GAP_MS_MAX).count();
         let forgotten = pages.forgotten.first().map(|first| format!("a session was forgotten: {first}"));
+        let Repaired { differences, keys, .. } = self.repaired;
+        let repaired = (differences + keys > 0).then(|| {
+            format!("repair found {differences} differences and gave back {keys} keys though nothing was lost")
+        });
         let findings = self.findings.clone().unwrap_or_default();
         let wrong = [
             counted(findings.diverged.len(), "keys diverged"),
             counted(findings.resurrected.len(), "keys resurrected"),
             counted(findings.wrong.len(), "keys show what they must not"),
             counted(self.lost_at_quorum(), "writes lost although a quorum had them"),
+            repaired,
             counted(self.alarms.false_ones.len(), "false alarms"),
+            counted(pages.refused_by_all(), "requests were served by nobody"),
             counted(hungry, "clients were served by nobody for more than a second"),
             counted(pages.unreadable.saturating_sub(self.kills()), "lines that are no reports"),
             forgotten,
@@ -223,6 +249,9 @@ pub(crate) fn json(figures: &Figures) -> Value {
         "requests": figures.requests,
         "failed_requests": figures.failed,
         "unserved_requests": figures.unserved,
+        "differences": figures.repaired.differences,
+        "repaired": figures.repaired.keys,
+        "repair_bytes": figures.repaired.bytes,
         "client_gap_ms_max": figures.longest_gap_ms,
         "suspicions": figures.alarms.suspicions,
         "alarms_of_pauses": figures.alarms.of_pauses,
@@ -250,6 +279,7 @@ fn event(figures: &Figures, outcome: &Outcome) -> Value {
         "reroute_ms": outcome.reroutes_ms.first(),
         "reroute_last_ms": outcome.reroutes_ms.last(),
         "routed_around_ms": outcome.routed_ms,
+        "cut_off_told_ms": outcome.cut_off_ms,
         "older_told_ms": outcome.older_told_ms,
         "newer_told_ms": outcome.newer_told_ms,
         "requests": outcome.served,
@@ -259,8 +289,11 @@ fn event(figures: &Figures, outcome: &Outcome) -> Value {
         "lost_at_quorum": outcome.lost.at_quorum.len(),
         "lost_at_local": outcome.lost.at_local,
         "converge_ms": ms(outcome.converge),
-        "repaired": outcome.repaired,
-        "repair_bytes": outcome.repair_bytes,
+        "compared_copies": outcome.compared.map(|(_, of)| of),
+        "equal_copies": outcome.compared.map(|(equal, _)| equal),
+        "differences": outcome.repaired.differences,
+        "repaired": outcome.repaired.keys,
+        "repair_bytes": outcome.repaired.bytes,
     })
 }
 
@@ -279,6 +312,7 @@ mod tests {
             agree_ms: Some(640),
             reroutes_ms,
             routed_ms: Some(630),
+            cut_off_ms: Some(520),
             older_told_ms: None,
             newer_told_ms: None,
             served: 1_000,
@@ -287,8 +321,8 @@ mod tests {
             behind: 1,
             lost: Lost::default(),
             converge: Some(Duration::from_micros(123_456)),
-            repaired: 0,
-            repair_bytes: 0,
+            compared: Some((40, 40)),
+            repaired: Repaired::default(),
         }
     }
 
@@ -334,6 +368,10 @@ mod tests {
         bad.closed_ms = Some(3_000);
         bad.conclude(&Pages { served: vec![served(1_000), served(2_500)], ..Pages::default() });
         assert_eq!(bad.verdict(), "1 keys diverged, 1 clients were served by nobody for more than a second");
+        let repaired = Repaired { differences: 2, keys: 1, bytes: 90 };
+        let mut mended = Figures { repaired, ..figures() };
+        mended.conclude(&Pages::default());
+        assert_eq!(mended.verdict(), "repair found 2 differences and gave back 1 keys though nothing was lost");
         let mut early = Figures { findings: None, ..figures() };
         assert!(!early.is_good());
         early.complain_unless(false, "interrupted");

@@ -85,6 +85,7 @@ mod tests {
                     sites: BTreeMap::new(),
                     from_ms: 0,
                     quiet_ms: 0,
+                    healing_ms: 0,
                     until_ms: 0,
                 };
                 let line = line(Duration::from_secs(999), kind.name(), &incident.text(world));

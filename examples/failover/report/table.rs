@@ -34,7 +34,7 @@ fn incident(out: &mut String, outcome: &Outcome) -> fmt::Result {
         outcome.failed.to_string(),
         format!("{} / {}", outcome.lost.at_quorum.len(), outcome.lost.at_local),
         shown(converge),
-        format!("{} / {}", outcome.repaired, outcome.repair_bytes),
+        format!("{} / {}", outcome.repaired.keys, outcome.repaired.bytes),
     ];
     row(out, cells.each_ref().map(String::as_str))
 }
@@ -54,7 +54,7 @@ fn legend(out: &mut String) -> fmt::Result {
     writeln!(out, "  failed    requests that the region they went to did not answer")?;
     writeln!(out, "  lost      writes that a quorum had / that only their region had")?;
     writeln!(out, "  whole     from the heal, or the start, until every node has caught up")?;
-    writeln!(out, "  repaired  differences that repair mended / its bytes\n")
+    writeln!(out, "  repaired  keys that repair gave back / its bytes, until copies were compared\n")
 }
 
 fn story(out: &mut String, figures: &Figures) -> fmt::Result {
