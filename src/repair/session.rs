@@ -269,7 +269,7 @@ impl Session {
             if same {
                 step.found.push(Found::Verified(id));
                 step.compared.push((id, Compared::everything(partition.ctx().clone())));
-            } else if self.telling.len() < OPEN_MAX {
+            } else if self.telling.len() < OPEN_MAX && !goes_before(&self.asking, id, salt) {
                 self.asking.remove(&id);
                 let Ok(frozen) = partition.freeze(partition.ctx(), at.visible_ms.saturating_add(HORIZON_MS)) else {
                     continue;
@@ -293,6 +293,7 @@ impl Session {
                 step.found.push(Found::Verified(id));
                 step.compared.push((id, Compared::everything(ctx)));
             } else if self.asking.len() < OPEN_MAX
+                && !goes_before(&self.telling, id, self.asked.0)
                 && let Some(hold) = at.store.read(id).map(|partition| partition.hold())
             {
                 self.telling.remove(&id);
@@ -366,6 +367,12 @@ impl Session {
         open.is_listed = true;
         step.send.push(Repair::Want { partition: id, ids: wanted });
     }
+}
+
+/// Tells whether a conversation about a partition is to go on although one of this salt begins. Where both sides ask at once
+/// the lower salt counts, so that one of them tells.
+fn goes_before(all: &BTreeMap<PartitionId, Open>, id: PartitionId, salt: u64) -> bool {
+    all.get(&id).is_some_and(|open| open.salt < salt)
 }
 
 /// Returns a check of the context and a sum of it and all that counts.

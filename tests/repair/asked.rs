@@ -96,6 +96,18 @@ fn who_asks_while_many_others_do_is_told_at_once_that_nothing_was_compared() {
     assert_eq!(told(&cluster).len(), 17);
 }
 
+#[test]
+fn two_who_ask_at_once_do_not_hold_each_other_up() {
+    let mut cluster = pair(8);
+    set(&mut cluster, 0, "k", b"v").unwrap();
+    cluster.run_for(ms(1_000));
+    lose(&cluster, 1, "k");
+    let ids = [0, 1].map(|at| (at, cluster.repair(at, ms(60_000))));
+    let told = |c: &SimCluster| ids.iter().all(|(at, id)| c.repaired(*at, *id).is_some());
+    assert!(cluster.run_until(ms(4_000), told).is_some(), "a comparison nobody answers takes 8 s");
+    assert_eq!(get(&cluster, 1, "k"), get(&cluster, 0, "k"));
+}
+
 /// Values that do not compress.
 fn values(count: usize, bytes: usize) -> Vec<(String, Vec<u8>)> {
     let mut rng = fastrand::Rng::with_seed(1);
