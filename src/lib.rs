@@ -83,8 +83,8 @@ pub mod wire;
 
 #[cfg(feature = "net")]
 pub use cache::{
-    Cache, Change, ClusterView, Counters, Customs, Events, Maps, MemberView, Origin, Reach, Receipt, RegionView,
-    Registers, Router, Sets, Token, Touched, Ttl, Watch, WatchError,
+    Cache, Change, ClusterView, Counters, Customs, Events, Maps, MemberView, Origin, Reach, Read, Reading, Receipt,
+    RegionView, Registers, Router, Sets, Token, Touched, Ttl, Watch, WatchError,
 };
 pub use config::Config;
 pub use error::{DrainError, Error, FetchError, RemoveError, RenewError, RoleError};

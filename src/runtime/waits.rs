@@ -1,4 +1,4 @@
-//! Who waits on a receipt, by the name the node knows the wait under.
+//! Who waits on a receipt or reads at a level, by the name the node knows the wait under.
 //!
 //! # Invariants
 //! * Whoever waits is told once, unless they have gone.
@@ -15,6 +15,8 @@ use crate::node::{Outcome, WaitId};
 const SEARCH_EVERY_MIN: usize = 1_024;
 /// A wait that begins pays for looking at so many that are there.
 const SEARCH_SHARE: usize = 8;
+/// A read that begins counts as so many waits: the node has room for a 64th as many.
+const READ_WEIGHT: usize = 16;
 
 /// Everybody who waits.
 #[derive(Debug, Default)]
@@ -33,6 +35,12 @@ impl Waits {
         self.begun += 1;
         self.replies.insert(id, reply);
         id
+    }
+
+    /// Takes somebody in who reads at a level.
+    pub(crate) fn begin_read(&mut self, reply: oneshot::Sender<Outcome>) -> WaitId {
+        self.begun += READ_WEIGHT - 1;
+        self.begin(reply)
     }
 
     /// Tells the one who waits, if they still do.
