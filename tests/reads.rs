@@ -14,7 +14,7 @@ use driftless::crdt::NEVER;
 use driftless::node::{Level, Mark, Outcome, WaitId};
 use driftless::sim::oracle::Key;
 use driftless::sim::workload::{REGISTERS, key};
-use driftless::sim::{Action, SimCluster, SimConfig};
+use driftless::sim::{Action, Profile, SimCluster, SimConfig, run_checked};
 use driftless::store::{Body, KeyRef, Selector};
 use simulated::{formed, ms};
 
@@ -342,4 +342,13 @@ fn whatever_had_reached_a_quorum_is_seen_by_every_quorum_read_that_begins_later(
         }
     }
     assert!(reads > 100 && writes > 500, "{reads} reads of {writes} writes");
+}
+
+#[test]
+fn in_every_run_a_read_has_seen_what_so_many_held_when_it_began() {
+    let profile = Profile::named("reads").unwrap();
+    for seed in 0..30 {
+        let report = run_checked(&profile.plan(seed), false);
+        assert_eq!(report.failure, None, "seed {seed}");
+    }
 }

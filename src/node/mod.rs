@@ -332,11 +332,6 @@ impl Node {
         }
     }
 
-    fn on_cancel(&mut self, id: WaitId) {
-        self.waits.remove(id);
-        self.cancel_read(id);
-    }
-
     /// Returns how many members the configuration speaks of, met or not: a node that was founded
     /// alone is no majority of them.
     fn expected(&self) -> usize {

@@ -177,8 +177,9 @@ impl Node {
         self.look_after_reads(now);
     }
 
-    /// Nobody waits for it any more.
-    pub(super) fn cancel_read(&mut self, id: WaitId) {
+    /// Nobody waits for a write to come so far any more, or reads.
+    pub(super) fn on_cancel(&mut self, id: WaitId) {
+        self.waits.remove(id);
         self.take_read(id);
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::reads::Reads;
 use crate::clock::{Mono, Now};
 use crate::error::FetchError;
 use crate::id::{NodeId, ReplicaId, Role};
@@ -95,6 +96,7 @@ pub(super) struct Host {
     pub(super) due: Option<Mono>,
     pub(super) events: Vec<Event>,
     pub(super) outcomes: BTreeMap<WaitId, Outcome>,
+    pub(super) reads: Reads,
     pub(super) fetched: BTreeMap<FetchId, Result<(), FetchError>>,
     /// The largest sizes of its node so far.
     pub(super) high: Option<Gauges>,
@@ -130,6 +132,7 @@ impl Host {
             due: None,
             events: Vec::new(),
             outcomes: BTreeMap::new(),
+            reads: Reads::default(),
             fetched: BTreeMap::new(),
             high: None,
             looked: 0,

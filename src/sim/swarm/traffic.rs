@@ -96,6 +96,10 @@ impl Draw {
             let client = self.rng.u8(..4);
             return self.at(ms, Action::Read { client, at, key });
         }
+        if self.is_on(Class::Asks) && self.rng.u8(..4) == 0 {
+            let ack = Ack { all: self.rng.u8(..4) == 0, within_ms: self.rng.u16(50..6_000) };
+            return self.at(ms, Action::Ask { at, key, ack });
+        }
         if self.is_on(Class::Edges) && self.rng.u8(..8) == 0 {
             return self.at(ms, Action::Fetch { at, key });
         }
