@@ -1,7 +1,7 @@
 //! Reads at a level in virtual time: what they show, what they mend, and who counts.
 
 #![cfg(feature = "sim")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 
 #[path = "support/simulated.rs"]
 mod simulated;
@@ -270,7 +270,8 @@ fn a_link_that_comes_up_is_asked_and_a_member_that_is_removed_is_not_waited_for(
     cluster.run_for(ms(1_000));
     assert_eq!(cluster.outcome(2, id), None);
     cluster.input(0, driftless::node::Input::Remove { replica: down });
-    let outcome = ended(&mut cluster, 2, id);
+    cluster.run_for(ms(1_000));
+    let outcome = cluster.outcome(2, id).expect("it is judged anew");
     assert_eq!((outcome.reached, outcome.acked, outcome.needed), (true, 2, 2), "{outcome:?}");
 }
 
@@ -295,53 +296,79 @@ fn an_edge_reads_at_a_level_and_counts_for_none() {
     assert_eq!((outcome.reached, outcome.acked, outcome.needed), (false, 1, 2), "the edge is not asked: {outcome:?}");
 }
 
-/// Whatever is cut and lost, as long as nobody ends.
-#[test]
-fn whatever_had_reached_a_quorum_is_seen_by_every_quorum_read_that_begins_later() {
-    let (mut reads, mut writes) = (0, 0);
-    for seed in 0..24 {
+/// Clients of some hosts, what they wait for, and what came of it.
+struct Clients {
+    cluster: SimCluster,
+    rng: fastrand::Rng,
+    keys: [Key; 2],
+    /// Of which key, where, and what somebody waits for.
+    writes: Vec<(usize, usize, Mark, WaitId)>,
+    /// Where, what had reached a quorum when it began, and what somebody waits for.
+    reads: Vec<(usize, Vec<Mark>, WaitId)>,
+    reached: usize,
+    shown: usize,
+}
+
+impl Clients {
+    fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let nodes = rng.usize(3..6);
-        let mut cluster = cluster(1_000 + seed, nodes);
-        let keys = [key(REGISTERS, 0), key(REGISTERS, 1)];
-        let mut waits: Vec<(usize, usize, Mark, WaitId)> = Vec::new();
-        let mut readings: Vec<(usize, usize, Vec<Mark>, WaitId)> = Vec::new();
-        for _ in 0..60 {
-            let (at, of) = (rng.usize(..nodes), rng.usize(..keys.len()));
-            match rng.u8(..10) {
-                0..=3 => {
-                    let mark = if rng.u8(..4) == 0 {
-                        delete(&mut cluster, at, &keys[of])
-                    } else {
-                        set(&mut cluster, at, &keys[of], "v")
-                    };
-                    waits.push((of, at, mark, cluster.wait(at, mark, Level::Quorum, ms(3_000))));
-                }
-                4..=6 => {
-                    let is_reached = |at: usize, id| cluster.outcome(at, id).is_some_and(|outcome| outcome.reached);
-                    let known = waits.iter().filter(|(about, by, _, id)| *about == of && is_reached(*by, *id));
-                    let known = known.map(|(_, _, mark, _)| *mark).collect();
-                    let id = cluster.read(at, &keys[of], Level::Quorum, ms(1_500)).unwrap();
-                    readings.push((of, at, known, id));
-                }
-                7 | 8 => cluster.cut_one_way(at, (at + rng.usize(1..nodes)) % nodes),
-                _ => cluster.heal(),
+        let (cluster, keys) = (cluster(1_000 + seed, rng.usize(3..6)), [key(REGISTERS, 0), key(REGISTERS, 1)]);
+        Self { cluster, rng, keys, writes: Vec::new(), reads: Vec::new(), reached: 0, shown: 0 }
+    }
+
+    fn do_something(&mut self) {
+        let nodes = self.cluster.len();
+        let (at, of) = (self.rng.usize(..nodes), self.rng.usize(..self.keys.len()));
+        let key = self.keys[of].clone();
+        match self.rng.u8(..10) {
+            0..=3 => {
+                let deletes = self.rng.u8(..4) == 0;
+                let cluster = &mut self.cluster;
+                let mark = if deletes { delete(cluster, at, &key) } else { set(cluster, at, &key, "v") };
+                self.writes.push((of, at, mark, cluster.wait(at, mark, Level::Quorum, ms(3_000))));
             }
-            for step in 0..rng.u64(..40) {
-                cluster.run_for(ms(5 + step % 2));
-                readings.retain(|(_, at, known, id)| {
-                    let Some(outcome) = cluster.outcome(*at, *id) else { return true };
-                    if outcome.reached {
-                        let unseen: Vec<_> = known.iter().filter(|mark| !has_seen(&cluster, *at, **mark)).collect();
-                        assert!(unseen.is_empty(), "seed {seed}: {at} has not seen {unseen:?}");
-                        (reads, writes) = (reads + 1, writes + known.len());
-                    }
-                    false
-                });
+            4..=6 => {
+                let is_reached = |at, id| self.cluster.outcome(at, id).is_some_and(|outcome| outcome.reached);
+                let known = self.writes.iter().filter(|(about, by, _, id)| *about == of && is_reached(*by, *id));
+                let known = known.map(|(_, _, mark, _)| *mark).collect();
+                self.reads.push((at, known, self.cluster.read(at, &key, Level::Quorum, ms(1_500)).unwrap()));
+            }
+            7 | 8 => self.cluster.cut_one_way(at, (at + self.rng.usize(1..nodes)) % nodes),
+            _ => self.cluster.heal(),
+        }
+    }
+
+    /// Looks at the reads that have ended by now.
+    fn look(&mut self) {
+        let cluster = &self.cluster;
+        let (ended, open) = self.reads.drain(..).partition(|(at, _, id)| cluster.outcome(*at, *id).is_some());
+        self.reads = open;
+        for (at, known, id) in ended {
+            if self.cluster.outcome(at, id).unwrap().reached {
+                let unseen: Vec<_> = known.iter().filter(|mark| !has_seen(&self.cluster, at, **mark)).collect();
+                assert!(unseen.is_empty(), "{at} has not seen {unseen:?}");
+                (self.reached, self.shown) = (self.reached + 1, self.shown + known.len());
             }
         }
     }
-    assert!(reads > 100 && writes > 500, "{reads} reads of {writes} writes");
+}
+
+/// Whatever is cut and lost, as long as nobody ends.
+#[test]
+fn whatever_had_reached_a_quorum_is_seen_by_every_quorum_read_that_begins_later() {
+    let (mut reached, mut shown) = (0, 0);
+    for seed in 0..24 {
+        let mut clients = Clients::new(seed);
+        for _ in 0..60 {
+            clients.do_something();
+            for step in 0..clients.rng.u64(..40) {
+                clients.cluster.run_for(ms(5 + step % 2));
+                clients.look();
+            }
+        }
+        (reached, shown) = (reached + clients.reached, shown + clients.shown);
+    }
+    assert!(reached > 100 && shown > 500, "{reached} reads of {shown} writes");
 }
 
 #[test]

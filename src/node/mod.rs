@@ -254,7 +254,7 @@ impl Node {
             Input::CancelWait { id } => self.on_cancel(id),
             Input::Fetch { id, keyspace, key } => self.on_fetch(now, id, keyspace, key),
             Input::Read { id, keyspace, key, level, deadline } => {
-                self.on_read(now, id, (keyspace, key), level, deadline)
+                self.on_read(now, id, (keyspace, key), level, deadline);
             }
             Input::Remove { replica } => self.expel(now, replica),
             Input::Rejoin => self.on_rejoin(now),

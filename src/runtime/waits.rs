@@ -68,9 +68,12 @@ impl Waits {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::id::{PartitionId, ReplicaId};
     use crate::node::levels::WAITS_MAX;
+    use crate::node::read::READS_MAX;
     use crate::node::{Level, Mark, levels};
 
     /// The shell's table and the node's, as the driver keeps them.
@@ -109,6 +112,23 @@ mod tests {
         let refused = (0..WAITS_MAX * 2).filter(|_| tables.begin().is_none()).count();
         assert!(refused <= WAITS_MAX / SEARCH_SHARE, "{refused} refused");
         assert!((0..SEARCH_EVERY_MIN).all(|_| tables.begin().is_some()));
+    }
+
+    #[test]
+    fn reads_that_were_given_up_are_found_before_the_node_has_room_for_none() {
+        let mut callers = Waits::default();
+        let begin = |callers: &mut Waits| {
+            let (reply, outcome) = oneshot::channel();
+            (callers.begin(reply), outcome)
+        };
+        let patient: Vec<_> = (0..WAITS_MAX).map(|_| begin(&mut callers)).collect();
+        let mut reads = BTreeSet::new();
+        for _ in 0..READS_MAX * 4 {
+            reads.insert(callers.begin_read(oneshot::channel().0));
+            callers.forget_gone().iter().for_each(|id| assert!(reads.remove(id), "no wait was given up"));
+            assert!(reads.len() <= READS_MAX * 3 / 4);
+        }
+        drop(patient);
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use driftless::Config;
 use driftless::clock::{Hlc, Mono, Now};
-use driftless::crdt::{Ctx, Member, MemberSet};
-use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId};
+use driftless::crdt::{Ctx, Member, MemberSet, Path, Scope};
+use driftless::id::{PartitionId, RegionId, ReplicaId};
 use driftless::node::read::{ASKING_MAX, READS_MAX};
 use driftless::node::{Input, Level, LinkEnd, Output, WaitId};
-use driftless::store::{Batch, Family};
+use driftless::store::{Batch, Family, Fragment};
 use driftless::wire::{Answer, Control, Decoder, Hello, Limits, Part};
 
 use crate::bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, seen};
@@ -50,9 +50,9 @@ fn questions(outputs: &[Output]) -> Vec<(u64, Bytes)> {
 }
 
 fn end(outputs: &[Output], read: u64) -> Option<bool> {
-    outputs.iter().find_map(|output| match output {
-        Output::Resolved { id, outcome } if *id == WaitId(read) => Some(outcome.reached),
-        _ => None,
+    outputs.iter().find_map(|output| {
+        let Output::Resolved { id, outcome } = output else { return None };
+        (*id == WaitId(read)).then_some(outcome.reached)
     })
 }
 
@@ -71,16 +71,16 @@ fn answer_of(bench: &mut Bench, question: u64, partition: PartitionId, ctx: &Ctx
 #[test]
 fn of_one_peer_no_more_is_asked_at_a_time_than_its_link_takes_and_no_more_is_read_than_is_kept() {
     let mut bench = member(&Ctx::default());
-    let asked: usize = (0..READS_MAX as u64).map(|n| read(&mut bench, n, &format!("key {n}")).0.len()).sum();
+    let asked: usize = (0..).take(READS_MAX).map(|n| read(&mut bench, n, &format!("key {n}")).0.len()).sum();
     assert_eq!(asked, ASKING_MAX);
     assert_eq!(read(&mut bench, 5_000, "one more"), (Vec::new(), Some(false)), "it ends at once");
     let outputs = answer(&mut bench, 0, "key 0", &Ctx::default());
     assert_eq!(end(&outputs, 0), Some(true));
     assert_eq!(questions(&outputs).len(), 1, "there is room for the next one");
     bench.handle(Input::CancelWait { id: WaitId(1) });
-    let sizes = |bench: &Bench, name| bench.node.gauges().of(name).unwrap().size;
-    assert_eq!(sizes(&bench, "reads at a level"), READS_MAX as u64 - 2);
-    assert_eq!(sizes(&bench, "questions of a link"), ASKING_MAX as u64 - 1);
+    let sizes = |bench: &Bench, name| usize::try_from(bench.node.gauges().of(name).unwrap().size).unwrap();
+    assert_eq!(sizes(&bench, "reads at a level"), READS_MAX - 2);
+    assert_eq!(sizes(&bench, "questions of a link"), ASKING_MAX - 1);
     bench.handle(Input::LinkDown { link: BAD, reason: LinkEnd::TimedOut });
     assert_eq!(sizes(&bench, "questions of a link"), 0);
     bench.handle(Input::Shutdown);
@@ -117,6 +117,19 @@ fn only_an_answer_to_what_was_asked_from_who_has_what_is_stable_here_counts() {
     assert_eq!(end(&answer_of(&mut bench, 7, at, &stable), 7), Some(true));
 }
 
+/// What was on its way when it was asked for may be older than what its sender has reported since.
+#[test]
+fn a_batch_of_the_register_that_is_no_answer_ends_no_read() {
+    let mut bench = member(&Ctx::default());
+    assert_eq!(read(&mut bench, 7, "key").0.len(), 1);
+    let space = bench.store.spaces().find("r").unwrap();
+    let partition = bench.store.place(space.hash(b"key"));
+    let fragment = Fragment::empty(space.id(), Bytes::from_static(b"key"), Scope::Path(Path::Register));
+    let batch = Batch { partition, ctx: Ctx::default(), fragments: vec![fragment] };
+    assert_eq!(end(&bench.says(BAD, 30, vec![Part::Batch(batch.clone())]), 7), None);
+    assert_eq!(end(&bench.says(BAD, 30, vec![Part::Answer(Answer { question: 7, batch })]), 7), Some(true));
+}
+
 /// Who lacks what is stable here may never have heard of the register.
 #[test]
 fn nobody_is_answered_who_lacks_what_is_stable_here() {
@@ -147,5 +160,5 @@ fn an_answer_that_was_never_asked_for_is_a_batch_and_nothing_else() {
     let mut bench = member(&Ctx::default());
     bench.store.spaces().open("r", Family::Register).unwrap();
     assert!(answer(&mut bench, 7, "key", &Ctx::default()).iter().all(|o| !matches!(o, Output::Resolved { .. })));
-    assert_eq!(NodeId(uuid::Uuid::from_u128(3)), bench.node.stats().peers[0].node, "its link stays");
+    assert_eq!(bench.node.stats().peers.len(), 1, "its link stays");
 }
