@@ -265,13 +265,7 @@ const PROFILES: &[Profile] = &[
         ],
         carrier: Carrier::Messages,
     },
-    Profile {
-        name: "reads",
-        about: "clients that read at a level, with every class of fault",
-        always: &[Class::Asks, Class::Acks],
-        maybe: USUAL,
-        carrier: Carrier::Messages,
-    },
+    traffic::READS,
     #[cfg(feature = "net")]
     Profile {
         name: "quic",

@@ -6,8 +6,9 @@
 //! # Invariants
 //! * Traffic starts and ends on its own: stories only add to it.
 
-use super::{Class, Draw, log_uniform};
+use super::{Class, Draw, Profile, USUAL, log_uniform};
 use crate::sim::plan::{Ack, Action, Op, OpKind};
+use crate::sim::setting::Carrier;
 
 /// The mutations of a type, each as often as it is drawn.
 const REGISTERS: &[OpKind] = &[
@@ -30,6 +31,15 @@ const COUNTERS: &[OpKind] =
 const CUSTOMS: &[OpKind] = &[OpKind::UpdateCustom, OpKind::UpdateCustom, OpKind::UpdateCustom, OpKind::DeleteCustom];
 const WHOLE: &[OpKind] = &[OpKind::ExpireKey, OpKind::Clear, OpKind::Clear];
 const MANY: &[OpKind] = &[OpKind::InvalidateAll, OpKind::InvalidateTag, OpKind::InvalidatePrefix];
+
+/// What a profile of reads at a level draws.
+pub(super) const READS: Profile = Profile {
+    name: "reads",
+    about: "clients that read at a level, with every class of fault",
+    always: &[Class::Asks, Class::Acks],
+    maybe: USUAL,
+    carrier: Carrier::Messages,
+};
 
 /// One in so many mutations is of a whole map, or of many keys, where those are drawn at all.
 const WHOLE_EVERY: u8 = 10;
