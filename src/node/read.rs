@@ -10,7 +10,7 @@
 //!   one that predates something stable here (R-STALE), and none of which anything is in quarantine.
 //! * That there is nothing of the register counts only of who knew this node to have all that is forgotten there, and with
 //!   every invalidation that some member may lack.
-//! * Who is counted, and how, is what [`levels::count`] says, at the time when the read ends.
+//! * Who is counted, and how, is what `levels::count` says, at the time when the read ends.
 //! * At most [`READS_MAX`] reads are under way; one more ends at once as not reached.
 //! * Of one peer no more than [`ASKING_MAX`] are asked at a time, and each is mended at most once by a read.
 //! * What is kept for a peer ends with its link, but for who has answered.
