@@ -83,8 +83,8 @@ pub mod wire;
 
 #[cfg(feature = "net")]
 pub use cache::{
-    Belonging, Cache, Change, ClusterView, Counters, Customs, Events, Maps, MemberView, Origin, Reach, Receipt,
-    Recovery, RegionView, Registers, Router, Sets, Status, Token, Touched, Ttl, Watch, WatchError,
+    Belonging, Cache, Change, ClusterView, Counters, Customs, Events, Maps, MemberView, Origin, Reach, Read, Reading,
+    Receipt, Recovery, RegionView, Registers, Router, Sets, Status, Token, Touched, Ttl, Watch, WatchError,
 };
 pub use config::Config;
 pub use error::{DrainError, Error, FetchError, RemoveError, RenewError, RoleError};

@@ -466,3 +466,30 @@ async fn an_edge_gives_back_what_is_not_read_and_fetches_it_on_a_miss() {
     edge.shutdown().await;
     assert_eq!(at_edge.fetch("plum").await, Err(FetchError::Stopped));
 }
+
+#[tokio::test]
+async fn a_read_at_a_level_shows_what_had_reached_it_and_says_who_has_not_answered() {
+    let [us, eu, ap] = World::new().three().await;
+    let [here, there, last] = [&us, &eu, &ap].map(|cache| cache.registers::<String, u32>("limits").unwrap());
+    let none = last.read("alice", Level::All).within(GUARD).await.unwrap();
+    assert_eq!((none.value, none.outcome.reached, none.outcome.acked), (None, true, 3));
+    for n in 0..50 {
+        let receipt = here.set("alice", &n, Ttl::NEVER).unwrap();
+        assert!(receipt.reached(Level::Quorum).within(GUARD).await.reached);
+        let (one, other) = tokio::join!(there.read("alice", Level::Quorum), last.read("alice", Level::Quorum));
+        let (one, other) = (one.unwrap(), other.unwrap());
+        assert!(one.outcome.reached && other.outcome.reached);
+        assert_eq!((one.value, other.value), (Some(n), Some(n)));
+    }
+    assert!(last.read("alice", Level::Local).await.unwrap().outcome.reached);
+    let long = "x".repeat(70_000);
+    assert_eq!(last.read(long.as_str(), Level::All).await.unwrap().value, None, "no key is so long");
+
+    us.shutdown().await;
+    eu.shutdown().await;
+    let alone = last.read("alice", Level::Quorum).within(Duration::from_millis(200)).await.unwrap();
+    assert_eq!((alone.value, alone.outcome.reached), (Some(49), false));
+    ap.shutdown().await;
+    let stopped = last.read("alice", Level::Quorum).await.unwrap();
+    assert_eq!((stopped.value, stopped.outcome.reached), (Some(49), false));
+}

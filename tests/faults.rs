@@ -10,6 +10,8 @@ mod certificates;
 mod edges;
 #[path = "faults/joining.rs"]
 mod joining;
+#[path = "faults/reads.rs"]
+mod reads;
 #[path = "faults/view.rs"]
 mod view;
 

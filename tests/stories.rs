@@ -13,7 +13,7 @@ use bytes::Bytes;
 use driftless::clock::Hlc;
 use driftless::crdt::{Ctx, Payload};
 use driftless::id::ReplicaId;
-use driftless::store::{Batch, Budget, Refused, Selector};
+use driftless::store::{Batch, Budget, KeyRef, Refused, Selector};
 use replica::{ALL, FOREVER, LONG, PART, Replica, b, field, later, replicas, residue, sync, sync_all};
 
 const ONE: Budget = Budget { fragments: 1, bytes: 1 };
@@ -366,4 +366,19 @@ fn a_hundred_writers_of_one_field_agree_on_the_last_and_keep_one() {
         assert_eq!((w.tree("m"), w.ctx()), (hub.tree("m"), hub.ctx()));
     }
     assert_eq!(hub.tree("m").siblings(&field("f")).len(), 1);
+}
+
+#[test]
+fn an_answer_says_what_may_have_cleared_a_register_that_is_not_there() {
+    let [a, x] = replicas([1, 2]);
+    x.set("k", &b("v"), FOREVER);
+    a.store.clock().observe(x.store.clock().last());
+    a.invalidate(&Selector::Prefix(String::new()));
+    a.invalidate(&Selector::All);
+    let at = KeyRef::new(&a.regs, b"k");
+    let answer = a.store.read(PART).unwrap().capture_answer(&at);
+    assert!(a.cell("k").is_none() && answer.fragments.len() == 2, "{answer:?}");
+    let applied = x.store.lock(PART).unwrap().apply(a.id, &answer, &x.around()).unwrap();
+    assert!(applied.is_whole() && x.get("k", 0).is_none());
+    assert!(x.ctx().includes(&a.ctx()), "it knows why");
 }

@@ -18,7 +18,7 @@ use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::limits::SEQ_MAX;
 use driftless::wire::{
-    Beat, Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part, Repair, Restore, Snapshot, Unsendable,
+    Answer, Beat, Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part, Repair, Restore, Snapshot, Unsendable,
 };
 
 use crate::spaces::keyspace;
@@ -308,7 +308,12 @@ fn part(u: &mut Unstructured<'_>) -> Made<Part> {
         return Ok(Part::Restore(Restore { partition, is_answer: u.arbitrary()?, fragments }));
     }
     if u.ratio(2, 3)? {
-        return Ok(Part::Batch(Batch { partition, ctx: ctx(u)?, fragments }));
+        let batch = Batch { partition, ctx: ctx(u)?, fragments };
+        return Ok(if u.ratio(1, 4)? {
+            Part::Answer(Answer { question: u.arbitrary()?, batch })
+        } else {
+            Part::Batch(batch)
+        });
     }
     let (session, index, last) = (u.arbitrary()?, if bool::arbitrary(u)? { 0 } else { u.arbitrary()? }, u.arbitrary()?);
     let [ctx, frontier, floor] = if index == 0 { [ctx(u)?, ctx(u)?, ctx(u)?] } else { <[Ctx; 3]>::default() };
@@ -379,7 +384,7 @@ fn hello(u: &mut Unstructured<'_>) -> Made<Hello> {
 
 /// Any message of the control stream.
 pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
-    Ok(match u.int_in_range(0..=15)? {
+    Ok(match u.int_in_range(0..=16)? {
         13 => Control::Missing { keyspace: text(u)?, key: Bytes::from(text(u)?) },
         12 => Control::Fetch { keyspace: text(u)?, key: Bytes::from(text(u)?) },
         10..=11 => Control::Repair(repair(u)?),
@@ -392,6 +397,7 @@ pub fn control(u: &mut Unstructured<'_>) -> Made<Control> {
         7 => Control::Goodbye,
         14 => Control::Twin { replica: replica(u)? },
         15 => Control::Told { digest: u.arbitrary()? },
+        16 => Control::Ask { question: u.arbitrary()?, keyspace: text(u)?, key: Bytes::from(text(u)?) },
         _ => {
             let said = |u: &mut Unstructured<'_>| {
                 let seen = Some(seen(u)?).filter(|seen| seen.max() > 0);

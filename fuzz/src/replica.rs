@@ -213,7 +213,7 @@ impl Replica {
                 Staged::Whole(full) => self.change(|p| p.apply_full(from, &full, &around)),
                 Staged::Broken | Staged::Full => panic!("every piece came, in order"),
             },
-            Part::Restore(_) => Ok(Applied::default()),
+            Part::Restore(_) | Part::Answer(_) => Ok(Applied::default()),
         }
     }
 

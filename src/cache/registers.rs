@@ -15,9 +15,11 @@ use serde::de::DeserializeOwned;
 
 use crate::crdt::{Cell, Payload};
 use crate::error::{FetchError, ReadError, WriteError};
+use crate::node::Level;
 use crate::store::{Body, Entry, Selector};
 
 use super::encoded::{Encoded, decode};
+use super::reading::Reading;
 use super::receipt::Receipt;
 use super::space::{Space, handle_impls, keyspace_methods};
 use super::ttl::Ttl;
@@ -112,10 +114,7 @@ impl<K: Serialize, V> Registers<K, V> {
         Q: Serialize + ?Sized,
         V: DeserializeOwned,
     {
-        let key = Encoded::name("key", key)?;
-        // The clone counts a reference; decoding runs the caller's code, so not under the lock.
-        let found = self.space.read(key.as_slice(), |entry, now_ms| cell(entry)?.visible(now_ms).cloned());
-        found.map(|bytes| decode("value", &bytes)).transpose()
+        self.space.value(Encoded::name("key", key)?.as_slice())
     }
 
     /// Returns the value wherever it is: what is here, or at an edge that has not kept it what the nearest node that holds
@@ -158,6 +157,42 @@ impl<K: Serialize, V> Registers<K, V> {
         }
         self.space.fetch(encoded.as_slice()).await?;
         Ok(self.get(key)?)
+    }
+
+    /// Begins a read that asks the others: at [`Level::Quorum`] it shows every write of this key, deletion or invalidation
+    /// that had reached [`Level::Quorum`] before it began, wherever that was made. Await it as it is to ask for as long as
+    /// it takes, or [`Reading::within`] a time.
+    ///
+    /// Everybody who holds everything is asked, what they answer is kept here, and who answers with less than is here then is
+    /// given that. The value is what this process holds at the end, whether enough have answered or not. It is not
+    /// linearizable: what has reached fewer nodes may show in one read and not in the next one elsewhere.
+    ///
+    /// # Errors
+    /// Awaiting it returns [`ReadError`] when the key does not encode or the stored bytes are no `V`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what comes is kept all the same.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use driftless::Level;
+    /// # async fn balance(cache: &driftless::Cache) -> Result<(), driftless::Error> {
+    /// let limits = cache.registers::<String, u64>("limits")?;
+    /// let read = limits.read("alice", Level::Quorum).within(Duration::from_millis(500)).await?;
+    /// if !read.outcome.reached {
+    ///     println!("{:?} is what is known here; {:?} have not answered", read.value, read.outcome.missing);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn read<Q>(&self, key: &Q, level: Level) -> Reading<V>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let key = Encoded::name("key", key).map(|key| key.to_bytes()).map_err(ReadError::from);
+        Reading::new(self.space.clone(), key, level)
     }
 
     /// Deletes a value, also one this process has not seen: the deletion beats every older write
@@ -239,7 +274,7 @@ fn is_known_gone(entry: &Entry, now_ms: u64) -> bool {
     cell(entry).is_some_and(|cell| *cell.payload() == Payload::Tombstone || cell.deadline <= now_ms)
 }
 
-fn cell(entry: &Entry) -> Option<&Cell> {
+pub(super) fn cell(entry: &Entry) -> Option<&Cell> {
     match &entry.body {
         Body::Register(cell) => cell.as_ref(),
         Body::Tree(_) | Body::Custom(_) => None,

@@ -6,17 +6,21 @@
 //!   which must see the state it replaces.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 
 use crate::crdt::Ctx;
-use crate::error::{FetchError, WriteError};
+use crate::error::{FetchError, ReadError, WriteError};
 use crate::id::PartitionId;
-use crate::node::Mark;
+use crate::node::{Level, Mark, Outcome};
 use crate::runtime::{KeyChange, Line, wall_ms};
 use crate::store::{Entry, Intent, KeyRef, Keyspace, Partition, Selector, Store, Tick, Written};
 
+use super::encoded::decode;
 use super::receipt::Receipt;
+use super::registers::cell;
 use super::ttl::Ttl;
 
 /// A keyspace, the store it is in and the line to the driver.
@@ -78,6 +82,18 @@ impl Space {
     pub(super) fn look(&self, key: &[u8], f: impl FnOnce(&Entry, u64) -> bool) -> bool {
         let (at, now_ms) = (KeyRef::new(&self.keyspace, key), self.now_ms());
         self.store.with_entry(&at, |entry| entry.is_some_and(|entry| f(entry, now_ms)))
+    }
+
+    /// Returns a register's value, if there is one that has not expired.
+    pub(super) fn value<V: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<V>, ReadError> {
+        // The clone counts a reference; decoding runs the caller's code, so not under the lock.
+        let found = self.read(key, |entry, now_ms| cell(entry)?.visible(now_ms).cloned());
+        found.map(|bytes| decode("value", &bytes)).transpose()
+    }
+
+    /// Asks for a register until as many have answered as a level takes; `None` when the driver has ended.
+    pub(super) async fn read_at(&self, key: &Bytes, level: Level, within: Option<Duration>) -> Option<Outcome> {
+        self.line.read(self.keyspace.id(), key.clone(), level, within).await
     }
 
     /// Gets a register from elsewhere.

@@ -19,12 +19,12 @@ use crate::clock::{Mono, Now};
 use crate::crdt::Ctx;
 use crate::error::FetchError;
 use crate::id::{KeyspaceId, PartitionId};
-use crate::node::Node;
 use crate::node::input::LinkId;
 use crate::node::output::Output;
+use crate::node::{Node, Session};
 use crate::probe::{planted, sometimes};
 use crate::store::{Batch, Family, Fragment, KeyRef};
-use crate::wire::{Control, Part};
+use crate::wire::{Answer, Control, Part};
 
 /// Most callers that wait for fetches, and most requests of one peer that wait for its link.
 pub const FETCHES_MAX: usize = 1_024;
@@ -93,10 +93,21 @@ impl Fetches {
     }
 }
 
-/// What a peer has asked for and was not given yet.
+/// A register that a peer is to be given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Request {
+    partition: PartitionId,
+    /// Its keyspace, if anybody here has heard of it.
+    keyspace: Option<KeyspaceId>,
+    key: Bytes,
+    /// The question it answers, if it is one.
+    question: Option<u64>,
+}
+
+/// What a peer has asked for, or lacks of what was read here, and was not given yet.
 #[derive(Debug, Default)]
 pub struct Asked {
-    places: VecDeque<Place>,
+    requests: VecDeque<Request>,
     bytes: usize,
 }
 
@@ -104,28 +115,28 @@ impl Asked {
     /// Returns how many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.requests.len()
     }
 
     /// Tells whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.requests.is_empty()
     }
 
-    fn add(&mut self, place: Place) {
-        let bytes = self.bytes + place.1.len();
-        let has_room = self.places.len() < FETCHES_MAX && bytes <= ASKED_BYTES_MAX;
-        if has_room && !self.places.contains(&place) {
+    pub(super) fn add(&mut self, request: Request) {
+        let bytes = self.bytes + request.key.len();
+        let has_room = self.requests.len() < FETCHES_MAX && bytes <= ASKED_BYTES_MAX;
+        if has_room && !self.requests.contains(&request) {
             self.bytes = bytes;
-            self.places.push_back(place);
+            self.requests.push_back(request);
         }
     }
 
-    fn next(&mut self) -> Option<Place> {
-        let place = self.places.pop_front()?;
-        self.bytes -= place.1.len();
-        Some(place)
+    fn next(&mut self) -> Option<Request> {
+        let request = self.requests.pop_front()?;
+        self.bytes -= request.key.len();
+        Some(request)
     }
 }
 
@@ -160,7 +171,7 @@ impl Node {
     fn ask(&mut self, now: Now, place: &Place, asking: &mut BTreeMap<LinkId, usize>) -> bool {
         let Some(wanted) = self.fetches.wanted.get(place) else { return true };
         let holders = self.sessions().filter(|(_, s)| s.joined && s.up && (!s.is_edge || planted!(EdgeIsDonor)));
-        let rank = |(link, session): (LinkId, &crate::node::Session)| {
+        let rank = |(link, session): (LinkId, &Session)| {
             let times = wanted.tried.get(&link).copied().unwrap_or(0);
             (times, session.beats.rtt().unwrap_or(Duration::MAX), link)
         };
@@ -299,39 +310,69 @@ impl Node {
 
     /// A peer asks for a register. An edge has nothing to say about what it does not hold.
     pub(super) fn on_asked(&mut self, link: LinkId, keyspace: String, key: Bytes) {
-        let may = self.join.is_joined() && (!self.is_edge() || planted!(EdgeIsDonor));
-        let space = self.store.spaces().find(&keyspace).filter(|space| space.family() == Family::Register);
-        let Some(session) = self.session_mut(link).filter(|session| session.joined && may) else { return };
-        if let Some(space) = space {
-            session.asked_for.add((space.id(), key));
+        let request = self.request(&keyspace, key.clone(), None);
+        let Some(session) = self.asker(link) else { return };
+        if let Some(request) = request.filter(|request| request.keyspace.is_some()) {
+            session.asked_for.add(request);
             self.serve(link);
         } else {
             self.send_control(link, &Control::Missing { keyspace, key });
         }
     }
 
+    /// A peer reads a register at a level. Of a keyspace that nobody here has heard of there is nothing.
+    pub(super) fn on_question(&mut self, link: LinkId, question: u64, keyspace: &str, key: Bytes) {
+        let request = self.request(keyspace, key, Some(question));
+        if let Some((session, request)) = self.asker(link).zip(request) {
+            session.asked_for.add(request);
+            self.serve(link);
+        }
+    }
+
+    fn asker(&mut self, link: LinkId) -> Option<&mut Session> {
+        let may = self.join.is_joined() && (!self.is_edge() || planted!(EdgeIsDonor));
+        self.session_mut(link).filter(|session| session.joined && may)
+    }
+
+    /// Returns what is to be captured; `None` if the keyspace is none of registers.
+    pub(super) fn request(&self, keyspace: &str, key: Bytes, question: Option<u64>) -> Option<Request> {
+        let spaces = self.store.spaces();
+        let partition = self.store.place(spaces.hash(keyspace, &key));
+        let known = spaces.find(keyspace);
+        if known.as_ref().is_some_and(|space| space.family() != Family::Register) {
+            return None;
+        }
+        Some(Request { partition, keyspace: known.map(|space| space.id()), key, question })
+    }
+
     /// Gives a peer what it asked for, as far as its link has room.
     pub(super) fn serve(&mut self, link: LinkId) {
         let window = self.config.replication.link_window_bytes;
         while let Some(session) = self.session_mut(link).filter(|session| session.peer.has_room(window)) {
-            let Some((id, key)) = session.asked_for.next() else { return };
-            let Some(space) = self.store.spaces().get(id) else { continue };
-            let at = KeyRef::new(&space, &key);
-            let place = self.store.place(at.hash);
-            let known = self.links.get(&link).and_then(|l| l.session.as_deref()).and_then(|s| s.peer.known(place));
-            let Some(partition) = self.store.read(place) else { continue };
+            let Some(request) = session.asked_for.next() else { return };
+            let known = self.links.get(&link).and_then(|l| l.session.as_deref());
+            let known = known.and_then(|session| session.peer.known(request.partition));
+            let Some(partition) = self.store.read(request.partition) else { continue };
             if !known.is_some_and(|known| known.includes(partition.floor())) {
                 // Once it has what is stable here it asks again.
                 sometimes!(AskerIsBehind);
                 continue;
             }
-            let captured = partition.capture_key(&at);
-            drop(partition);
-            match captured {
-                Some(batch) => self.send_part(link, Part::Batch(batch)),
-                None => {
-                    self.send_control(link, &Control::Missing { keyspace: space.name().to_owned(), key });
+            let space = request.keyspace.and_then(|id| self.store.spaces().get(id));
+            let at = space.as_deref().map(|space| KeyRef::new(space, &request.key));
+            let part = match (request.question, at) {
+                (Some(question), None) => Some(Part::Answer(Answer { question, batch: partition.capture_nothing() })),
+                (Some(question), Some(at)) => {
+                    Some(Part::Answer(Answer { question, batch: partition.capture_answer(&at) }))
                 }
+                (None, at) => at.and_then(|at| partition.capture_key(&at)).map(Part::Batch),
+            };
+            drop(partition);
+            if let Some(part) = part {
+                self.send_part(link, part);
+            } else if let Some(space) = space {
+                let keyspace = space.name().to_owned();
+                self.send_control(link, &Control::Missing { keyspace, key: request.key });
             }
         }
     }

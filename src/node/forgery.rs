@@ -40,6 +40,7 @@ impl Node {
             let nothing = Ctx::default();
             let ctx = match part {
                 Part::Batch(batch) => &batch.ctx,
+                Part::Answer(answer) => &answer.batch.ctx,
                 Part::Restore(_) => &nothing,
                 Part::FullChunk(chunk) => {
                     check_nested(chunk)?;

@@ -8,6 +8,7 @@ use crate::node::levels::WAITS_MAX;
 use crate::node::link::{EARLY_BYTES_MAX, Link, STAGED_BYTES_MAX};
 use crate::node::pen::PEN_BYTES_MAX;
 use crate::node::quarantine::QUARANTINE_MAX;
+use crate::node::read::{ASKING_MAX, READS_MAX};
 
 /// One size and its bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +73,8 @@ impl Node {
             gauge("states in quarantine", self.quarantine.len(), QUARANTINE_MAX),
             gauge("waits", self.waits.len(), WAITS_MAX),
             gauge("fetches", self.fetches.len(), FETCHES_MAX),
+            gauge("reads at a level", self.reads.len(), READS_MAX),
+            gauge("questions of a link", session(&|s| s.questions.asked()), ASKING_MAX),
             gauge("requests of a link", session(&|s| s.asked_for.len()), FETCHES_MAX),
             gauge("dirty partitions", self.outbox.dirty().count(), partitions),
             gauge("log records", records, records_max),

@@ -19,6 +19,7 @@ use crate::node::input::{LinkId, PeerIdentity, PeerSlot};
 use crate::node::link::{Early, Link, Session, Staging, spread};
 use crate::node::missing::Missing;
 use crate::node::output::{CloseCode, Output};
+use crate::node::read::Questions;
 use crate::node::repair::first_due;
 use crate::node::stats::{LagHistogram, RecentLag, Traffic};
 use crate::probe::{planted, sometimes};
@@ -295,6 +296,7 @@ impl Node {
             repair: crate::repair::Session::default(),
             repair_due: first_due(now.mono),
             asked_for: Asked::default(),
+            questions: Questions::default(),
             staging: Staging::default(),
             stale_fulls: BTreeMap::new(),
             traffic: Traffic::default(),

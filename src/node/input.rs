@@ -118,8 +118,22 @@ pub enum Input {
     },
     /// Nobody waits any more.
     CancelWait {
-        /// The wait.
+        /// The wait, or the read.
         id: WaitId,
+    },
+    /// Somebody reads a register at a level. [`Output::Resolved`](crate::node::Output::Resolved) tells when what those hold who
+    /// count for it is here.
+    Read {
+        /// Names the read in the output; no wait has this name.
+        id: WaitId,
+        /// The keyspace, of registers.
+        keyspace: KeyspaceId,
+        /// The key.
+        key: Bytes,
+        /// Who must have answered.
+        level: Level,
+        /// When to give up; `None` asks for ever.
+        deadline: Option<Mono>,
     },
     /// Somebody at an edge wants a register that is not here. [`Output::Fetched`](crate::node::Output::Fetched) tells when
     /// what there is of it is.

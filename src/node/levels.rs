@@ -2,6 +2,7 @@
 //!
 //! A write is local and immediate; a level is reached when enough members have *reported* its dot.
 //! A deadline that passes is an outcome, not an error: the write stands and goes on replicating.
+//! A read at a level counts the same members, by who has answered (see `read.rs`).
 //!
 //! # Invariants
 //! * Only a member's own report counts; a relayed dot says nothing about third parties.
@@ -13,18 +14,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::clock::Mono;
 use crate::crdt::Dot;
 use crate::crdt::{Member, MemberSet};
-use crate::id::{NodeId, PartitionId, RegionId};
+use crate::id::{NodeId, PartitionId, RegionId, ReplicaId};
 use crate::probe::planted;
 use crate::store::Store;
 
 /// Most receipts waited on at one time: about 100 bytes each.
 pub const WAITS_MAX: usize = 65_536;
 
-/// How far a write must have come.
+/// How far a write must have come, or who must have answered a read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum Level {
-    /// Applied here: true as soon as there is a receipt.
+    /// Applied here: true as soon as there is a receipt. A read shows what is here.
     Local,
     /// Seen by a majority of the members, or of the configured nodes if those are more; edges do not count, this one
     /// does unless it is one.
@@ -48,7 +49,7 @@ pub struct Mark {
     pub dot: Dot,
 }
 
-/// A member that has not reported a write.
+/// A member that has not reported a write, or not answered a read.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Missing {
     /// The node.
@@ -57,16 +58,16 @@ pub struct Missing {
     pub region: RegionId,
 }
 
-/// How far a write came by the time the caller stopped waiting. The write stands in any case.
+/// How far a write came by the time the caller stopped waiting, which stands in any case, or how many have answered a read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {
     /// Whether the level was reached.
     pub reached: bool,
-    /// Members (for [`Level::EachRegion`]: regions) that have reported it, this one included.
+    /// Members (for [`Level::EachRegion`]: regions) that have reported or answered it, this one included.
     pub acked: usize,
     /// How many are needed.
     pub needed: usize,
-    /// The members that have not reported it.
+    /// The members that have not.
     pub missing: Vec<Missing>,
 }
 
@@ -182,6 +183,11 @@ pub fn judge(mark: Mark, level: Level, store: &Store, members: &MemberSet, expec
         };
         partition.as_deref().is_some_and(known)
     };
+    count(level, members, expected, has)
+}
+
+/// Says how many of those who count for a level there are of whom `has` is true.
+pub(super) fn count(level: Level, members: &MemberSet, expected: usize, has: impl Fn(ReplicaId) -> bool) -> Outcome {
     let counts = |member: &Member| !member.profile.is_edge || planted!(EdgeCounts);
     let mut nodes = BTreeMap::new();
     for (replica, member) in members.live().filter(|(_, member)| counts(member)) {
@@ -214,7 +220,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::crdt::Ctx;
-    use crate::id::{ReplicaId, Role};
+    use crate::id::Role;
 
     const MARK: Mark = Mark { partition: PartitionId(0), dot: Dot { replica: ReplicaId(1), seq: 1 } };
 

@@ -16,6 +16,7 @@ use crate::membership::Beats;
 use crate::node::fetch::Asked;
 use crate::node::input::{PeerIdentity, PeerSlot};
 use crate::node::missing::Missing;
+use crate::node::read::Questions;
 use crate::node::stats::{LagHistogram, PeerStats, RecentLag, Traffic};
 use crate::probe::sometimes;
 use crate::repair;
@@ -153,6 +154,8 @@ pub struct Session {
     pub repair_due: Mono,
     /// What the peer asked for.
     pub asked_for: Asked,
+    /// What it is asked.
+    pub questions: Questions,
     /// Unfinished full synchronisations.
     pub staging: Staging,
     /// Full synchronisations in a row that predated what is stable here, by partition.

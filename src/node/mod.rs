@@ -38,6 +38,7 @@ mod pen;
 mod profile;
 pub mod quarantine;
 mod reach;
+pub mod read;
 mod receive;
 mod rejoin;
 mod repair;
@@ -84,6 +85,7 @@ use levels::Waits;
 use link::{Link, Session};
 use pen::Pen;
 use quarantine::Quarantine;
+use read::Reads;
 use rejoin::Past;
 use repair::Repairs;
 use role::Part;
@@ -160,6 +162,8 @@ pub struct Node {
     keeping: Keeping,
     /// What it is fetching.
     fetches: Fetches,
+    /// What is read at a level.
+    reads: Reads,
     /// The comparisons of copies.
     repairs: Repairs,
     /// Of this node's certificate, once the shell has said so.
@@ -222,6 +226,7 @@ impl Node {
             part: Part::new(config.node.standby.is_some()),
             keeping: Keeping::default(),
             fetches: Fetches::default(),
+            reads: Reads::default(),
             repairs: Repairs::new(seed, config.repair.bytes_per_second),
             expiry: None,
             load: None,
@@ -249,8 +254,11 @@ impl Node {
             Input::AcceptFailed { .. } | Input::Deadline => {}
             Input::Written => self.outbox.mark(self.store.take_dirty()),
             Input::Wait { id, mark, level, deadline } => self.on_wait(now, id, mark, level, deadline),
-            Input::CancelWait { id } => self.waits.remove(id),
+            Input::CancelWait { id } => self.on_cancel(id),
             Input::Fetch { id, keyspace, key } => self.on_fetch(now, id, keyspace, key),
+            Input::Read { id, keyspace, key, level, deadline } => {
+                self.on_read(now, id, (keyspace, key), level, deadline);
+            }
             Input::Remove { replica } => self.expel(now, replica),
             Input::Rejoin => self.on_rejoin(now),
             Input::Drain { leave } => self.on_drain(now, leave),
@@ -358,6 +366,7 @@ impl Node {
             self.close(link, CloseCode::Goodbye, "this node is shutting down");
         }
         self.end_all_fetches();
+        self.end_all_reads();
         let done = self.waits.end_all(&self.store, &self.members, self.expected());
         sometimes!(WaitEndedByShutdown, if !done.is_empty());
         self.resolve(done);

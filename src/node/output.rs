@@ -59,11 +59,11 @@ pub enum Output {
         /// Why, for people. The peer sees it too.
         reason: String,
     },
-    /// A wait has ended.
+    /// A wait or a read at a level has ended.
     Resolved {
         /// Which one.
         id: WaitId,
-        /// How far the write came.
+        /// How far the write came, or who has answered.
         outcome: Outcome,
     },
     /// A fetch has ended: what there is of the register is here now, or it is not known.

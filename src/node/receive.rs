@@ -21,7 +21,7 @@ use crate::node::link::Staged;
 use crate::node::output::Output;
 use crate::probe::{planted, sometimes};
 use crate::store::{Applied, Around, Batch, Fragment, Full, Refused};
-use crate::wire::{Beat, Control, Frame, FullChunk, Part, Repair};
+use crate::wire::{Answer, Beat, Control, Frame, FullChunk, Part, Repair};
 
 /// Received bytes after which a report goes at once.
 const REPORT_BYTES: usize = 256 * 1024;
@@ -91,6 +91,7 @@ impl Node {
             (Control::Repair(message), true) => self.on_repair_message(now, link, message),
             (Control::Fetch { keyspace, key }, true) => self.on_asked(link, keyspace, key),
             (Control::Missing { keyspace, key }, true) => self.on_missing(link, &keyspace, key),
+            (Control::Ask { question, keyspace, key }, true) => self.on_question(link, question, &keyspace, key),
             (Control::Goodbye, true) => {}
             (Control::Twin { replica }, true) => self.on_twin(replica),
         }
@@ -139,6 +140,7 @@ impl Node {
             | Control::Twin { .. }
             | Control::Fetch { .. }
             | Control::Missing { .. }
+            | Control::Ask { .. }
             | Control::Goodbye => Ok(()),
         }
     }
@@ -236,6 +238,12 @@ impl Node {
                     self.apply_batch(now, link, &batch);
                 }
                 Part::Batch(_) => {}
+                Part::Answer(Answer { question, batch }) if joined => {
+                    if self.apply_batch(now, link, &batch) {
+                        self.on_answer(now, link, question, &batch);
+                    }
+                }
+                Part::Answer(_) => {}
                 Part::Restore(restore) if joined => self.on_restore(now, link, &restore),
                 Part::Restore(_) => {}
                 Part::FullChunk(chunk) => self.stage(now, link, chunk),
@@ -250,12 +258,13 @@ impl Node {
         }
     }
 
-    fn apply_batch(&mut self, now: Now, link: LinkId, batch: &Batch) {
+    /// Joins a batch in; returns whether all of it was.
+    fn apply_batch(&mut self, now: Now, link: LinkId, batch: &Batch) -> bool {
         let antedated = (planted!(FetchedStale) && self.is_fetching(batch)).then(|| self.antedated(batch));
         let batch = antedated.as_ref().unwrap_or(batch);
         let around = Around { spaces: self.store.spaces(), collect_before_ms: self.collect_before_ms(now) };
-        let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return };
-        let Some(mut partition) = self.store.lock(batch.partition) else { return };
+        let Some(session) = self.links.get_mut(&link).and_then(|l| l.session.as_deref_mut()) else { return false };
+        let Some(mut partition) = self.store.lock(batch.partition) else { return false };
         let replica = session.replica;
         let lags = lags(session.replica, batch, partition.ctx(), now.wall_ms);
         sometimes!(FrameOvertaken, if session.peer.known(batch.partition).is_some_and(|known| !batch.ctx.includes(known)));
@@ -270,10 +279,12 @@ impl Node {
                 }
                 session.traffic.fragments_in += u64::try_from(batch.fragments.len()).unwrap_or(0);
                 session.traffic.news_in += applied.news;
+                let is_whole = applied.is_whole();
                 self.note_report(link, batch.partition, &batch.ctx);
                 self.applied(now, replica, batch.partition, applied);
                 self.note_fetched(batch);
                 self.try_finish(now);
+                return is_whole;
             }
             // The sender has long seen more: a lost packet delayed this batch until it was stale. It
             // must not wait for the sender to wonder why its writes are never reported.
@@ -293,6 +304,7 @@ impl Node {
             // What lies between comes again by itself, and then this.
             Err(Refused::Scattered | Refused::Part) => {}
         }
+        false
     }
 
     fn stage(&mut self, now: Now, link: LinkId, chunk: FullChunk) {

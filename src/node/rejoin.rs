@@ -170,6 +170,7 @@ impl Node {
         }
         let done = self.waits.end_all(&self.store, &self.members, self.expected());
         self.resolve(done);
+        self.end_all_reads();
         let replica = self.next_replica(now);
         let former = std::mem::replace(&mut self.me.replica, replica);
         let newest_ms = now.wall_ms.saturating_add(self.max_drift_ms());

@@ -146,7 +146,7 @@ impl Node {
                     let restore = |fragment| Restore { partition, is_answer, fragments: vec![fragment] };
                     fragments.into_iter().map(|fragment| Part::Restore(restore(fragment))).collect()
                 }
-                Part::Batch(_) | Part::Restore(_) | Part::FullChunk(_) => Vec::new(),
+                Part::Batch(_) | Part::Restore(_) | Part::FullChunk(_) | Part::Answer(_) => Vec::new(),
             };
             for part in alone {
                 if let Ok(frame) = self.encode(vec![part]) {

@@ -188,6 +188,8 @@ pub struct Stats {
     pub repair: RepairStats,
     /// How far the comparison has come that somebody waits for.
     pub repairing: Option<RepairReport>,
+    /// How often a peer that answered a read at a level with less than was here was given that.
+    pub mended: u64,
     /// What an edge has given back and fetched.
     pub edge: EdgeStats,
     /// Log records kept.

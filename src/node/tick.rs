@@ -49,8 +49,9 @@ impl Node {
     pub fn next_deadline(&self) -> Option<Mono> {
         let dials = self.slots.next_deadline().filter(|_| self.dials());
         let solo = self.solo_deadline().filter(|at| *at > self.last);
-        let dynamic = [self.outbox.due(), dials, self.waits.next_deadline(), solo, self.past.due(), self.repairs.due()];
-        dynamic.into_iter().flatten().chain([self.timers.next()]).min()
+        let waits = [self.waits.next_deadline(), self.reads.next_deadline(), self.repairs.due()];
+        let dynamic = [self.outbox.due(), dials, solo, self.past.due()].into_iter().chain(waits);
+        dynamic.flatten().chain([self.timers.next()]).min()
     }
 
     /// Does what is due. Runs after every input, so that a late deadline input delays nothing.
@@ -73,6 +74,7 @@ impl Node {
             self.release(now);
             self.repair(now);
             self.look_after_fetches(now);
+            self.look_after_reads(now);
             self.keep_warm(now);
         }
         if self.repairs.due().is_some_and(|at| at <= now.mono) {
@@ -88,6 +90,9 @@ impl Node {
             let done = self.waits.expire(now.mono, &self.store, &self.members, self.expected());
             sometimes!(WaitTimedOut, if !done.is_empty());
             self.resolve(done);
+        }
+        if self.reads.next_deadline().is_some_and(|at| at <= now.mono) {
+            self.expire_reads(now);
         }
         if self.solo_deadline().is_some_and(|at| at <= now.mono) {
             self.seek(now);

@@ -190,6 +190,12 @@ impl Driver {
         self.take(Input::Drain { leave });
     }
 
+    fn forget_gone(&mut self) {
+        for id in self.waits.forget_gone() {
+            self.take(Input::CancelWait { id });
+        }
+    }
+
     fn refuses_to_remove(&self, replica: ReplicaId) -> Option<RemoveError> {
         if replica == self.node.me().replica {
             return Some(RemoveError::Myself);
@@ -205,9 +211,12 @@ impl Driver {
                 self.take(Input::Written);
                 let id = self.waits.begin(reply);
                 self.take(Input::Wait { id, mark, level, deadline });
-                for id in self.waits.forget_gone() {
-                    self.take(Input::CancelWait { id });
-                }
+                self.forget_gone();
+            }
+            Command::Read { keyspace, key, level, deadline, reply } => {
+                let id = self.waits.begin_read(reply);
+                self.take(Input::Read { id, keyspace, key, level, deadline });
+                self.forget_gone();
             }
             Command::Fetch { keyspace, key, reply } => {
                 let id = FetchId(self.fetched);

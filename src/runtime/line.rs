@@ -52,6 +52,19 @@ pub(crate) enum Command {
         /// Told when what there is of it is here.
         reply: oneshot::Sender<Result<(), FetchError>>,
     },
+    /// Read a register at a level.
+    Read {
+        /// The keyspace.
+        keyspace: KeyspaceId,
+        /// The key.
+        key: Bytes,
+        /// Who must have answered.
+        level: Level,
+        /// When to give up.
+        deadline: Option<Mono>,
+        /// Told when they have.
+        reply: oneshot::Sender<Outcome>,
+    },
     /// Tell what was counted.
     Stats {
         /// Where to tell it.
@@ -203,6 +216,24 @@ impl Line {
             return Err(FetchError::Stopped);
         }
         done.await.unwrap_or(Err(FetchError::Stopped))
+    }
+
+    /// Asks for a register until as many have answered as `level` takes, at most `within`. Returns `None` when the driver has
+    /// ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what comes is taken in all the same.
+    pub async fn read(
+        &self,
+        keyspace: KeyspaceId,
+        key: Bytes,
+        level: Level,
+        within: Option<Duration>,
+    ) -> Option<Outcome> {
+        let deadline = within.map(|d| self.clock.now().mono.plus(d));
+        let (reply, outcome) = oneshot::channel();
+        self.commands.send(Command::Read { keyspace, key, level, deadline, reply }).await.ok()?;
+        outcome.await.ok()
     }
 
     /// Returns what the node counted; `None` when the driver has ended.

@@ -14,8 +14,8 @@
 //!   so this happens only when it does not.
 //! * What the peer sent before it closed is delivered before the end is.
 //!
-//! What is *not* here: bidirectional streams for repair and quorum reads. A second one is a fault
-//! until a version agrees on them.
+//! What is *not* here: bidirectional streams beside the control stream. A second one is a fault
+//! until a version agrees on it.
 
 use std::collections::VecDeque;
 use std::future::Future;

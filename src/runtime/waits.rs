@@ -1,4 +1,4 @@
-//! Who waits on a receipt, by the name the node knows the wait under.
+//! Who waits on a receipt or reads at a level, by the name the node knows the wait under.
 //!
 //! # Invariants
 //! * Whoever waits is told once, unless they have gone.
@@ -15,6 +15,8 @@ use crate::node::{Outcome, WaitId};
 const SEARCH_EVERY_MIN: usize = 1_024;
 /// A wait that begins pays for looking at so many that are there.
 const SEARCH_SHARE: usize = 8;
+/// A read that begins counts as so many waits: the node has room for a 64th as many.
+const READ_WEIGHT: usize = 16;
 
 /// Everybody who waits.
 #[derive(Debug, Default)]
@@ -33,6 +35,12 @@ impl Waits {
         self.begun += 1;
         self.replies.insert(id, reply);
         id
+    }
+
+    /// Takes somebody in who reads at a level.
+    pub(crate) fn begin_read(&mut self, reply: oneshot::Sender<Outcome>) -> WaitId {
+        self.begun += READ_WEIGHT - 1;
+        self.begin(reply)
     }
 
     /// Tells the one who waits, if they still do.
@@ -60,9 +68,12 @@ impl Waits {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::id::{PartitionId, ReplicaId};
     use crate::node::levels::WAITS_MAX;
+    use crate::node::read::READS_MAX;
     use crate::node::{Level, Mark, levels};
 
     /// The shell's table and the node's, as the driver keeps them.
@@ -101,6 +112,23 @@ mod tests {
         let refused = (0..WAITS_MAX * 2).filter(|_| tables.begin().is_none()).count();
         assert!(refused <= WAITS_MAX / SEARCH_SHARE, "{refused} refused");
         assert!((0..SEARCH_EVERY_MIN).all(|_| tables.begin().is_some()));
+    }
+
+    #[test]
+    fn reads_that_were_given_up_are_found_before_the_node_has_room_for_none() {
+        let mut callers = Waits::default();
+        let begin = |callers: &mut Waits| {
+            let (reply, outcome) = oneshot::channel();
+            (callers.begin(reply), outcome)
+        };
+        let patient: Vec<_> = (0..WAITS_MAX).map(|_| begin(&mut callers)).collect();
+        let mut reads = BTreeSet::new();
+        for _ in 0..READS_MAX * 4 {
+            reads.insert(callers.begin_read(oneshot::channel().0));
+            callers.forget_gone().iter().for_each(|id| assert!(reads.remove(id), "no wait was given up"));
+            assert!(reads.len() <= READS_MAX * 3 / 4);
+        }
+        drop(patient);
     }
 
     #[test]

@@ -460,9 +460,7 @@ impl SimCluster {
             }
             Output::Beat { link, bytes } => self.carriage.beat(self.now, at, link, bytes),
             Output::Close { link, code, reason } => self.carriage.close(self.now, at, link, code, &reason),
-            Output::Resolved { id, outcome } => {
-                host.outcomes.insert(id, outcome);
-            }
+            Output::Resolved { id, outcome } => self.note_outcome(at, id, outcome),
             Output::Fetched { id, end } => {
                 host.fetched.insert(id, end);
             }

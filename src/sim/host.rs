@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::newer;
+use super::reads::Reads;
 use crate::clock::{Mono, Now};
 use crate::error::FetchError;
 use crate::id::{NodeId, ReplicaId, Role};
@@ -96,6 +97,7 @@ pub(super) struct Host {
     pub(super) due: Option<Mono>,
     pub(super) events: Vec<Event>,
     pub(super) outcomes: BTreeMap<WaitId, Outcome>,
+    pub(super) reads: Reads,
     pub(super) fetched: BTreeMap<FetchId, Result<(), FetchError>>,
     pub(super) repaired: BTreeMap<RepairId, RepairReport>,
     /// The largest sizes of its node so far.
@@ -132,6 +134,7 @@ impl Host {
             due: None,
             events: Vec::new(),
             outcomes: BTreeMap::new(),
+            reads: Reads::default(),
             fetched: BTreeMap::new(),
             repaired: BTreeMap::new(),
             high: None,

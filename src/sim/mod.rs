@@ -31,6 +31,7 @@ mod newer;
 pub mod oracle;
 mod perform;
 mod plan;
+mod reads;
 mod returns;
 mod run;
 mod seeds;

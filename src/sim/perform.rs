@@ -79,6 +79,7 @@ impl SimCluster {
             Action::Rejoin { at } => self.rejoin(self.place(at)),
             Action::Evict { at, key, map } => self.evict_named(self.place(at), key, map),
             Action::Fetch { at, key } => self.fetch_named(self.place(at), key),
+            Action::Ask { at, key, ack } => self.ask(self.place(at), key, ack),
             Action::Damage { at, key } => self.damage(self.place(at), key),
             Action::Truncate { at, keep } => self.truncate(self.place(at), keep),
             Action::Burst { at } => self.burst(self.place(at)),

@@ -103,6 +103,15 @@ pub enum Action {
         /// The key.
         key: u8,
     },
+    /// A client reads a register at a level, and must be shown what so many held that have answered.
+    Ask {
+        /// Where.
+        at: u8,
+        /// The key.
+        key: u8,
+        /// How many must answer, within how long.
+        ack: Ack,
+    },
     /// What is sent from one host to another waits until the heal.
     Cut {
         /// The sender.
@@ -383,6 +392,10 @@ impl fmt::Display for Action {
                 write!(f, "r{at} {op}, waits {} ms for {level}", ack.within_ms)
             }
             Self::Read { client, at, key } => write!(f, "r{at} client {client} reads key {key}"),
+            Self::Ask { at, key, ack } => {
+                let level = if ack.all { "everybody" } else { "a quorum" };
+                write!(f, "r{at} asks {level} for register {key} for {} ms", ack.within_ms)
+            }
             Self::Fetch { at, key } => write!(f, "r{at} fetches register {key}"),
             Self::Cut { from, to } => write!(f, "r{from} cannot reach r{to}"),
             Self::Isolate { at } => write!(f, "r{at} is cut off"),

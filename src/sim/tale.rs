@@ -46,6 +46,7 @@ impl Delivered {
             | Input::Written
             | Input::Wait { .. }
             | Input::CancelWait { .. }
+            | Input::Read { .. }
             | Input::Fetch { .. }
             | Input::Remove { .. }
             | Input::Rejoin
@@ -178,7 +179,7 @@ impl SimCluster {
             Input::DialFailed { slot, .. } => (7, u64::try_from(slot.0).unwrap_or(u64::MAX), None),
             Input::AcceptFailed { .. } => (8, 0, None),
             Input::Written => (9, 0, None),
-            Input::Wait { id, .. } => (10, id.0, None),
+            Input::Wait { id, .. } | Input::Read { id, .. } => (10, id.0, None),
             Input::CancelWait { id } => (11, id.0, None),
             Input::Remove { replica } => (12, replica.0, None),
             Input::Deadline => (13, 0, None),

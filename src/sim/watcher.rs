@@ -259,6 +259,7 @@ impl Watcher {
         cluster.all_accused_rightly()?;
         cluster.all_took_over_rightly()?;
         cluster.all_returned_rightly()?;
+        cluster.all_read_rightly()?;
         self.look(cluster)?;
         for (at, keys) in std::mem::take(&mut self.fresh) {
             keys.iter().try_for_each(|key| self.agrees(cluster, at, key))?;
@@ -287,15 +288,13 @@ impl Watcher {
         self.latest_ms = self.latest_ms.max(cluster.decides_ms());
         let mut all = Vec::new();
         for at in 0..cluster.host_count() {
-            let Some(node) = cluster.node(at) else { continue };
+            let Some(node) = cluster.node(at).filter(|_| cluster.is_honest(at)) else { continue };
             let wall_ms = cluster.now(at).wall_ms;
-            if cluster.is_honest(at) {
-                let seat = self.seats.entry(at).or_insert_with(|| Seat::new(node, wall_ms));
-                let news = seat.look(node, wall_ms, &self.history).map_err(at_host(at))?;
-                self.stamps.near(node.store().clock().last(), seat.wall_ms_max).map_err(at_host(at))?;
-                self.note(at, node.store(), &news);
-                all.push((at, news));
-            }
+            let seat = self.seats.entry(at).or_insert_with(|| Seat::new(node, wall_ms));
+            let news = seat.look(node, wall_ms, &self.history).map_err(at_host(at))?;
+            self.stamps.near(node.store().clock().last(), seat.wall_ms_max).map_err(at_host(at))?;
+            self.note(at, node.store(), &news);
+            all.push((at, news));
         }
         self.settle_waits(cluster)?;
         if !all.iter().any(|(_, news)| news.has_stable()) {

@@ -82,9 +82,24 @@ impl Partition {
     #[must_use]
     pub fn capture_key(&self, at: &KeyRef<'_>) -> Option<Batch> {
         let mut wanted = Wanted::default();
-        wanted.scopes.entry(self.find(at)?).or_default().insert(Scope::Path(Path::Register));
+        wanted.add(self.find(at)?);
         wanted.add_epochs(self);
         Some(Batch { partition: self.id, ctx: self.ctx.clone(), fragments: wanted.fragments(self) })
+    }
+
+    /// Captures a register for somebody who reads it at a level, with every invalidation of its keyspace that some member
+    /// may lack: where there is nothing of the register, one of them may be why.
+    #[must_use]
+    pub fn capture_answer(&self, at: &KeyRef<'_>) -> Batch {
+        let mut wanted = Wanted::default();
+        self.find(at).into_iter().chain(self.epochs_lacked(at.space.id())).for_each(|slot| wanted.add(slot));
+        Batch { partition: self.id, ctx: self.ctx.clone(), fragments: wanted.fragments(self) }
+    }
+
+    /// Captures that there is nothing of a keyspace that was never heard of.
+    #[must_use]
+    pub fn capture_nothing(&self) -> Batch {
+        Batch { partition: self.id, ctx: self.ctx.clone(), fragments: Vec::new() }
     }
 
     /// Captures everything, for a joiner or a peer behind a dropped log.
@@ -167,12 +182,15 @@ impl Wanted {
         true
     }
 
+    /// Adds a register, whatever the budget says.
+    fn add(&mut self, slot: u32) {
+        self.scopes.entry(slot).or_default().insert(Scope::Path(Path::Register));
+    }
+
     /// Adds the epochs behind the stubs among the slots, whatever the budget says.
     fn add_epochs(&mut self, partition: &Partition) {
         let behind: Vec<u32> = self.scopes.keys().flat_map(|slot| partition.epochs_behind(*slot)).collect();
-        for slot in behind {
-            self.scopes.entry(slot).or_default().insert(Scope::Path(Path::Register));
-        }
+        behind.into_iter().for_each(|slot| self.add(slot));
     }
 
     fn fragments(self, partition: &Partition) -> Vec<Fragment> {

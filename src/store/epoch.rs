@@ -194,8 +194,17 @@ impl Partition {
     /// Returns the slots of the epochs that may have made a stub of an entry and that some member may lack: whoever is
     /// sent the stub must get them too, or it misses a value whose invalidation it has never heard of.
     pub(super) fn epochs_behind(&self, slot: u32) -> Vec<u32> {
-        let unstable = |slot: &u32| self.slot(*slot).is_some_and(|s| !matches!(s.entry.unstable, Unstable::None));
-        self.epochs_above(slot).into_iter().filter(unstable).collect()
+        self.epochs_above(slot).into_iter().filter(|slot| self.is_unstable(*slot)).collect()
+    }
+
+    /// Returns the slots of the epochs of a keyspace that some member may lack.
+    pub(super) fn epochs_lacked(&self, target: KeyspaceId) -> impl Iterator<Item = u32> {
+        let all = self.epochs.0.iter().filter(move |epoch| epoch.target == target).map(|epoch| epoch.slot);
+        all.filter(|slot| self.is_unstable(*slot))
+    }
+
+    fn is_unstable(&self, slot: u32) -> bool {
+        self.slot(slot).is_some_and(|s| !matches!(s.entry.unstable, Unstable::None))
     }
 
     /// Returns the slots of the epochs that may have made a stub of an entry.

@@ -213,6 +213,12 @@ impl Applied {
         self.rejected.push(Rejected { keyspace, key, digest, dots, why });
     }
 
+    /// Tells whether everything of the batch was joined in.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.quarantined == 0 && self.duplicates.is_empty()
+    }
+
     /// Adds another batch's effects.
     pub fn add(&mut self, other: Self) {
         self.changed.extend(other.changed);

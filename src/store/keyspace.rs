@@ -278,6 +278,14 @@ impl Keyspaces {
         hasher
     }
 
+    /// Returns the keyed hash that places a key of a keyspace of this name, whether anybody here has heard of it or not.
+    #[must_use]
+    pub fn hash(&self, name: &str, key: &[u8]) -> u64 {
+        let mut hasher = self.hasher(name);
+        hasher.write(key);
+        hasher.finish()
+    }
+
     /// Returns the keyspace of this name, if it was ever opened or heard of.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<Keyspace>> {

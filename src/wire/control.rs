@@ -31,6 +31,7 @@ const FETCH: u64 = 9;
 const MISSING: u64 = 10;
 const TWIN: u64 = 11;
 const TOLD: u64 = 12;
+const ASK: u64 = 13;
 
 const ACTIVE: u64 = 0;
 const STANDBY: u64 = 1;
@@ -86,6 +87,10 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control, limits: Limits) 
         }
         Control::Fetch { keyspace, key } => put_place(&mut pen, FETCH, keyspace, key)?,
         Control::Missing { keyspace, key } => put_place(&mut pen, MISSING, keyspace, key)?,
+        Control::Ask { question, keyspace, key } => {
+            put_place(&mut pen, ASK, keyspace, key)?;
+            pen.uint(*question);
+        }
         Control::Twin { replica } => {
             pen.uint(TWIN);
             pen.replica(*replica)?;
@@ -120,6 +125,10 @@ pub(super) fn take_control(input: &[u8], limits: Limits) -> Result<Control, Peer
         TWIN => Control::Twin { replica: reader.replica()? },
         FETCH => Control::Fetch { keyspace: reader.text()?.to_owned(), key: reader.name()? },
         MISSING => Control::Missing { keyspace: reader.text()?.to_owned(), key: reader.name()? },
+        ASK => {
+            let (keyspace, key) = (reader.text()?.to_owned(), reader.name()?);
+            Control::Ask { question: reader.uint()?, keyspace, key }
+        }
         _ => return Err(malformed("a control message is of no known kind")),
     };
     reader.end()?;

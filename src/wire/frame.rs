@@ -4,6 +4,7 @@
 //! frame = from clock n part*
 //! part  = (partition << 2 | last << 1 | chunk) [session index] [context [frontier floor forgotten]] n fragment*
 //!       | (partition << 2 | last << 1) answer n fragment*                     what is restored
+//!       | (1 << 18 | partition << 2) question context n fragment*             what was asked for
 //! ```
 //!
 //! # Invariants
@@ -14,7 +15,7 @@ use super::context::{partition, put_ctx, take_ctx};
 use super::fragment::{FragmentsIn, FragmentsOut};
 use super::limits::{Counted, Limits, Unsendable, within};
 use super::mark::Run;
-use super::message::{Frame, FullChunk, Part, Restore};
+use super::message::{Answer, Frame, FullChunk, Part, Restore};
 use super::pack::{Pen, Reader};
 use super::spaces::{SpacesIn, SpacesOut};
 use crate::clock::Hlc;
@@ -25,6 +26,8 @@ use crate::store::{Batch, Fragment, Keyspaces};
 
 const CHUNK: u64 = 1;
 const LAST: u64 = 1 << 1;
+/// Above the largest partition.
+const ANSWER: u64 = 1 << 18;
 
 pub(super) fn put_frame(
     out: &mut Vec<u8>,
@@ -74,6 +77,12 @@ fn put_part(pen: &mut Pen<'_>, out: &mut FragmentsOut<'_>, part: &Part) -> Resul
             pen.flag(restore.is_answer);
             put_fragments(pen, out, &Ctx::default(), &restore.fragments)
         }
+        Part::Answer(Answer { question, batch }) => {
+            pen.uint(number | ANSWER);
+            pen.uint(*question);
+            put_ctx(pen, &batch.ctx)?;
+            put_fragments(pen, out, &batch.ctx, &batch.fragments)
+        }
     }
 }
 
@@ -107,6 +116,7 @@ pub(super) fn take_frame(input: &[u8], spaces: &Keyspaces, limits: Limits) -> Re
             Part::Batch(batch) => &mut batch.fragments,
             Part::FullChunk(chunk) => &mut chunk.fragments,
             Part::Restore(restore) => &mut restore.fragments,
+            Part::Answer(answer) => &mut answer.batch.fragments,
         });
         for fragment in fragments {
             fragment.keyspace = opened.get(&fragment.keyspace).copied().unwrap_or(fragment.keyspace);
@@ -117,6 +127,12 @@ pub(super) fn take_frame(input: &[u8], spaces: &Keyspaces, limits: Limits) -> Re
 
 fn take_part(reader: &mut Reader<'_>, fragments: &mut FragmentsIn<'_>) -> Result<Part, PeerFault> {
     let head = reader.uint()?;
+    if head & (ANSWER | LAST | CHUNK) == ANSWER {
+        let (partition, question) = (partition((head & !ANSWER) >> 2)?, reader.uint()?);
+        let ctx = take_ctx(reader)?;
+        let fragments = take_fragments(reader, fragments, &ctx)?;
+        return Ok(Part::Answer(Answer { question, batch: Batch { partition, ctx, fragments } }));
+    }
     let partition = partition(head >> 2)?;
     if head & CHUNK == 0 {
         if head & LAST != 0 {

@@ -39,6 +39,18 @@ pub enum Part {
     FullChunk(FullChunk),
     /// What a comparison found to differ.
     Restore(Restore),
+    /// What there is of a register that was asked for.
+    Answer(Answer),
+}
+
+/// What a node holds of a register that somebody reads at a level, captured after it was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// Which question it answers.
+    pub question: u64,
+    /// The register and the invalidations of its keyspace that somebody may lack; without a fragment of the register there
+    /// is nothing of it.
+    pub batch: Batch,
 }
 
 /// Present versions of keys that two copies hold differently at the meet of their contexts.
@@ -60,6 +72,7 @@ impl Part {
             Self::Batch(batch) => batch.partition,
             Self::FullChunk(chunk) => chunk.partition,
             Self::Restore(restore) => restore.partition,
+            Self::Answer(answer) => answer.batch.partition,
         }
     }
 
@@ -70,6 +83,7 @@ impl Part {
             Self::Batch(batch) => &batch.fragments,
             Self::FullChunk(chunk) => &chunk.fragments,
             Self::Restore(restore) => &restore.fragments,
+            Self::Answer(answer) => &answer.batch.fragments,
         }
     }
 }
@@ -172,6 +186,15 @@ pub enum Control {
     Repair(Repair),
     /// I am an edge and do not keep this register: a batch of it, please, whether I have seen its events or not.
     Fetch {
+        /// The keyspace, by its name.
+        keyspace: String,
+        /// The key.
+        key: Bytes,
+    },
+    /// Somebody reads this register here at a level: what you hold of it from now on, please, also if that is nothing.
+    Ask {
+        /// Names the question in the answer.
+        question: u64,
         /// The keyspace, by its name.
         keyspace: String,
         /// The key.

@@ -30,5 +30,7 @@ pub mod version;
 
 pub use codec::{Decoder, Encoder};
 pub use limits::{Limits, Unsendable};
-pub use message::{Beat, Control, Frame, FullChunk, Hello, LOAD_MAX, Part, Repair, Restore, SUSPECTS_MAX, Snapshot};
+pub use message::{
+    Answer, Beat, Control, Frame, FullChunk, Hello, LOAD_MAX, Part, Repair, Restore, SUSPECTS_MAX, Snapshot,
+};
 pub use version::{MIN_VERSION, VERSION, negotiate};

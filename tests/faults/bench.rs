@@ -87,9 +87,14 @@ impl Bench {
     }
 
     pub(super) fn frame(&mut self, link: LinkId, from: u64, parts: Vec<Part>) {
+        self.says(link, from, parts);
+    }
+
+    /// The same; returns what comes of it.
+    pub(super) fn says(&mut self, link: LinkId, from: u64, parts: Vec<Part>) -> Vec<Output> {
         let frame = Frame { from: ReplicaId(from), hlc: Hlc::from_ms(WALL_MS), parts };
         let bytes = self.encoder.encode_frame(&frame, self.store.spaces()).unwrap();
-        self.handle(Input::Log { link, bytes });
+        self.handle(Input::Log { link, bytes })
     }
 
     pub(super) fn control(&mut self, link: LinkId, message: &Control) -> Vec<Output> {

@@ -149,7 +149,7 @@ fn what_is_captured_for_one_peer_shows_what_its_context_says() {
             match peer.next_part(&store) {
                 Some(Part::Batch(batch)) => mirror.take(&batch),
                 Some(Part::FullChunk(chunk)) => mirror.take_full(chunk),
-                Some(Part::Restore(_)) | None => {}
+                Some(Part::Restore(_) | Part::Answer(_)) | None => {}
             }
         };
         write_and(&store, || [false, true, false].into_iter().for_each(capture));

@@ -17,7 +17,7 @@ use driftless::crdt::tree::Branch;
 use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Reset, Scope, Seen};
 use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
-use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part, Repair, Restore, Snapshot};
+use driftless::wire::{Answer, Beat, Control, Frame, FullChunk, Hello, Part, Repair, Restore, Snapshot};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
@@ -297,6 +297,7 @@ pub(crate) fn frame() -> impl Strategy<Value = Frame> {
         3 => batch().prop_map(Part::Batch),
         1 => chunk().prop_map(Part::FullChunk),
         1 => restore.prop_map(Part::Restore),
+        1 => (any::<u64>(), batch()).prop_map(|(question, batch)| Part::Answer(Answer { question, batch })),
     ];
     (replica(), vec(part, 0..4)).prop_map(|(from, parts)| Frame { from, hlc: CLOCK, parts })
 }
@@ -403,9 +404,13 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
         1 => prop_oneof![Just(Control::ReportNow), Just(Control::Goodbye)],
         1 => replica().prop_map(|replica| Control::Twin { replica }),
         2 => repair().prop_map(Control::Repair),
-        1 => ("[a-z]{0,9}", vec(any::<u8>(), 0..9), any::<bool>()).prop_map(|(keyspace, key, asks)| {
+        1 => ("[a-z]{0,9}", vec(any::<u8>(), 0..9), 0..3_u8, any::<u64>()).prop_map(|(keyspace, key, kind, question)| {
             let key = Bytes::from(key);
-            if asks { Control::Fetch { keyspace, key } } else { Control::Missing { keyspace, key } }
+            match kind {
+                0 => Control::Fetch { keyspace, key },
+                1 => Control::Missing { keyspace, key },
+                _ => Control::Ask { question, keyspace, key },
+            }
         }),
     ]
 }

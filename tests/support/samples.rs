@@ -18,7 +18,7 @@ use driftless::crdt::members::MemberSet;
 use driftless::crdt::{Cell, Contribution, Ctx, Custom, Dot, Elem, NEVER, Path, Payload, Reset, Scope, Seen};
 use driftless::id::{KeyspaceId, NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
-use driftless::wire::{Beat, Control, Frame, FullChunk, Hello, Part, Repair, Restore, Snapshot};
+use driftless::wire::{Answer, Beat, Control, Frame, FullChunk, Hello, Part, Repair, Restore, Snapshot};
 
 const A: ReplicaId = ReplicaId(0x1111_2222_3333_4444);
 const B: ReplicaId = ReplicaId(0x9999_aaaa_bbbb_cccc);
@@ -261,6 +261,8 @@ fn frames() -> Vec<(&'static str, Frame)> {
             "frame_restored",
             frame(vec![Part::Restore(Restore { partition: PartitionId(9), is_answer: true, fragments: bare() })]),
         ),
+        ("frame_answer", frame(vec![Part::Answer(Answer { question: 300, batch: batch(4_095, fragments()) })])),
+        ("frame_answer_nothing", frame(vec![Part::Answer(Answer { question: 7, batch: batch(9, Vec::new()) })])),
     ]
 }
 
@@ -349,6 +351,7 @@ fn controls() -> Vec<(&'static str, Control)> {
         ("goodbye", Control::Goodbye),
         ("twin", Control::Twin { replica: ReplicaId(7) }),
         ("fetch", Control::Fetch { keyspace: keyspace.clone(), key: key.clone() }),
+        ("ask", Control::Ask { question: 300, keyspace: keyspace.clone(), key: key.clone() }),
         ("missing", Control::Missing { keyspace, key }),
     ];
     all.extend(repairs().into_iter().map(|(name, repair)| (name, Control::Repair(repair))));

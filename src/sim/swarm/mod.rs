@@ -97,6 +97,8 @@ classes! {
     Acks,
     /// Clients that move between nodes with a token.
     Reads,
+    /// Clients that read at a level. Of a profile of its own.
+    Asks,
     /// Nodes that keep of registers only what is read there, and fetch. On in one of a few seeds, whatever else is.
     Edges,
     /// A host that loses part of what it holds and does not notice. Of a class of its own, with faults beside it that
@@ -116,9 +118,9 @@ pub struct Profile {
     carrier: Carrier,
 }
 
-/// Every class but the last two, which few seeds have.
+/// Every class but the last three, which few seeds have.
 const USUAL: &[Class] = match Class::ALL {
-    [usual @ .., Class::Edges, Class::Damage] => usual,
+    [usual @ .., Class::Asks, Class::Edges, Class::Damage] => usual,
     _ => &[],
 };
 
@@ -263,6 +265,7 @@ const PROFILES: &[Profile] = &[
         ],
         carrier: Carrier::Messages,
     },
+    traffic::READS,
     #[cfg(feature = "net")]
     Profile {
         name: "quic",

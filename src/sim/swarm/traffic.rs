@@ -6,8 +6,9 @@
 //! # Invariants
 //! * Traffic starts and ends on its own: stories only add to it.
 
-use super::{Class, Draw, log_uniform};
+use super::{Class, Draw, Profile, USUAL, log_uniform};
 use crate::sim::plan::{Ack, Action, Op, OpKind};
+use crate::sim::setting::Carrier;
 
 /// The mutations of a type, each as often as it is drawn.
 const REGISTERS: &[OpKind] = &[
@@ -30,6 +31,15 @@ const COUNTERS: &[OpKind] =
 const CUSTOMS: &[OpKind] = &[OpKind::UpdateCustom, OpKind::UpdateCustom, OpKind::UpdateCustom, OpKind::DeleteCustom];
 const WHOLE: &[OpKind] = &[OpKind::ExpireKey, OpKind::Clear, OpKind::Clear];
 const MANY: &[OpKind] = &[OpKind::InvalidateAll, OpKind::InvalidateTag, OpKind::InvalidatePrefix];
+
+/// What a profile of reads at a level draws.
+pub(super) const READS: Profile = Profile {
+    name: "reads",
+    about: "clients that read at a level, with every class of fault",
+    always: &[Class::Asks, Class::Acks],
+    maybe: USUAL,
+    carrier: Carrier::Messages,
+};
 
 /// One in so many mutations is of a whole map, or of many keys, where those are drawn at all.
 const WHOLE_EVERY: u8 = 10;
@@ -95,6 +105,10 @@ impl Draw {
         if self.rng.u8(..) < mix.reads {
             let client = self.rng.u8(..4);
             return self.at(ms, Action::Read { client, at, key });
+        }
+        if self.is_on(Class::Asks) && self.rng.u8(..4) == 0 {
+            let ack = Ack { all: self.rng.u8(..4) == 0, within_ms: self.rng.u16(50..6_000) };
+            return self.at(ms, Action::Ask { at, key, ack });
         }
         if self.is_on(Class::Edges) && self.rng.u8(..8) == 0 {
             return self.at(ms, Action::Fetch { at, key });

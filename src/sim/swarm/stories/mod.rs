@@ -102,9 +102,14 @@ fn stories(class: Class) -> &'static [Story] {
         Class::Edges => &[fetches, fetches, deleted_while_fetched, edge_gives_in_full, edge_left_alone],
         Class::Damage => &[damage],
         Class::Liars => &[lies, lies_while_one_is_away, lies_while_joining],
-        Class::Loss | Class::Duplicate | Class::Corrupt | Class::Delay | Class::Newer | Class::Acks | Class::Reads => {
-            &[]
-        }
+        Class::Loss
+        | Class::Duplicate
+        | Class::Corrupt
+        | Class::Delay
+        | Class::Newer
+        | Class::Acks
+        | Class::Reads
+        | Class::Asks => &[],
     }
 }
 
