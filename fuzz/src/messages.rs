@@ -18,7 +18,8 @@ use driftless::id::{NodeId, PartitionId, RegionId, ReplicaId, Role};
 use driftless::store::{Batch, Family, Fragment, Keyspaces};
 use driftless::wire::limits::SEQ_MAX;
 use driftless::wire::{
-    Answer, Beat, Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part, Repair, Restore, Snapshot, Unsendable,
+    Answer, Beat, Control, Decoder, Encoder, Frame, FullChunk, Hello, Limits, Part, Repair, Restore, Snapshot,
+    Unsendable,
 };
 
 use crate::spaces::keyspace;
