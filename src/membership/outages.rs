@@ -7,7 +7,7 @@
 //! # Invariants
 //! * What is remembered does not depend on who asks, nor when: an outage between two looks is seen by the second.
 //! * A suspicion ends the time for which a region was well. It is no outage.
-//! * At most [`LEFT_MAX`] regions without a member are remembered. The one that left first is forgotten first.
+//! * At most 64 regions without a member are remembered. The one that left first is forgotten first.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

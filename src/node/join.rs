@@ -82,8 +82,8 @@ impl Node {
         };
         self.join = Join::Seeking { since: Some(since) };
         let waited = now.mono.since(since) >= self.founds_after();
-        let (own, other) = self.donors();
-        if let Some((donor, sponsor)) = other.or(own.filter(|_| waited)) {
+        let (own, other) = (self.donor_that(true), self.donor_that(false));
+        if let Some((donor, sponsor)) = other.or_else(|| own.filter(|_| waited)) {
             sometimes!(OriginalIsDonor, if other.is_none());
             let ctxs = self.contexts();
             let resumed = Resumed { had: ctxs.iter().map(|(id, _)| *id).collect(), until: Vec::new() };
@@ -110,12 +110,12 @@ impl Node {
         }
     }
 
-    /// Returns a member that gives everything: one of this very node, which may be about to end, and another.
-    fn donors(&self) -> (Option<(LinkId, ReplicaId)>, Option<(LinkId, ReplicaId)>) {
+    /// Returns a member that gives everything, and that is, or is not, another process of this very node.
+    fn donor_that(&self, is_own: bool) -> Option<(LinkId, ReplicaId)> {
         let is_whole = |s: &Session| !s.is_edge || planted!(EdgeIsDonor);
-        let donors = || self.sessions().filter(|(_, s)| s.joined && is_whole(s)).map(|(id, s)| (id, s.replica));
-        let is_own = |id: &LinkId| self.links.get(id).is_some_and(|l| l.identity.node == self.me.node);
-        (donors().find(|(id, _)| is_own(id)), donors().find(|(id, _)| !is_own(id)))
+        let is_it = |id: &LinkId| self.links.get(id).is_some_and(|l| (l.identity.node == self.me.node) == is_own);
+        let mut donors = self.sessions().filter(|(_, s)| s.joined && is_whole(s)).map(|(id, s)| (id, s.replica));
+        donors.find(|(id, _)| is_it(id))
     }
 
     /// Returns the link to the member this node is copying.
