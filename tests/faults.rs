@@ -16,6 +16,7 @@ mod reads;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bench::{BAD, Bench, GOOD, WALL_MS, identity, node_id, now, only_piece, seen};
 use bytes::Bytes;
@@ -116,6 +117,20 @@ fn a_member_that_hears_of_itself_what_it_has_not_said_says_it_again() {
 fn a_clock_an_hour_ahead_is_refused_by_name_and_number() {
     let fault = Bench::new().refused(|h| h.wall_ms += 3_600_000);
     assert_eq!(fault, PeerFault::ClockDrift { ahead_ms: 3_600_000, max_ms: 1_000 });
+}
+
+/// Who dials holds a link for up first, and says hello then: what is as old as the handshake at most is late, not behind.
+#[test]
+fn a_hello_from_before_the_link_was_up_here_is_no_clock_that_is_behind() {
+    for (after_ms, old_ms, greeted) in [(0, 1_000, true), (0, 1_001, false), (700, 1_700, true), (700, 1_701, false)] {
+        let mut bench = Bench::new();
+        let hello = bench.hello();
+        bench.handle(Input::LinkDown { link: BAD, reason: LinkEnd::TimedOut });
+        let (peer, after) = (identity(3, "ap-southeast"), Duration::from_millis(after_ms));
+        bench.handle(Input::LinkUp { link: BAD, peer, dialled: None, after });
+        bench.control(BAD, &Control::Hello(Hello { wall_ms: WALL_MS - old_ms, ..hello }));
+        assert_eq!(bench.node.stats().peers.len() == 2, greeted, "{old_ms} ms old after {after_ms} ms of handshake");
+    }
 }
 
 #[test]
@@ -441,7 +456,7 @@ fn a_dial_that_gave_way_to_another_link_tells_who_answers_there() {
         let hello = bench.hello();
         bench.control(BAD, &Control::Hello(hello));
         let (link, peer, dialled) = (LinkId(5), identity(other, "ap-southeast"), Some(PeerSlot(0)));
-        bench.handle(Input::LinkUp { link, peer, dialled });
+        bench.handle(Input::LinkUp { link, peer, dialled, after: Duration::ZERO });
         let reason = LinkEnd::Closed { code: CloseCode::Superseded, reason: String::new() };
         bench.handle(Input::LinkDown { link, reason });
         bench.node.handle(Now { mono: Mono(400_000_000), ..now() }, Input::Deadline);

@@ -129,7 +129,7 @@ async fn linked() -> (Pair, LinkId, LinkId) {
     let mut pair = Pair::dialling(&US.identity(&ca), &EU.identity(&ca));
     let (mut at_a, mut at_b) = (None, None);
     pair.until(|side, input| {
-        let Input::LinkUp { link, peer, dialled } = input else { panic!("{side:?}: {input:?}") };
+        let Input::LinkUp { link, peer, dialled, .. } = input else { panic!("{side:?}: {input:?}") };
         let (ours, them, slot) = match side {
             Side::A => (&mut at_a, EU, Some(PeerSlot(0))),
             Side::B => (&mut at_b, US, None),

@@ -243,3 +243,19 @@ fn a_hello_that_comes_late_is_no_clock_that_is_behind() {
         }
     }
 }
+
+/// Who dials holds a link for up before the other side does, by a round trip for each loss of the packet that ends the
+/// handshake, and its hello shows the time of then.
+#[test]
+fn a_hello_that_is_older_than_its_link_is_no_clock_that_is_behind() {
+    for (seed, cut) in [(1, 700), (2, 800), (3, 900), (4, 1_000), (5, 1_100)] {
+        let mut cluster = SimCluster::new(seed, config(clear())).unwrap();
+        cluster.run_for(ms(100));
+        // Diallers have been answered by now, and nobody hears more of them.
+        (0..3).for_each(|at| cluster.isolate(at));
+        cluster.run_for(ms(cut));
+        cluster.heal();
+        let took = cluster.run_until(ms(20_000), joined);
+        assert!(took.is_some_and(|took| took < ms(1_500)), "after a cut of {cut} ms the cluster formed after {took:?}");
+    }
+}

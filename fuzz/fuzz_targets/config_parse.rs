@@ -38,7 +38,7 @@ fuzz_target!(|input: &[u8]| {
     let mut node = Node::new(me, config.clone(), Arc::clone(&store), 1).expect("it was checked");
     let mut now = Now { mono: Mono(1), wall_ms: 1_750_000_000_000 };
     let peer = PeerIdentity { node: id(2), region: config.node.region.clone(), expires_ms: NEVER };
-    node.handle(now, Input::LinkUp { link: LinkId(1), peer, dialled: None });
+    node.handle(now, Input::LinkUp { link: LinkId(1), peer, dialled: None, after: Duration::ZERO });
     let first = std::iter::from_fn(|| node.poll())
         .find_map(|o| if let Output::Control { bytes, .. } = o { Some(bytes) } else { None });
     let hello = Decoder::default().decode_control(&first.expect("it says hello"), &Limits::default());

@@ -145,7 +145,7 @@ impl Siege {
         self.made += 1;
         let link = LinkId(self.made);
         self.links.insert(link, Open { peer: peer.clone(), replica, queued: 0 });
-        self.input(Some(link), Input::LinkUp { link, peer, dialled });
+        self.input(Some(link), Input::LinkUp { link, peer, dialled, after: Duration::ZERO });
         if u.ratio(7, 8)? { self.hello(u) } else { Ok(()) }
     }
 

@@ -34,7 +34,14 @@ const COMPRESSION: &str = "zstd";
 const GREETINGS_MAX: usize = 8;
 
 impl Node {
-    pub(super) fn on_link_up(&mut self, now: Now, link: LinkId, identity: PeerIdentity, dialled: Option<PeerSlot>) {
+    /// `after` is how long the peer may have held the link for up already.
+    pub(super) fn on_link_up(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        identity: PeerIdentity,
+        (dialled, after): (Option<PeerSlot>, Duration),
+    ) {
         if let Some(slot) = dialled {
             self.slots.up(slot, link);
         }
@@ -50,6 +57,7 @@ impl Node {
                 identity,
                 dialled,
                 since: now.mono,
+                after,
                 hello_ms: 0,
                 told_joined,
                 told,
@@ -166,9 +174,9 @@ impl Node {
     }
 
     /// Returns what a peer's clock shows now at the latest: its hello may have been under way for as long as the link is
-    /// up, and what is late is not behind.
+    /// up on its side, and what is late is not behind.
     fn peers_now(&self, now: Now, link: LinkId, hello: &Hello) -> Now {
-        let age = self.links.get(&link).map_or(Duration::ZERO, |l| now.mono.since(l.since));
+        let age = self.links.get(&link).map_or(Duration::ZERO, |l| now.mono.since(l.since) + l.after);
         let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         Now { wall_ms: hello.wall_ms.saturating_add(age_ms), ..now }
     }

@@ -52,6 +52,10 @@ pub enum Input {
         peer: PeerIdentity,
         /// The slot that was dialled; `None` when the peer dialled this node.
         dialled: Option<PeerSlot>,
+        /// How long the peer may have held the link for up already. Who dials does so first, and the other side only when
+        /// the dialler's last packet has come through: nothing where this node dialled, and how long the handshake took
+        /// where the peer did.
+        after: Duration,
     },
     /// One whole message from the control stream. Messages arrive in the order they were sent.
     Control {

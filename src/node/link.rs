@@ -41,6 +41,8 @@ pub struct Link {
     pub dialled: Option<PeerSlot>,
     /// When it came up.
     pub since: Mono,
+    /// How long the peer may have held it for up by then.
+    pub after: Duration,
     /// The peer's wall clock in its hello.
     pub hello_ms: u64,
     /// This node's hello said that it has joined.

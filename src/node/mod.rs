@@ -244,7 +244,7 @@ impl Node {
         self.last = now.mono;
         self.forgive_lateness(now);
         match input {
-            Input::LinkUp { link, peer, dialled } => self.on_link_up(now, link, peer, dialled),
+            Input::LinkUp { link, peer, dialled, after } => self.on_link_up(now, link, peer, (dialled, after)),
             Input::Control { link, bytes } => self.on_control(now, link, &bytes),
             Input::Log { link, bytes } => self.on_frame(now, link, &bytes),
             Input::Beat { link, bytes } => self.on_beat(now, link, &bytes),

@@ -19,7 +19,7 @@ use quinn::udp::{UdpSockRef, UdpSocketState};
 use quinn::{Connection, Incoming, ServerConfig, TokioRuntime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::config::Config;
 use crate::error::{ConfigError, StartError};
@@ -103,7 +103,7 @@ struct Shared {
 /// What a task tells the endpoint.
 #[derive(Debug)]
 enum Report {
-    Up { link: LinkId, handle: LinkHandle, peer: PeerIdentity, dialled: Option<PeerSlot> },
+    Up { link: LinkId, handle: LinkHandle, peer: PeerIdentity, dialled: Option<PeerSlot>, up_there: Instant },
     Input(Input),
 }
 
@@ -190,9 +190,9 @@ impl Endpoint {
                 }
             };
             match report {
-                Report::Up { link, handle, peer, dialled } => {
+                Report::Up { link, handle, peer, dialled, up_there } => {
                     self.links.insert(link, Some(handle));
-                    return Input::LinkUp { link, peer, dialled };
+                    return Input::LinkUp { link, peer, dialled, after: up_there.elapsed() };
                 }
                 Report::Input(input) => {
                     if let Input::LinkDown { link, .. } = &input {
@@ -274,7 +274,7 @@ impl Endpoint {
         self.tasks.spawn(async move {
             let reason = match dial(&quic, &host, attempt, within).await {
                 Ok(connection) => match admit(&connection) {
-                    Ok(peer) => return shared.live(connection, peer, Some(slot)).await,
+                    Ok(peer) => return shared.live(connection, peer, Some(slot), Instant::now()).await,
                     Err(reason) => reason,
                 },
                 Err(reason) => reason,
@@ -323,6 +323,8 @@ impl Shared {
     /// Finishes a stranger's handshake and, if it is a peer, becomes its link.
     async fn accept(self, incoming: Incoming, permit: OwnedSemaphorePermit) {
         let from = incoming.remote_address();
+        // The dialler's side is up once it has the answer that is sent now.
+        let up_there = Instant::now();
         let result = match timeout(HANDSHAKE, incoming).await {
             Ok(Ok(connection)) => admit(&connection).map(|peer| (connection, peer)),
             Ok(Err(error)) => Err(failure_of(end_of(error))),
@@ -330,7 +332,7 @@ impl Shared {
         };
         drop(permit);
         match result {
-            Ok((connection, peer)) => self.live(connection, peer, None).await,
+            Ok((connection, peer)) => self.live(connection, peer, None, up_there).await,
             Err(reason) => {
                 if matches!(reason, DialError::Tls { .. }) {
                     // Somebody's certificates need attention; the rest is diallers that gave up.
@@ -346,11 +348,11 @@ impl Shared {
         }
     }
 
-    /// Introduces a link and runs it to its end.
-    async fn live(self, connection: Connection, peer: PeerIdentity, dialled: Option<PeerSlot>) {
+    /// Introduces a link and runs it to its end. The peer did not hold it for up before `up_there`.
+    async fn live(self, connection: Connection, peer: PeerIdentity, dialled: Option<PeerSlot>, up_there: Instant) {
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let (handle, running) = Link::new(link, connection, dialled.is_some(), self.reports.clone());
-        if self.reports.send(Report::Up { link, handle, peer, dialled }).await.is_ok() {
+        if self.reports.send(Report::Up { link, handle, peer, dialled, up_there }).await.is_ok() {
             running.run().await;
         }
     }

@@ -1,6 +1,7 @@
 //! A joined node with a good peer and one that is about to misbehave.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use driftless::clock::{Hlc, Mono, Now};
 use driftless::config::Config;
@@ -83,7 +84,7 @@ impl Bench {
     }
 
     pub(super) fn link_up(&mut self, link: LinkId, peer: PeerIdentity) -> Vec<Output> {
-        self.handle(Input::LinkUp { link, peer, dialled: None })
+        self.handle(Input::LinkUp { link, peer, dialled: None, after: Duration::ZERO })
     }
 
     pub(super) fn frame(&mut self, link: LinkId, from: u64, parts: Vec<Part>) {

@@ -1,5 +1,7 @@
 //! Donors and orphans: what a node takes from whom while it joins, and whom it removes.
 
+use std::time::Duration;
+
 use driftless::clock::{Hlc, Now};
 use driftless::config::MembershipConfig;
 use driftless::crdt::{Ctx, Member, MemberSet};
@@ -73,7 +75,8 @@ fn a_node_does_not_found_beside_a_member_from_whom_only_the_clocks_keep_it_apart
         let mut bench = Bench::joiner();
         let hello = Hello { joined: member, wall_ms: theirs, ..bench.hello() };
         bench.handle(Input::LinkDown { link: BAD, reason: LinkEnd::TimedOut });
-        bench.handle(Input::LinkUp { link: BAD, peer: identity(3, "ap-southeast"), dialled: Some(PeerSlot(0)) });
+        let (peer, dialled) = (identity(3, "ap-southeast"), Some(PeerSlot(0)));
+        bench.handle(Input::LinkUp { link: BAD, peer, dialled, after: Duration::ZERO });
         bench.control(BAD, &Control::Hello(hello));
         let later = Now { mono: now().mono.plus(MembershipConfig::default().solo_after), ..now() };
         bench.node.handle(later, Input::Deadline);

@@ -49,7 +49,7 @@ impl Pair {
         let mut pair = Self { nodes: [a, b], now, resolved: Vec::new() };
         // The second has nobody to dial and founds; the first joins it.
         pair.handle(1, Input::Deadline);
-        let up = |peer, dialled| Input::LinkUp { link: LINK, peer, dialled };
+        let up = |peer, dialled| Input::LinkUp { link: LINK, peer, dialled, after: Duration::ZERO };
         let ups = VecDeque::from([(0, up(them, Some(PeerSlot(0)))), (1, up(us, None))]);
         pair.deliver(ups);
         let met =

@@ -277,10 +277,10 @@ impl Messages {
             Item::Dialled(peer) => self.accept(now, (from, to), link, peer),
             Item::Accepted(peer) => {
                 let Some(slot) = self.processes.get_mut(&to).and_then(|p| p.dials.remove(&link)) else { return };
-                self.link_up(to, link, (from, peer), Some(slot));
+                self.link_up(to, link, (from, peer), (Some(slot), Duration::ZERO));
                 self.flight.send(now, Parcel::new(to, from, link, Item::Confirmed).on(Stream::Control));
             }
-            Item::Confirmed => self.confirm(to, link),
+            Item::Confirmed => self.confirm(now, to, link),
             Item::Control(bytes) => self.arrived(now, (from, to), bytes.len(), Input::Control { link, bytes }),
             Item::Log(bytes) => {
                 let taken = if perishable { 0 } else { bytes.len() };
@@ -309,23 +309,29 @@ impl Messages {
     }
 
     /// The dialler has finished the handshake: its link is up here as well.
-    fn confirm(&mut self, host: usize, link: LinkId) {
+    fn confirm(&mut self, now: Mono, host: usize, link: LinkId) {
         if let Some(half) = self.processes.get_mut(&host).and_then(|p| p.half.remove(&link)) {
-            self.link_up(host, link, (half.from, half.peer), None);
+            self.link_up(host, link, (half.from, half.peer), (None, now.since(half.since)));
         }
     }
 
-    fn link_up(&mut self, host: usize, link: LinkId, (other, peer): (usize, PeerIdentity), dialled: Option<PeerSlot>) {
+    fn link_up(
+        &mut self,
+        host: usize,
+        link: LinkId,
+        (other, peer): (usize, PeerIdentity),
+        (dialled, after): (Option<PeerSlot>, Duration),
+    ) {
         if let Some(process) = self.processes.get_mut(&host) {
             process.links.insert(link, End::new(other));
-            self.ready.push_back((host, Input::LinkUp { link, peer, dialled }));
+            self.ready.push_back((host, Input::LinkUp { link, peer, dialled, after }));
         }
     }
 
     /// A message of a link has arrived, which gives `taken` bytes of the sender's window back.
     fn arrived(&mut self, now: Mono, (from, to): (usize, usize), taken: usize, input: Input) {
         let (Input::Control { link, .. } | Input::Log { link, .. } | Input::Beat { link, .. }) = input else { return };
-        self.confirm(to, link);
+        self.confirm(now, to, link);
         let Some(end) = self.processes.get(&to).and_then(|p| p.links.get(&link)) else { return };
         if end.closing.is_none() {
             self.ready.push_back((to, input));

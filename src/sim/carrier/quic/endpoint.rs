@@ -40,7 +40,7 @@ enum Stage {
     /// Nothing before its handshake is over.
     Dialling { slot: PeerSlot, until: Instant },
     /// Nothing before its handshake is over.
-    Accepting { from: SocketAddr, until: Instant },
+    Accepting { from: SocketAddr, since: Instant },
     /// A link.
     Up(Box<Link>),
     /// Nothing any more; QUIC waits until the last packets have drained.
@@ -58,7 +58,8 @@ struct Attached {
 impl Attached {
     fn next_at(&mut self) -> Option<Instant> {
         let own = match &self.stage {
-            Stage::Dialling { until, .. } | Stage::Accepting { until, .. } => Some(*until),
+            Stage::Dialling { until, .. } => Some(*until),
+            Stage::Accepting { since, .. } => Some(*since + HANDSHAKE),
             Stage::Up(link) => link.next_at(),
             Stage::Over => None,
         };
@@ -189,7 +190,7 @@ impl Endpoint {
         match self.quic.accept(incoming, now, &mut self.buffer, None) {
             Ok((handle, quic)) => {
                 self.handshakes += 1;
-                let stage = Stage::Accepting { from, until: now + HANDSHAKE };
+                let stage = Stage::Accepting { from, since: now };
                 self.connections.insert(handle, Attached { quic, stage, due: None });
                 self.touched.insert(handle);
             }
@@ -343,7 +344,7 @@ impl Endpoint {
             Stage::Dialling { slot, until } if *until <= now => {
                 Input::DialFailed { slot: *slot, reason: DialError::TimedOut }
             }
-            Stage::Accepting { from, until } if *until <= now => {
+            Stage::Accepting { from, since } if *since + HANDSHAKE <= now => {
                 self.handshakes -= 1;
                 Input::AcceptFailed { from: *from, reason: DialError::TimedOut }
             }
@@ -377,11 +378,11 @@ impl Endpoint {
 
     /// A handshake is over: whoever is named becomes a link.
     fn on_connected(&mut self, now: Instant, handle: ConnectionHandle, connection: &mut Attached) {
-        let (dialled, from) = match &connection.stage {
-            Stage::Dialling { slot, .. } => (Some(*slot), connection.quic.remote_address()),
-            Stage::Accepting { from, .. } => {
+        let (dialled, from, after) = match &connection.stage {
+            Stage::Dialling { slot, .. } => (Some(*slot), connection.quic.remote_address(), Duration::ZERO),
+            Stage::Accepting { from, since } => {
                 self.handshakes -= 1;
-                (None, *from)
+                (None, *from, now - *since)
             }
             Stage::Up(_) | Stage::Over => return,
         };
@@ -391,7 +392,7 @@ impl Endpoint {
                 self.next_link += 1;
                 self.links.insert(link, handle);
                 connection.stage = Stage::Up(Box::new(Link::new(link, dialled.is_some(), now)));
-                self.told.push_back(Input::LinkUp { link, peer, dialled });
+                self.told.push_back(Input::LinkUp { link, peer, dialled, after });
             }
             Err(fault) => {
                 connection.quic.close(now, varint(CloseCode::Identity), Bytes::from(fault.to_string()));
