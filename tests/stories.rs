@@ -376,7 +376,7 @@ fn an_answer_says_what_may_have_cleared_a_register_that_is_not_there() {
     a.invalidate(&Selector::Prefix(String::new()));
     a.invalidate(&Selector::All);
     let at = KeyRef::new(&a.regs, b"k");
-    let answer = a.store.read(PART).unwrap().capture_answer(&at);
+    let answer = a.store.read(PART).unwrap().capture_answer(&at, &Ctx::default());
     assert!(a.cell("k").is_none() && answer.fragments.len() == 2, "{answer:?}");
     let applied = x.store.lock(PART).unwrap().apply(a.id, &answer, &x.around()).unwrap();
     assert!(applied.is_whole() && x.get("k", 0).is_none());

@@ -82,6 +82,11 @@ impl Outages {
         self.places.iter().filter_map(|(region, place)| Some((region.clone(), place.recovery?))).collect()
     }
 
+    /// Nobody is heard from now on, for a time in which nothing is noted.
+    pub fn interrupt(&mut self, now: Mono) {
+        self.places.values_mut().filter_map(|place| place.recovery.as_mut()).for_each(|recovery| recovery.breaks(now));
+    }
+
     /// Counts for nobody a time in which nothing could be heard.
     pub fn forgive(&mut self, late: Duration) {
         for recovery in self.places.values_mut().filter_map(|place| place.recovery.as_mut()) {

@@ -353,17 +353,17 @@ impl Node {
             let known = self.links.get(&link).and_then(|l| l.session.as_deref());
             let known = known.and_then(|session| session.peer.known(request.partition));
             let Some(partition) = self.store.read(request.partition) else { continue };
-            if !known.is_some_and(|known| known.includes(partition.floor())) {
+            let Some(known) = known.filter(|known| known.includes(partition.floor())) else {
                 // Once it has what is stable here it asks again.
                 sometimes!(AskerIsBehind);
                 continue;
-            }
+            };
             let space = request.keyspace.and_then(|id| self.store.spaces().get(id));
             let at = space.as_deref().map(|space| KeyRef::new(space, &request.key));
             let part = match (request.question, at) {
                 (Some(question), None) => Some(Part::Answer(Answer { question, batch: partition.capture_nothing() })),
                 (Some(question), Some(at)) => {
-                    Some(Part::Answer(Answer { question, batch: partition.capture_answer(&at) }))
+                    Some(Part::Answer(Answer { question, batch: partition.capture_answer(&at, known) }))
                 }
                 (None, at) => at.and_then(|at| partition.capture_key(&at)).map(Part::Batch),
             };

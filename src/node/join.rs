@@ -281,6 +281,7 @@ impl Node {
         let hearsay = std::mem::take(&mut self.hearsay);
         self.on_members(now, &hearsay);
         self.past.joined(now.mono);
+        self.watch_older_twin(now);
         self.reissue(now, founded);
         self.set_gate();
         self.event(Event::Joined { founded });

@@ -41,6 +41,7 @@ impl Node {
     pub(super) fn judge_members(&mut self, now: Now) {
         if self.is_removed() {
             self.liveness = Liveness::default();
+            self.outages.interrupt(now.mono);
             return;
         }
         if !self.join.is_joined() {

@@ -56,7 +56,7 @@ impl Node {
     /// an active one.
     #[must_use]
     pub fn refuses_to_assume(&self, stands_by: bool) -> Option<RoleError> {
-        if self.is_removed() {
+        if self.is_removed() || self.has_heir() {
             Some(RoleError::Removed)
         } else if self.is_edge() {
             Some(RoleError::Edge)

@@ -33,6 +33,11 @@ use crate::wire::Control;
 
 /// How long a link parts: several round trips of a slow path.
 const PARTING_MAX: Duration = Duration::from_secs(3);
+/// How long a process that has joined is given to take in all that the older one of its node has.
+const HEIR_AFTER: Duration = Duration::from_secs(30);
+/// How long a process that was being let in by the older one of its node may be away before it counts as gone. It may have
+/// joined through somebody else meanwhile, and would lose its place.
+const LET_IN_FOR: Duration = Duration::from_secs(60);
 /// Links that part at the same time. Further ones are closed at once.
 const PARTINGS_MAX: usize = 64;
 /// Twins that were told of: of further ones nothing is said.
@@ -61,16 +66,27 @@ impl Parting {
 #[derive(Debug)]
 struct Heir {
     replica: ReplicaId,
+    /// When it was last linked.
+    linked: Mono,
     /// When it is left with what it has.
     until: Mono,
+}
+
+/// Another process of this node that is a member and may be gone.
+#[derive(Debug)]
+struct Watched {
+    replica: ReplicaId,
+    /// When it was last linked.
+    linked: Mono,
+    /// How long it is waited for without a link.
+    patience: Duration,
 }
 
 /// What is known of other processes with the identity of a node.
 #[derive(Debug, Default)]
 pub(super) struct Twins {
     heir: Option<Heir>,
-    /// The process of this node that this one lets in, and when it was last linked.
-    let_in: Option<(ReplicaId, Mono)>,
+    watched: Option<Watched>,
     partings: BTreeMap<LinkId, Parting>,
     /// Those of this node that were told of.
     known: BTreeSet<ReplicaId>,
@@ -82,25 +98,33 @@ impl Node {
     pub(super) fn meet_twin(&mut self, now: Now, replica: ReplicaId) {
         if self.twins.heir.is_none() && self.latest_of(self.me.node) == Some(replica) {
             sometimes!(HeirMet);
-            self.twins.heir = Some(Heir { replica, until: now.mono.plus(PARTING_MAX) });
+            self.twins.heir = Some(Heir { replica, linked: now.mono, until: now.mono.plus(HEIR_AFTER) });
             self.set_gate();
         }
     }
 
     /// Another process of this node copies this one, which counts it as a member from now on.
     pub(super) fn let_twin_in(&mut self, now: Now, replica: ReplicaId) {
-        self.twins.let_in = Some((replica, now.mono));
+        self.twins.watched = Some(Watched { replica, linked: now.mono, patience: LET_IN_FOR });
     }
 
-    /// Removes a process of this node that was being let in, and has gone: with two copies a node counts for no level.
+    /// This node has joined. Another process of it that it copied may have ended meanwhile.
+    pub(super) fn watch_older_twin(&mut self, now: Now) {
+        let older = self.members.of_node(self.me.node).find(|replica| *replica != self.me.replica);
+        let watched = |replica| Watched { replica, linked: now.mono, patience: COPIES_AFTER };
+        self.twins.watched = older.map(watched);
+    }
+
+    /// Removes a process of this node that was copied, or let in, and has gone: with two copies a node counts for no level.
     fn forget_lost_twin(&mut self, now: Now) {
-        let Some((replica, at)) = self.twins.let_in else { return };
+        let Some(watched) = &self.twins.watched else { return };
+        let (replica, linked, patience) = (watched.replica, watched.linked, watched.patience);
         if self.members.get(replica).is_none() || self.is_removed() {
-            self.twins.let_in = None;
-        } else if self.sessions().any(|(_, session)| session.replica == replica) {
-            self.twins.let_in = Some((replica, now.mono));
-        } else if now.mono.since(at) >= COPIES_AFTER {
-            self.twins.let_in = None;
+            self.twins.watched = None;
+        } else if self.is_linked(replica) {
+            self.twins.watched = Some(Watched { replica, linked: now.mono, patience });
+        } else if now.mono.since(linked) >= patience {
+            self.twins.watched = None;
             self.remove(now, replica);
         }
     }
@@ -113,7 +137,7 @@ impl Node {
     /// Makes way for another process of this node that has everything now, or whose time is up; if it is gone, this one goes on.
     fn yield_to_heir(&mut self, now: Now) {
         let Some(heir) = &self.twins.heir else { return };
-        let (replica, is_over) = (heir.replica, heir.until <= now.mono);
+        let (replica, linked, is_over) = (heir.replica, heir.linked, heir.until <= now.mono);
         let session = self.sessions().find(|(_, s)| s.replica == replica).map(|(_, session)| session);
         let has_all = |session: &Session| {
             let has = |(id, ctx): &(_, Ctx)| session.peer.known(*id).is_some_and(|known| known.includes(ctx));
@@ -123,9 +147,11 @@ impl Node {
         if is_here && (has_all || is_over) {
             self.remove(now, self.me.replica);
         }
-        if is_over || self.is_removed() {
+        if self.is_removed() || now.mono.since(linked) >= PARTING_MAX {
             self.twins.heir = None;
             self.set_gate();
+        } else if let Some(heir) = self.twins.heir.as_mut().filter(|_| is_here) {
+            heir.linked = now.mono;
         }
     }
 

@@ -369,10 +369,10 @@ impl Session {
     }
 }
 
-/// Tells whether a conversation about a partition is to go on although one of this salt begins. Where both sides ask at once
+/// Tells whether a conversation about a partition, in which nothing was listed yet, is to go on although one of this salt begins. Where both sides ask at once
 /// the lower salt counts, so that one of them tells.
 fn goes_before(all: &BTreeMap<PartitionId, Open>, id: PartitionId, salt: u64) -> bool {
-    all.get(&id).is_some_and(|open| open.salt < salt)
+    all.get(&id).is_some_and(|open| !open.is_listed && open.salt < salt)
 }
 
 /// Returns a check of the context and a sum of it and all that counts.

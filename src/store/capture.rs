@@ -87,12 +87,12 @@ impl Partition {
         Some(Batch { partition: self.id, ctx: self.ctx.clone(), fragments: wanted.fragments(self) })
     }
 
-    /// Captures a register for somebody who reads it at a level, with every invalidation of its keyspace that some member
-    /// may lack: where there is nothing of the register, one of them may be why.
+    /// Captures a register for somebody who reads it at a level and has seen what is `known`, with every invalidation of its
+    /// keyspace that may be beyond that: where there is nothing of the register, one of them may be why.
     #[must_use]
-    pub fn capture_answer(&self, at: &KeyRef<'_>) -> Batch {
+    pub fn capture_answer(&self, at: &KeyRef<'_>, known: &Ctx) -> Batch {
         let mut wanted = Wanted::default();
-        self.find(at).into_iter().chain(self.epochs_lacked(at.space.id())).for_each(|slot| wanted.add(slot));
+        self.find(at).into_iter().chain(self.epochs_lacked(at.space.id(), known)).for_each(|slot| wanted.add(slot));
         Batch { partition: self.id, ctx: self.ctx.clone(), fragments: wanted.fragments(self) }
     }
 

@@ -174,6 +174,16 @@ impl Entry {
         }
     }
 
+    /// Tells whether an unstable event of this is not among those named in a context.
+    pub(super) fn is_beyond(&self, known: &Ctx) -> bool {
+        match &self.unstable {
+            Unstable::None => false,
+            Unstable::One(dot) => !known.names(*dot),
+            Unstable::Many(dots) => dots.iter().any(|dot| !known.names(*dot)),
+            Unstable::Scoped(dots) => dots.dots.keys().any(|dot| !known.names(*dot)),
+        }
+    }
+
     /// Returns the scope of the fragment that may carry an unstable dot: the whole key as soon as
     /// any event of the whole key is unstable, because every path shows that event's effect, and an
     /// effect must never arrive without its dot (R-COVER).

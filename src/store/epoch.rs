@@ -22,7 +22,7 @@ use super::keyspace::{Family, Keyspace, Keyspaces};
 use super::partition::{KeyRef, Partition};
 use super::write::{Tick, Written};
 use crate::clock::Stamp;
-use crate::crdt::{Cell, Payload, Scope};
+use crate::crdt::{Cell, Ctx, Payload, Scope};
 use crate::id::KeyspaceId;
 use crate::probe::sometimes;
 
@@ -197,10 +197,10 @@ impl Partition {
         self.epochs_above(slot).into_iter().filter(|slot| self.is_unstable(*slot)).collect()
     }
 
-    /// Returns the slots of the epochs of a keyspace that some member may lack.
-    pub(super) fn epochs_lacked(&self, target: KeyspaceId) -> impl Iterator<Item = u32> {
+    /// Returns the slots of the epochs of a keyspace that a member which has seen what is `known` may lack.
+    pub(super) fn epochs_lacked(&self, target: KeyspaceId, known: &Ctx) -> impl Iterator<Item = u32> {
         let all = self.epochs.0.iter().filter(move |epoch| epoch.target == target).map(|epoch| epoch.slot);
-        all.filter(|slot| self.is_unstable(*slot))
+        all.filter(|slot| self.slot(*slot).is_some_and(|s| s.entry.is_beyond(known)))
     }
 
     fn is_unstable(&self, slot: u32) -> bool {

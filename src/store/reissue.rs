@@ -174,8 +174,9 @@ impl Partition {
             Some(Body::Tree(_) | Body::Custom(_)) | None => None,
         };
         let is_older = here.is_some_and(|cell| write.stamp() <= cell.stamp()) && !planted!(ReissueOverwritesNewer);
-        // What is here outlived every invalidation that is forgotten, but for those of tags it has not.
-        let outlived_all = here.is_some_and(|cell| write.tags().iter().all(|tag| cell.tags().contains(tag)));
+        // What is here, if it is more than a stub, outlived all that is forgotten, but for invalidations of tags it has not.
+        let value = here.filter(|cell| *cell.payload() != Payload::Absent);
+        let outlived_all = value.is_some_and(|cell| write.tags().iter().all(|tag| cell.tags().contains(tag)));
         let may_be_older = !outlived_all && write.stamp().hlc <= self.forgotten && !planted!(ReissueRevives);
         sometimes!(UnsentOutdated, if is_older);
         sometimes!(UnsentMayBeOutdated, if may_be_older);

@@ -139,6 +139,7 @@ fn drive(mut end: DriverEnd, commands: usize) {
                 | Command::Assume { .. }
                 | Command::Repair { .. }
                 | Command::Fetch { .. }
+                | Command::Read { .. }
                 | Command::Shutdown { .. },
             ) => {}
             None => return,
